@@ -1,0 +1,1 @@
+"""Where it runs: local services and clusters."""

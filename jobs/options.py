@@ -1,0 +1,119 @@
+"""Options that the commands share, and the one way to print a result."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeVar
+
+import click
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_results: list[TextIO] = []
+
+
+def _option(*names: str, **defaults: Any) -> Callable[..., Any]:
+    """A click option usable as ``@name`` and, with changed attributes, as ``@name(required=True)``."""
+
+    def decorator(function: Callable[..., Any] | None = None, /, **changes: Any) -> Any:
+        wrap = click.option(*names, **{**defaults, **changes})
+        return wrap if function is None else wrap(function)
+
+    return decorator
+
+
+def _keep_stdout_clean(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        context.with_resource(result_only_stdout())
+    return value
+
+
+#: ``--preset``, parameter ``preset``.
+preset_option = _option(
+    "--preset",
+    required=True,
+    metavar="NAME|FILE",
+    help="Preset of the configuration: a name from jobs/presets or a YAML file.",
+)
+#: ``--set a.b=value`` (any number), parameter ``sets``.
+set_option = _option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one value, for example --set train.lr=3e-4. Repeatable.",
+)
+#: ``--json``, parameter ``as_json``; keeps stdout for the document.
+json_option = _option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_keep_stdout_clean,
+    help="Print one JSON document on stdout; everything else goes to stderr.",
+)
+#: ``--dry-run``, parameter ``dry_run``.
+dry_run_option = _option(
+    "--dry-run", is_flag=True, help="Check the input, say what would be done, and do nothing."
+)
+#: ``--print-config``, parameter ``print_config``.
+print_config_option = _option(
+    "--print-config", is_flag=True, help="Print the effective configuration as YAML and stop."
+)
+
+
+def emit(result: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str] | None = None) -> None:
+    """Print a command's result.
+
+    Args:
+        result: what ``--json`` prints, as it stands.
+        as_json: whether the caller asked for JSON.
+        text: makes the text for people; None prints the JSON indented.
+    """
+    if as_json:
+        stream = _results[-1] if _results else sys.stdout
+        stream.write(json.dumps(result, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+        stream.flush()
+    else:
+        click.echo(text(result) if text else json.dumps(result, ensure_ascii=False, indent=2, default=_plain))
+
+
+@contextmanager
+def result_only_stdout() -> Iterator[None]:
+    """Send all output to stderr, that of libraries and child processes too, except :func:`emit`'s JSON."""
+    stdout = sys.stdout
+    stdout.flush()
+    try:
+        descriptor = stdout.fileno()
+    except (OSError, ValueError):  # a test's stand-in has no descriptor
+        descriptor = -1
+    if descriptor < 0:
+        sys.stdout = sys.stderr
+        _results.append(stdout)
+        try:
+            yield
+        finally:
+            _results.pop()
+            sys.stdout = stdout
+        return
+    saved = os.dup(descriptor)
+    os.dup2(2, descriptor)
+    with os.fdopen(saved, "w", encoding="utf-8", closefd=False) as stream:
+        _results.append(stream)
+        try:
+            yield
+        finally:
+            _results.pop()
+            stdout.flush()
+            stream.flush()
+            os.dup2(saved, descriptor)
+            os.close(saved)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays, paths."""
+    for name in ("tolist", "item"):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    return str(value)

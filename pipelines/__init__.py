@@ -1,0 +1,1 @@
+"""The dataflows: building a dataset, planning and streaming samples, training, evaluating."""

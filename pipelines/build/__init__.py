@@ -1,0 +1,1 @@
+"""Building a GeoSeg store from a source: tile, standardise, split into regions, filter, instruct, write."""

@@ -1,0 +1,58 @@
+"""Settings of dataset construction: the rules of the paper's section 8 with its numbers as defaults."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TileConfig(_Section):
+    """Windows cut from each image."""
+
+    size: int = Field(512, ge=32, description="side of a tile in pixels")
+    stride: int = Field(256, ge=16)
+
+
+class RuleConfig(_Section):
+    """Which regions may become samples."""
+
+    min_area: float = Field(0.005, ge=0, description="smallest region as a share of the tile")
+    max_area: float = Field(0.70, le=1)
+    max_instances: int = Field(6, ge=1, description="a category with more regions in the tile is left out")
+    isolation_px: int = Field(15, ge=0, description="no other region of the category within this radius")
+    per_category: int = Field(2, ge=1, description="regions per category and tile, drawn at random")
+
+
+class InstructConfig(_Section):
+    """Instruction writing."""
+
+    small_region_px: int = Field(200, ge=1, description="a smaller region gets one point")
+    point_counts: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    diversity_quantile: float = Field(
+        0.9, ge=0, le=1, description="reasoning only on tiles at or above this quantile of category count"
+    )
+
+
+class SplitConfig(_Section):
+    """Shares of scenes per split."""
+
+    val: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
+
+
+class BuildConfig(_Section):
+    """Everything that decides the bytes of a store, beside the source itself."""
+
+    seed: int = 0
+    tile: TileConfig = TileConfig()
+    rules: RuleConfig = RuleConfig()
+    instruct: InstructConfig = InstructConfig()
+    split: SplitConfig = SplitConfig()
+    category_cap: int | None = Field(None, ge=1, description="most samples of a category and task; null: none")
+    shard_bytes: int = Field(256 * 1024 * 1024, ge=1024)
+    max_unknown_share: float = Field(0.02, ge=0, le=1, description="share of unknown mask colours that is borne")
+    workers: int = Field(2, ge=1, description="parallel Ray tasks")
+    source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")

@@ -1,0 +1,171 @@
+"""The one configuration tree of a training job.
+
+Unknown keys are refused; fields that contradict one another are refused with the remedy. Presets are YAML
+files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.build.config import BuildConfig
+from unigeoseg.config import ModelConfig
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenizerConfig(Section):
+    """Where the tokenizer comes from."""
+
+    path: str | None = Field(None, description="tokenizer folder; null trains a BPE on the store's own text")
+    vocab_size: int = Field(512, ge=64, description="size of the trained tokenizer")
+    max_length: int = Field(512, ge=16, description="longest sequence, image tokens included")
+
+
+class SharePhase(Section):
+    """Fixed task shares up to a point of training progress (an interactive-first warm-up)."""
+
+    until: float = Field(gt=0, le=1, description="training progress in (0, 1] at which the phase ends")
+    shares: dict[str, float] = Field(description="share of each task; normalised to sum 1")
+
+
+class PTSConfig(Section):
+    """Progressive task scheduling."""
+
+    schedule: Literal["linear", "cosine", "step", "constant"] = "linear"
+    end_weight: float = Field(0.7, ge=0, le=1, description="interactive weight w(1); the paper's 0.7")
+    base: Literal["natural"] | dict[str, float] = Field(
+        "natural", description="shares at the start: the index's own, or one number a task"
+    )
+    warmup: list[SharePhase] = Field(default_factory=list, description="phases that come before the schedule")
+
+
+class DataConfig(Section):
+    """How samples are drawn and read."""
+
+    split: str = "train"
+    instructions_per_image: int = Field(
+        1, ge=1, description="a plan position is one image with up to k of its instructions of one task"
+    )
+    decode: Literal["worker", "actors"] = Field(
+        "worker", description="decode in the training worker, or in Ray Data actors that scale out"
+    )
+    actors: int = Field(2, ge=1, description="most decoding actors (decode: actors)")
+    block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
+    prefetch_batches: int = Field(2, ge=0)
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="share of quarantined records that stops a run"
+    )
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    steps: int | None = Field(None, ge=1, description="optimizer steps; null: derived from epochs")
+    epochs: float = Field(3.0, gt=0, description="passes over the split's samples when steps is null")
+    global_batch: int = Field(
+        16, ge=1, description="plan positions in one optimizer step, all workers together"
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, description="positions a worker holds at once; null: no accumulation"
+    )
+    lr: float = Field(1e-4, gt=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    grad_clip: float = Field(1.0, ge=0, description="0 switches clipping off")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    activation_checkpointing: bool = True
+    log_every: int = Field(10, ge=1)
+
+
+class EngineConfig(Section):
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    offload_optimizer: bool = False
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are written and how many stay."""
+
+    every: int = Field(500, ge=1, description="optimizer steps between checkpoints")
+    keep: int = Field(2, ge=1)
+    max_failures: int = Field(
+        3, ge=-1, description="worker-group restarts before the run fails; -1: no limit"
+    )
+
+
+class EvaluationConfig(Section):
+    """Evaluation at the end of a run, and by ``unigeoseg evaluate``."""
+
+    split: str = "val"
+    batch: int = Field(16, ge=1, description="images at once")
+    workers: int = Field(1, ge=1)
+    max_samples: int | None = Field(None, ge=1, description="a seeded subset per task; null: all")
+
+
+class ScaleConfig(Section):
+    """What the job asks of the cluster."""
+
+    workers: int = Field(1, ge=1, description="training workers (world size)")
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0)
+    resources: dict[str, float] = Field(default_factory=dict, description="custom resources per worker")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="server or sqlite:///file; null: mlflow.db in the runs folder")
+    experiment: str = "train"
+
+
+class Config(Section):
+    """A training job, whole."""
+
+    name: str
+    seed: int = 0
+    build: BuildConfig | None = Field(None, description="how the quickstart builds its store")
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pts: PTSConfig = PTSConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    scale: ScaleConfig = ScaleConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> "Config":
+        world, batch = self.scale.workers, self.train.global_batch
+        if batch % world:
+            lower, upper = batch // world * world, -(-batch // world) * world
+            nearest = f"{lower} or {upper}" if lower else str(upper)
+            raise ValueError(
+                f"train.global_batch={batch} cannot be split over scale.workers={world}; use {nearest}"
+            )
+        per_worker, micro = batch // world, self.train.micro_batch
+        if micro and per_worker % micro:
+            fits = [d for d in range(1, per_worker + 1) if per_worker % d == 0]
+            raise ValueError(
+                f"train.micro_batch={micro} does not divide the {per_worker} positions of a worker "
+                f"(global_batch {batch} / workers {world}); use one of {fits}"
+            )
+        return self
+
+    @property
+    def micro_batch(self) -> int:
+        """Positions a worker holds at once."""
+        return self.train.micro_batch or self.train.global_batch // self.scale.workers
+
+    def plain(self) -> dict[str, Any]:
+        """The effective configuration as plain values, as saved in ``config.yaml``."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,49 @@
+"""One way to reach files, in a folder or on S3, by fsspec.
+
+``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_REGION`` are honoured, as are
+profiles and instance roles (botocore's own chain). ``UNIGEOSEG_S3_ANONYMOUS=1`` reads public buckets.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether ``path`` names an object store (``s3://bucket/prefix``) rather than a local folder."""
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def open_filesystem(path: str | Path) -> tuple[AbstractFileSystem, str]:
+    """The filesystem that ``path`` lives on, and the path inside it (no trailing slash).
+
+    A local path comes back absolute. The filesystem object must not cross a fork or a pickle boundary that
+    changes the environment: call this anew in each process.
+    """
+    text = str(path)
+    if not is_remote(text):
+        return fsspec.filesystem("file"), str(Path(text.removeprefix("file://")).expanduser().resolve())
+    protocol, _, rest = text.partition("://")
+    return fsspec.filesystem(protocol, **_options(protocol)), rest.rstrip("/")
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol != "s3":
+        return {}
+    options: dict[str, Any] = {
+        "config_kwargs": {
+            "retries": {"max_attempts": 8, "mode": "adaptive"},
+            "connect_timeout": 10,
+            "read_timeout": 60,
+        }
+    }
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        options["endpoint_url"] = endpoint
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        options["client_kwargs"] = {"region_name": region}
+    if os.environ.get("UNIGEOSEG_S3_ANONYMOUS") == "1":
+        options["anon"] = True
+    return options

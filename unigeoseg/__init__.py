@@ -1,0 +1,1 @@
+"""The UniGeoSeg model and its mathematics in plain PyTorch: no Ray, no MLflow."""

@@ -1,0 +1,155 @@
+"""Model hyper-parameters as plain frozen dataclasses.
+
+Plain, so that the model runs where pydantic is not installed; the ``__pydantic_config__`` marks make the
+configuration tree in ``pipelines.config`` refuse unknown keys here too. Defaults are the paper's model.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+_FORBID: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Swin Transformer (Liu et al. 2021); the defaults are Swin-B with window 12."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    embed_dim: int = 128
+    depths: tuple[int, int, int, int] = (2, 2, 18, 2)
+    heads: tuple[int, int, int, int] = (4, 8, 16, 32)
+    window: int = 12
+    patch: int = 4
+    #: Frozen encoders run in eval mode and without autograd.
+    frozen: bool = True
+    #: Adds two channels (x, y in [-1, 1]) to the image before the patch embedding. Ours, not the paper's:
+    #: it lets an encoder that is trained from scratch know where a patch is.
+    coordinate_channels: bool = False
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    """Image features to language-model tokens: 3x3 s1, LN, 3x3 s2, LN, 1x1 ("SparseConv_1")."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    #: Stride of the second convolution; 1 keeps every res5 position (small images have few).
+    stride: int = 2
+    #: Adds a learned linear map of the token's (x, y) to each image token. Ours, off in the paper's model.
+    coordinates: bool = False
+
+
+@dataclass(frozen=True)
+class TATEConfig:
+    """Task-adaptive text enhancement (paper eqs. 1-5); ``branches`` is the switch of Table 7."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    branches: Literal["adaptive", "none", "referring", "reasoning"] = "adaptive"
+    #: Number of pooling queries h of the reasoning branch.
+    reasoning_queries: int = 4
+    dropout: float = 0.1
+    #: "sequence" keeps the tokens, E_i * L * a_i; "pooled" is equation 2 as printed, broadcast.
+    referring_form: Literal["sequence", "pooled"] = "sequence"
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """A causal language model: Phi architecture by size, or any Hugging Face causal LM by ``path``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    path: str | None = None
+    hidden_size: int = 2048
+    layers: int = 24
+    heads: int = 32
+    intermediate_size: int = 8192
+    max_positions: int = 2048
+    initializer_range: float = 0.02
+
+
+@dataclass(frozen=True)
+class LKMConfig:
+    """Latent knowledge memory (paper eqs. 6-7); ``slots`` N and ``weight`` lambda are Table 8."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    slots: int = 4
+    weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Mask2Former's pixel decoder and masked-attention decoder (Cheng et al. 2022)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    hidden: int = 256
+    heads: int = 8
+    pixel_layers: int = 6
+    pixel_ffn: int = 1024
+    mask_layers: int = 9
+    mask_ffn: int = 2048
+    #: Width of the query's two halves, A(s) and D(B(s), V).
+    query_width: int = 512
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and point sampling of the losses (Mask2Former's, with one query and one target)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    bce: float = 5.0
+    dice: float = 5.0
+    language: float = 1.0
+    points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the model's shape and mathematics."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    mode: Literal["paper"] = "paper"
+    #: Side S of the letterboxed square input, in pixels.
+    image_size: int = 512
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    connector: ConnectorConfig = field(default_factory=ConnectorConfig)
+    tate: TATEConfig = field(default_factory=TATEConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    lkm: LKMConfig = field(default_factory=LKMConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    #: System sentence of the prompt template.
+    system_prompt: str = (
+        "You are a helpful language and vision assistant. You are able to understand the visual content that "
+        "the user provides, and assist the user with a variety of tasks using natural language."
+    )
+
+    @property
+    def image_tokens(self) -> int:
+        """Number of image tokens that the language model reads."""
+        side = -(-self.image_size // (self.vision.patch * 8))
+        return (-(-side // self.connector.stride)) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain nested dictionary, as written to ``config.json``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
+        parts: dict[str, Any] = {
+            "vision": VisionConfig,
+            "connector": ConnectorConfig,
+            "tate": TATEConfig,
+            "language": LanguageConfig,
+            "lkm": LKMConfig,
+            "decoder": DecoderConfig,
+            "loss": LossConfig,
+        }
+        built = {
+            key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            if key in parts
+            else value
+            for key, value in values.items()
+        }
+        return cls(**built)

@@ -1,0 +1,96 @@
+"""Mask losses on sampled points, all prediction levels in one call.
+
+Per prediction 5 BCE + 5 dice on points drawn as Mask2Former does (oversampled, the most uncertain share
+kept, the rest uniform). One query and one target: no matching. Values are sums over instructions; the caller
+divides by the number of instructions of the whole global batch, so that no value depends on how a batch is
+split over workers or micro-batches.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unigeoseg.config import LossConfig
+
+#: Odd multipliers that turn a sample's key into a shift of its points (Cranley-Patterson rotation).
+_SHIFT = (0x9E3779B1, 0x85EBCA77)
+
+
+@dataclass
+class Losses:
+    """The losses of a micro-batch, each a float32 sum over its instructions.
+
+    Attributes:
+        total: scalar, weighted; what is differentiated.
+        parts: unweighted sums: ``mask_bce``, ``mask_dice`` (over all levels), ``language``.
+        per_task: ``[3]``, weighted sums by task.
+        counts: ``[3]``, instructions by task.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    per_task: Tensor
+    counts: Tensor
+
+
+def base_points(count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """``count`` uniform points (x, y) in [0, 1), drawn on the CPU so that every device gets the same."""
+    return torch.rand(count, 2, generator=generator).to(device)
+
+
+def shifted_points(base: Tensor, keys: Tensor) -> Tensor:
+    """A sample's own points: the base set moved around the torus by a hash of the sample, ``[B, P, 2]``.
+
+    So the points depend on the step (through ``base``) and on the sample, never on the rest of the batch.
+    """
+    factors = torch.tensor(_SHIFT, device=keys.device, dtype=torch.int64)
+    shift = ((keys[:, None] * factors) & 0xFFFFFF).to(torch.float32) / 0x1000000
+    return (base[None] + shift[:, None]) % 1.0
+
+
+def point_sample(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of ``maps [N, H, W]`` at ``points [N, P, 2]`` in [0, 1]: ``[N, P]``."""
+    grid = (2 * points - 1)[:, :, None]
+    return nn.functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+
+
+def uncertain_points(
+    logits: Tensor, keys: Tensor, config: LossConfig, generator: torch.Generator | None
+) -> Tensor:
+    """Points where the losses of ``logits [N, h, w]`` are taken, ``[N, points, 2]`` (no gradient)."""
+    with torch.no_grad():
+        candidates = shifted_points(
+            base_points(int(config.points * config.oversample), generator, logits.device), keys
+        )
+        kept = int(config.points * config.importance)
+        margin = point_sample(logits, candidates).abs()
+        nearest = margin.topk(kept, dim=1, largest=False).indices
+        chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
+        uniform = shifted_points(base_points(config.points - kept, generator, logits.device), keys)
+        return torch.cat([chosen, uniform], dim=1)
+
+
+def mask_losses(
+    predictions: Tensor, masks: Tensor, keys: Tensor, config: LossConfig, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """BCE and dice per instruction, summed over the prediction levels: two float32 ``[B]``.
+
+    Args:
+        predictions: logits ``[P, B, h, w]``.
+        masks: truth ``[B, S, S]``, 0 or 1.
+        keys: int64 ``[B]``.
+        config: point counts.
+        generator: CPU generator of the step, the same on every rank.
+    """
+    levels, count = predictions.shape[:2]
+    logits = predictions.flatten(0, 1).float()
+    points = uncertain_points(logits.detach(), keys.repeat(levels), config, generator)
+    sampled = point_sample(logits, points)
+    per_sample = points.view(levels, count, -1, 2).transpose(0, 1).flatten(1, 2)
+    truth = point_sample(masks.float(), per_sample).view(count, levels, -1).transpose(0, 1).flatten(0, 1)
+    bce = nn.functional.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1)
+    probability = sampled.sigmoid()
+    overlap = 2 * (probability * truth).sum(1) + 1
+    dice = 1 - overlap / (probability.sum(1) + truth.sum(1) + 1)
+    return bce.view(levels, count).sum(0), dice.view(levels, count).sum(0)

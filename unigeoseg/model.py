@@ -1,0 +1,115 @@
+"""UniGeoSeg, whole: image and instruction in, mask out (arXiv 2511.23332; shapes in comments)."""
+
+import torch
+from torch import Tensor, nn
+
+from unigeoseg.batch import Batch
+from unigeoseg.config import ModelConfig
+from unigeoseg.connector import Connector
+from unigeoseg.language import LanguageModel
+from unigeoseg.lkm import LatentKnowledgeMemory
+from unigeoseg.losses import Losses, mask_losses
+from unigeoseg.mask_decoder import MaskDecoder
+from unigeoseg.pixel_decoder import PixelDecoder
+from unigeoseg.query import InstructionPooling, QueryBuilder
+from unigeoseg.tasks import TASKS
+from unigeoseg.tate import TATE
+from unigeoseg.vision import VisionEncoder, feature_sides
+
+
+class UniGeoSeg(nn.Module):
+    """The model in ``paper`` mode.
+
+    Args:
+        config: shapes and switches.
+        vocab_size: number of token ids of the tokenizer.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        sides = list(feature_sides(config.image_size, config.vision.patch))
+        self.vision = VisionEncoder(config.vision, config.image_size)
+        self.language = LanguageModel(config.language, vocab_size)
+        width = self.language.width
+        self.connector = Connector(config.connector, self.vision.widths[-1], sides[-1], width)
+        self.tate = TATE(config.tate, width)
+        self.lkm = LatentKnowledgeMemory(config.lkm, width)
+        self.pooling = InstructionPooling(width)
+        self.query = QueryBuilder(
+            width, self.vision.widths[-1], config.decoder.query_width, config.decoder.hidden
+        )
+        self.pixel_decoder = PixelDecoder(config.decoder, self.vision.widths, sides)
+        self.mask_decoder = MaskDecoder(config.decoder, sides)
+
+    def enable_activation_checkpointing(self) -> None:
+        """Recomputes the large blocks in the backward pass instead of keeping their activations."""
+        self.vision.checkpointing = True
+        self.pixel_decoder.checkpointing = True
+        self.language.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Losses:
+        """The training losses of a micro-batch, as sums over its instructions.
+
+        Args:
+            batch: with ``masks``.
+            generator: CPU generator of the loss points; the same state on every rank.
+        """
+        if batch.masks is None:
+            raise ValueError("a batch without masks has no loss; use predict")
+        predictions, states = self._run(batch)
+        weights = self.config.loss
+        bce, dice = mask_losses(predictions, batch.masks, batch.keys, weights, generator)
+        language = self.language.loss(states, batch.labels)  # [B]
+        each = weights.bce * bce + weights.dice * dice + weights.language * language  # [B]
+        zeros = each.new_zeros(len(TASKS))
+        return Losses(
+            total=each.sum(),
+            parts={
+                "mask_bce": bce.detach().sum(),
+                "mask_dice": dice.detach().sum(),
+                "language": language.detach().sum(),
+            },
+            per_task=zeros.index_add(0, batch.task, each.detach()),
+            counts=torch.bincount(batch.task, minlength=len(TASKS)),
+        )
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Tensor:
+        """Mask logits float32 ``[B, S, S]`` at the letterboxed size; foreground is > 0."""
+        predictions, _ = self._run(batch)
+        size = self.config.image_size
+        last = predictions[-1][:, None].float()
+        return nn.functional.interpolate(last, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+
+    def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        features = self.vision(batch.images)  # res2..res5, once for all instructions of an image
+        states = self.language(self._embeddings(batch, features[-1]))  # [B, L, d]
+        remembered = self.lkm(states)
+        pooled = self.pooling(remembered, batch.instruction_mask)  # [B, d]
+        query = self.query(pooled, features[-1], batch.image_index)  # [B, c]
+        mask_features, levels = self.pixel_decoder(features)
+        return self.mask_decoder(query, mask_features, levels, batch.image_index), states
+
+    def _embeddings(self, batch: Batch, res5: Tensor) -> Tensor:
+        """Template, image tokens, enhanced instruction, reply: ``[B, L, d]``."""
+        embedded = self.language.embed(batch.input_ids)
+        image_tokens = self.connector(res5)[batch.image_index]  # [B, N, d]
+        embedded = embedded.masked_scatter(batch.image_mask[..., None], image_tokens.to(embedded.dtype))
+        rows, columns, mask = instruction_window(batch.instruction_mask)
+        text = embedded[rows, columns]  # [B, Li, d]
+        enhanced = self.tate(text, mask, batch.task, batch.coordinates, batch.coordinate_mask)
+        return embedded.masked_scatter(batch.instruction_mask[..., None], enhanced[mask])
+
+
+def instruction_window(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the instruction's tokens lie, for a gather: rows ``[B, 1]``, columns and validity ``[B, Li]``.
+
+    ``mask [B, L]`` is true on one run of tokens per row; Li is the longest run.
+    """
+    lengths = mask.sum(1)
+    offsets = torch.arange(int(lengths.max()), device=mask.device)[None]
+    starts = mask.int().argmax(1, keepdim=True)
+    columns = (starts + offsets).clamp(max=mask.shape[1] - 1)
+    rows = torch.arange(len(mask), device=mask.device)[:, None]
+    return rows, columns, offsets < lengths[:, None]

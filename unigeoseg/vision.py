@@ -1,0 +1,88 @@
+"""Swin Transformer features at four strides (timm's blocks), normalised as Mask2Former's Swin does."""
+
+from collections.abc import Sequence
+
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unigeoseg.config import VisionConfig
+
+#: ImageNet statistics on the 0-255 scale, RGB (the released preprocessing).
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+class VisionEncoder(nn.Module):
+    """uint8 images ``[I, 3, S, S]`` to res2..res5, ``[I, embed_dim * 2^i, S / (patch * 2^i), ...]``.
+
+    A frozen encoder (the paper's) stays in eval mode whatever the model's mode, and runs without autograd.
+    """
+
+    def __init__(self, config: VisionConfig, image_size: int) -> None:
+        super().__init__()
+        self.frozen = config.frozen
+        self.checkpointing = False
+        self.coordinate_channels = config.coordinate_channels
+        self.widths = [config.embed_dim * 2**i for i in range(4)]
+        self.swin = SwinTransformer(
+            img_size=image_size,
+            patch_size=config.patch,
+            in_chans=5 if config.coordinate_channels else 3,
+            num_classes=0,
+            global_pool="",
+            embed_dim=config.embed_dim,
+            depths=config.depths,
+            num_heads=config.heads,
+            window_size=config.window,
+            drop_path_rate=0.0,
+        )
+        self.swin.norm = nn.Identity()
+        self.norms = nn.ModuleList(nn.LayerNorm(w) for w in self.widths)
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+        if self.frozen:
+            self.requires_grad_(False)
+            self.eval()
+
+    def train(self, mode: bool = True) -> "VisionEncoder":
+        """As usual, except that a frozen encoder stays in eval mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The four feature maps, channels first."""
+        if self.frozen:
+            with torch.no_grad():
+                return self._features(images)
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        dtype = self.norms[0].weight.dtype
+        pixels = ((images.float() - self.mean.float()) / self.std.float()).to(dtype)
+        if self.coordinate_channels:
+            pixels = torch.cat([pixels, coordinate_grid(pixels).expand(len(pixels), -1, -1, -1)], dim=1)
+        x = self.swin.patch_embed(pixels)
+        features = []
+        for stage, norm in zip(self.swin.layers, self.norms, strict=True):
+            x = checkpoint(stage, x, use_reentrant=False) if self._recompute() else stage(x)
+            features.append(norm(x).permute(0, 3, 1, 2).contiguous())
+        return features
+
+    def _recompute(self) -> bool:
+        return self.checkpointing and self.training and not self.frozen
+
+
+def coordinate_grid(like: Tensor) -> Tensor:
+    """Pixel-centre coordinates (x, y) in [-1, 1], ``[1, 2, H, W]``, dtype and device of ``like``."""
+    height, width = like.shape[-2:]
+    ys = (torch.arange(height, device=like.device) * 2 + 1) / height - 1
+    xs = (torch.arange(width, device=like.device) * 2 + 1) / width - 1
+    grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])
+    return grid[None].to(like.dtype)
+
+
+def feature_sides(image_size: int, patch: int) -> Sequence[int]:
+    """Sides of res2..res5 for a square image."""
+    side = image_size // patch
+    return [-(-side // 2**i) for i in range(4)]
