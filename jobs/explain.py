@@ -2,6 +2,7 @@
 
 import dataclasses
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -32,7 +33,7 @@ def nearest(name: str, names: list[str]) -> str | None:
 
 
 def _line(item: Any, model: type[BaseModel]) -> str:
-    location = tuple(item["loc"])
+    location = _reachable(tuple(item["loc"]), model)
     path = ".".join(str(part) for part in location)
     if item["type"] in _UNKNOWN:
         return _unknown(location, model)
@@ -40,8 +41,26 @@ def _line(item: Any, model: type[BaseModel]) -> str:
     if not location:
         return message
     if item["type"] in {"missing", "missing_argument"}:
-        return f"{path}: missing; set it with --set {path}=VALUE"
+        missing = "an entry is missing" if isinstance(location[-1], int) else "missing"
+        return f"{path}: {missing}{_remedy(location, model)}; set it with --set {_settable(location)}=VALUE"
     return f"{path}={item['input']!r}: {message[0].lower() + message[1:]}{_remedy(location, model)}"
+
+
+def _reachable(location: tuple[Any, ...], model: type[BaseModel]) -> tuple[Any, ...]:
+    """``location`` without the union branches that pydantic puts behind a field's name."""
+    reached: list[Any] = []
+    for i, part in enumerate(location):
+        known = isinstance(part, int) or part in _fields(_resolve(tuple(reached), model))
+        if (not known and i < len(location) - 1) or "[" in str(part):
+            continue
+        reached.append(part)
+    return tuple(reached)
+
+
+def _settable(location: tuple[Any, ...]) -> str:
+    """The dotted path that ``--set`` takes: lists are set whole."""
+    names = [str(part) for part in takewhile(lambda part: not isinstance(part, int), location)]
+    return ".".join(names)
 
 
 def _unknown(location: tuple[Any, ...], model: type[BaseModel]) -> str:
@@ -106,9 +125,7 @@ def _field(location: tuple[Any, ...], model: type[BaseModel]) -> tuple[str | Non
 
 def _leaf_places(model: Any, prefix: str = "") -> dict[str, str]:
     """Every field name of the tree with the dotted path of its first place."""
-    places: dict[str, str] = {}
-    for name, annotation in _fields(model).items():
-        places.setdefault(name, prefix + name)
+    places = {name: prefix + name for name in _fields(model)}
     for name, annotation in _fields(model).items():
         section = _section(annotation)
         if section is not None:

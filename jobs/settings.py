@@ -1,7 +1,7 @@
 """From a preset and ``--set`` overrides to a validated configuration.
 
-A preset is a YAML file of the tree in :mod:`pipelines.config`. It may name another one with ``extends``; its own
-keys then win, section by section.
+A preset is a YAML file of the tree in :mod:`pipelines.config`. It may name another one with ``extends``; its
+own keys then win, section by section.
 """
 
 import re
@@ -32,7 +32,7 @@ def load_config(preset: str | Path, sets: Sequence[str] = ()) -> Config:
     """Read a preset, apply overrides, validate.
 
     Args:
-        preset: name of a file in ``jobs/presets``, or the path of a YAML file (an effective ``config.yaml`` too).
+        preset: name of a file in ``jobs/presets``, or the path of a YAML file (a run's ``config.yaml`` too).
         sets: overrides ``a.b=value``; values are YAML.
 
     Raises:

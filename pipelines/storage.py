@@ -5,6 +5,7 @@ profiles and instance roles (botocore's own chain). ``UNIGEOSEG_S3_ANONYMOUS=1``
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from fsspec import AbstractFileSystem
 def is_remote(path: str | Path) -> bool:
     """Whether ``path`` names an object store (``s3://bucket/prefix``) rather than a local folder."""
     return "://" in str(path) and not str(path).startswith("file://")
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What the filesystems raise when an object cannot be had; botocore's own errors are no ``OSError``."""
+    botocore = sys.modules.get("botocore.exceptions")
+    extra = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
+    return (OSError, ValueError, *extra)
 
 
 def open_filesystem(path: str | Path) -> tuple[AbstractFileSystem, str]:

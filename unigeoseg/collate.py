@@ -135,7 +135,8 @@ class Collator:
         given = np.zeros((count, 7), dtype=bool)
         row = 0
         for group in groups:
-            box = Letterbox.fit(*group.image.shape[:2], self._size)
+            height, width = group.image.shape[:2]
+            box = Letterbox.fit(height, width, self._size)
             for sample in group.samples:
                 corners = sample.points or ()
                 if sample.box is not None:

@@ -1,5 +1,7 @@
 """The causal language model: any Hugging Face causal LM, driven by embeddings."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
@@ -17,7 +19,7 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: LanguageConfig, vocab_size: int) -> None:
         super().__init__()
-        self.model = _build(config, vocab_size)
+        self.model: Any = _build(config, vocab_size)
         self.model.config.use_cache = False
 
     @property
@@ -51,7 +53,7 @@ class LanguageModel(nn.Module):
         return totals / counts
 
 
-def _build(config: LanguageConfig, vocab_size: int) -> nn.Module:
+def _build(config: LanguageConfig, vocab_size: int) -> Any:
     if config.path is not None:
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -73,6 +75,7 @@ def _build(config: LanguageConfig, vocab_size: int) -> nn.Module:
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             max_position_embeddings=config.max_positions,
+            hidden_act="gelu_pytorch_tanh",  # Phi's gelu_new in one kernel
             initializer_range=config.initializer_range,
             resid_pdrop=0.0,
             embd_pdrop=0.0,

@@ -46,7 +46,10 @@ class UniGeoSeg(nn.Module):
         """Recomputes the large blocks in the backward pass instead of keeping their activations."""
         self.vision.checkpointing = True
         self.pixel_decoder.checkpointing = True
-        self.language.model.gradient_checkpointing_enable({"use_reentrant": False})
+        language = self.language.model
+        # Renamed in transformers 5.2x; both spellings use the non-reentrant form by default.
+        enable = getattr(language, "activation_checkpointing_enable", language.gradient_checkpointing_enable)
+        enable()
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Losses:
         """The training losses of a micro-batch, as sums over its instructions.

@@ -107,18 +107,15 @@ class PixelDecoder(nn.Module):
         sides: sides of res2..res5 for the model's image size; position codes are made once for them.
     """
 
+    codes: Tensor
+    reference: Tensor
+
     def __init__(self, config: DecoderConfig, widths: list[int], sides: list[int]) -> None:
         super().__init__()
         hidden = config.hidden
         self.checkpointing = False
         self.shapes = [(side, side) for side in reversed(sides[1:])]
-        self.input_proj = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(w, hidden, 1), nn.GroupNorm(_GROUPS, hidden))
-            for w in reversed(widths[1:])
-        )
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
+        self.input_proj = nn.ModuleList(_projection(w, hidden) for w in reversed(widths[1:]))
         self.level_embed = nn.Parameter(torch.randn(_LEVELS, hidden))
         self.layers = nn.ModuleList(DeformableLayer(config) for _ in range(config.pixel_layers))
         self.lateral = nn.Sequential(
@@ -155,6 +152,14 @@ class PixelDecoder(nn.Module):
             levels[-1], size=res2.shape[-2:], mode="bilinear", align_corners=False
         )
         return self.mask_features(self.output(self.lateral(res2) + finest)), levels
+
+
+def _projection(channels: int, hidden: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, hidden, 1)
+    nn.init.xavier_uniform_(convolution.weight)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.GroupNorm(_GROUPS, hidden))
 
 
 def _reference(height: int, width: int) -> Tensor:

@@ -3,7 +3,8 @@
 Text is always encoded as data: a user's ``[SEG]`` becomes ordinary pieces, never the special token.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
@@ -15,6 +16,7 @@ PAD, SEG, END = "[PAD]", "[SEG]", "<|endoftext|>"
 #: Strings that mean something to the prompt template; stores must not contain them.
 RESERVED: tuple[str, ...] = (PAD, SEG, END, "<image>", "<seg>", "<refer>", "<answer>")
 FILE = "tokenizer.json"
+_TEMPLATE_WEIGHT = 1000
 
 
 class Tokenizer:
@@ -32,7 +34,7 @@ class Tokenizer:
         if missing:
             inner.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in missing])
         self._inner = inner
-        self.pad_id, self.seg_id, self.end_id = (inner.token_to_id(t) for t in (PAD, SEG, END))
+        self.pad_id, self.seg_id, self.end_id = (inner.get_vocab()[t] for t in (PAD, SEG, END))
 
     @property
     def vocab_size(self) -> int:
@@ -68,10 +70,13 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         raise UserError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, folder: str | Path, template: Sequence[str] = ()
+) -> Tokenizer:
     """Trains a byte-level BPE on ``texts`` and saves it in ``folder``.
 
-    Deterministic: the same texts in the same order give the same file.
+    ``template`` holds the prompt's constant texts: they stand in every sequence, so they weigh as much as a
+    text of every sample. Deterministic: the same texts in the same order give the same file.
     """
     inner = _Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -82,7 +87,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: str | Path) -
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    inner.train_from_iterator(texts, trainer)
+    constant = chain.from_iterable(repeat(template, _TEMPLATE_WEIGHT))
+    inner.train_from_iterator(chain(constant, texts), trainer)
     tokenizer = Tokenizer(inner)
     tokenizer.save(folder)
     return tokenizer

@@ -20,6 +20,9 @@ class VisionEncoder(nn.Module):
     A frozen encoder (the paper's) stays in eval mode whatever the model's mode, and runs without autograd.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: VisionConfig, image_size: int) -> None:
         super().__init__()
         self.frozen = config.frozen
@@ -58,7 +61,7 @@ class VisionEncoder(nn.Module):
         return self._features(images)
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        dtype = self.norms[0].weight.dtype
+        dtype = next(self.norms.parameters()).dtype
         pixels = ((images.float() - self.mean.float()) / self.std.float()).to(dtype)
         if self.coordinate_channels:
             pixels = torch.cat([pixels, coordinate_grid(pixels).expand(len(pixels), -1, -1, -1)], dim=1)

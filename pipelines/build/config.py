@@ -19,6 +19,9 @@ class TileConfig(_Section):
 class RuleConfig(_Section):
     """Which regions may become samples."""
 
+    min_component_px: int = Field(
+        16, ge=1, description="a smaller connected component is noise of the mask, not a region"
+    )
     min_area: float = Field(0.005, ge=0, description="smallest region as a share of the tile")
     max_area: float = Field(0.70, le=1)
     max_instances: int = Field(6, ge=1, description="a category with more regions in the tile is left out")
@@ -51,8 +54,16 @@ class BuildConfig(_Section):
     rules: RuleConfig = RuleConfig()
     instruct: InstructConfig = InstructConfig()
     split: SplitConfig = SplitConfig()
-    category_cap: int | None = Field(None, ge=1, description="most samples of a category and task; null: none")
+    category_cap: int | None = Field(
+        None, ge=1, description="most samples of a category and task; null: none"
+    )
     shard_bytes: int = Field(256 * 1024 * 1024, ge=1024)
-    max_unknown_share: float = Field(0.02, ge=0, le=1, description="share of unknown mask colours that is borne")
-    workers: int = Field(2, ge=1, description="parallel Ray tasks")
+    max_unknown_share: float = Field(
+        0.02, ge=0, le=1, description="share of a mask that may have unknown colours"
+    )
+    max_bad_share: float = Field(
+        0.0, ge=0, le=1, description="share of unusable images that is borne (quarantined and named)"
+    )
+    block_images: int = Field(32, ge=1, description="images of one resumable unit of work")
+    workers: int = Field(2, ge=0, description="parallel Ray tasks; 0 works in this process, without Ray")
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")

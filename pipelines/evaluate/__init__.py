@@ -1,0 +1,1 @@
+"""Evaluation, its pictures and report, and prediction on single images."""

@@ -1,0 +1,54 @@
+# Everything runs in .venv, made with plain pip and pinned by constraints.txt.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The interpreter that makes .venv: 3.11 or 3.12.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+SEED ?= 0
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 13) else "error: $(PYTHON) is Python %d.%d; 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." % v[:2])'
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+.PHONY: install
+install: $(READY) ## Make the environment (.venv); the other targets do it when needed
+
+.PHONY: quickstart
+quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, report (SEED=0, ARGS="--set …")
+	$(BIN)/unigeoseg quickstart --seed $(SEED) $(ARGS)
+
+.PHONY: test
+test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Check style, docstrings, annotations and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: mlflow
+mlflow: $(READY) ## Open the MLflow UI on runs/mlflow.db (ARGS="--port 5001")
+	$(BIN)/python -m cluster.mlflow_ui --store runs/mlflow.db $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and caches; runs/ and stores/ stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

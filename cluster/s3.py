@@ -1,0 +1,126 @@
+"""A development S3 server on loopback: in memory, gone when it stops.
+
+``python -m cluster.s3`` prints the variables to export; tests use :class:`LocalS3`.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from types import TracebackType
+from typing import Any
+
+import click
+
+HOST = "127.0.0.1"
+_REGION = "us-east-1"
+
+
+class InputError(click.ClickException):
+    """What the user can put right: one message, exit code 2."""
+
+    exit_code = 2
+
+
+class LocalS3:
+    """An S3 server of the moto package with one bucket, as a context manager.
+
+    Args:
+        bucket: made at the start.
+        port: 0 lets the system choose.
+
+    Raises:
+        InputError: on entering, when moto is not installed or the port is taken.
+    """
+
+    def __init__(self, bucket: str = "unigeoseg", port: int = 0) -> None:
+        self.bucket, self.port = bucket, port
+        self._server: Any = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs: endpoint, keys and region."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://{HOST}:{self.port}",
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local-secret",
+            "AWS_REGION": _REGION,
+            "AWS_DEFAULT_REGION": _REGION,
+        }
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket``."""
+        return f"s3://{self.bucket}"
+
+    def __enter__(self) -> "LocalS3":
+        try:
+            import boto3
+            from moto.server import ThreadedMotoServer
+        except ImportError as error:
+            raise InputError(
+                f"the development S3 server needs moto ({error}); it is in the dev extra: "
+                'pip install -c constraints.txt -e ".[dev]"'
+            ) from error
+        require_free_port(self.port)
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request otherwise
+        self._server = ThreadedMotoServer(ip_address=HOST, port=self.port, verbose=False)
+        self._server.start()
+        self.port = self._server.get_host_and_port()[1]
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            region_name=_REGION,
+        )
+        client.create_bucket(Bucket=self.bucket)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.stop()
+
+
+def require_free_port(port: int) -> None:
+    """Refuse a port of loopback that is in use; 0 is always free.
+
+    Raises:
+        InputError: something listens on it already.
+    """
+    with socket.socket() as probe:
+        # As servers do: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {HOST}:{port} ({error.strerror}); choose another with --port"
+            ) from error
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="chosen by the system")
+@click.option("--bucket", default="unigeoseg", show_default=True, help="Bucket to make.")
+def main(port: int, bucket: str) -> None:
+    """Serve S3 on loopback until interrupted; what is stored is lost at the end.
+
+    Example: python -m cluster.s3 --port 9123
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with LocalS3(bucket, port) as server:
+        for name, value in server.environment.items():
+            click.echo(f"export {name}={value}")
+        click.echo(f"# serving {server.url}, process {os.getpid()}; Ctrl-C stops it")
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()

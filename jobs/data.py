@@ -1,0 +1,145 @@
+"""``unigeoseg data``: make a store from a source, print its card, check its records, look at its samples."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
+from jobs.settings import load_build_config
+from unigeoseg.errors import UserError
+from unigeoseg.tasks import TASKS
+
+
+@click.group()
+def data() -> None:
+    """Make, check and look at stores."""
+
+
+@data.command()
+@click.option("--source", required=True, help="Name of the source: synthetic, dubai.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the source (synthetic takes none).")
+@click.option("--out", required=True, help="Where the store shall be: a folder or s3://bucket/prefix.")
+@preset_option(required=False, default=None, help="Take the build section of this preset as the base.")
+@set_option(help="Override one value, for example --set tile.size=256 or --set source.scenes=500.")
+@click.option("--force", is_flag=True, help="Replace a store, or an unfinished build, that is already there.")
+@dry_run_option
+@json_option
+def build(
+    source: str,
+    root: Path | None,
+    out: str,
+    preset: str | None,
+    sets: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make a store from a source by the construction rules; an interrupted build goes on where it stopped.
+
+    \b
+    Examples:
+      unigeoseg data build --source synthetic --out stores/synthetic --set source.scenes=500
+      unigeoseg data build --source dubai --root "Semantic segmentation dataset" --out s3://bucket/dubai
+    """
+    from pipelines.build.build import build_store, describe_build
+
+    config = load_build_config(preset, [text.removeprefix("build.") for text in sets])
+    if dry_run:
+        emit(describe_build(source, root, out, config), as_json)
+        return
+    emit(build_store(source, root, out, config, force=force), as_json, _build_text)
+
+
+@data.command()
+@click.argument("store")
+@json_option
+def info(store: str, as_json: bool) -> None:
+    """Print what a store says of itself (dataset.json).
+
+    \b
+    Example:
+      unigeoseg data info stores/synthetic --json
+    """
+    from pipelines.store.index import read_card
+
+    emit(read_card(store), as_json, _info_text)
+
+
+@data.command()
+@click.argument("store")
+@json_option
+def lint(store: str, as_json: bool) -> None:
+    """Open every record of a store and check it; exit code 2 when something is wrong.
+
+    \b
+    Example:
+      unigeoseg data lint stores/synthetic
+    """
+    from pipelines.build.lint import lint_store
+
+    result = lint_store(store)
+    emit(result, as_json, _lint_text)
+    if result["errors"]:
+        sys.exit(2)
+
+
+@data.command()
+@click.argument("store")
+@click.option("--out", required=True, help="The PNG to write.")
+@click.option("--task", type=click.Choice(TASKS), help="Only samples of this task.")
+@json_option
+def preview(store: str, out: str, task: str | None, as_json: bool) -> None:
+    """Draw twelve samples of a store: image, outline of the mask, prompt, text.
+
+    \b
+    Example:
+      unigeoseg data preview stores/synthetic --task referring --out referring.png
+    """
+    from pipelines.build.preview import preview as write_preview
+
+    if not out.lower().endswith(".png"):
+        raise UserError(f"--out {out}: the sheet is a PNG; give a name that ends in .png")
+    emit({"file": write_preview(store, out, task)}, as_json, lambda result: str(result["file"]))
+
+
+def _build_text(result: dict[str, Any]) -> str:
+    lines = [f"{'stage':<12} {'unit':<8} {'in':>10} {'out':>10}  dropped"]
+    for row in result["stages"]:
+        dropped = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items())
+        lines.append(f"{row['name']:<12} {row['unit']:<8} {row['in']:>10} {row['out']:>10}  {dropped}")
+    samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
+    lines += ["", f"samples: {samples}", f"store: {result['store']}"]
+    lines += [f"left out: {bad['file']}: {bad['detail']}" for bad in result["quarantined"]]
+    return "\n".join(lines)
+
+
+def _info_text(card: dict[str, Any]) -> str:
+    lines = [f"{card.get('samples')} samples on {card.get('images')} images of {card.get('scenes')} scenes"]
+    counts = card.get("counts", {})
+    for name in ("task", "split", "source", "category"):
+        listed = ", ".join(f"{key} {count}" for key, count in counts.get(name, {}).items())
+        lines.append(f"{name}: {listed}")
+    words = ", ".join(f"{task} {mean:.1f}" for task, mean in card.get("instruction_words", {}).items())
+    lines.append(f"mean words of an instruction: {words}")
+    lines.append(f"licences: {', '.join(card.get('licences', {}))}")
+    shards = card.get("shards", [])
+    size = sum(shard["bytes"] for shard in shards)
+    lines.append(
+        f"{len(shards)} shards, {size / 2**20:.1f} MiB; configuration {card.get('config_hash', '')[:12]}"
+    )
+    return "\n".join(lines)
+
+
+def _lint_text(result: dict[str, Any]) -> str:
+    lines = [f"{error['sample_id']}: {error['reason']}" for error in result["errors"][:50]]
+    more = len(result["errors"]) - len(lines)
+    lines += [f"... and {more} more"] if more > 0 else []
+    return "\n".join([*lines, f"{result['records']} records, {len(result['errors'])} errors"])
+
+
+if __name__ == "__main__":
+    from jobs.cli import run
+
+    run(data)

@@ -1,0 +1,97 @@
+"""``unigeoseg train``: train a model on a store, or go on with a run."""
+
+import time
+from typing import Any
+
+import click
+
+from jobs.options import dry_run_option, emit, json_option, preset_option, print_config_option, set_option
+from jobs.settings import load_config
+from jobs.settings import print_config as as_yaml
+from pipelines.config import Config
+
+
+@click.command()
+@preset_option
+@click.option("--store", required=True, help="Folder or s3:// prefix of the store.")
+@click.option(
+    "--run", metavar="NAME|PATH", help="Run folder, s3:// prefix, or a name under runs/. [<preset>-<time>]"
+)
+@click.option("--resume", is_flag=True, help="Go on with the run from its newest checkpoint.")
+@click.option(
+    "--evaluate/--no-evaluate", default=True, show_default=True, help="Evaluate on held-out scenes at the end."
+)
+@set_option
+@json_option
+@dry_run_option
+@print_config_option
+def train(
+    preset: str,
+    store: str,
+    run: str | None,
+    resume: bool,
+    evaluate: bool,
+    sets: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
+    print_config: bool,
+) -> None:
+    """Train on a store with Ray and DeepSpeed; the summary goes to stdout, progress to stderr.
+
+    \b
+    Example:
+      unigeoseg train --preset small-cpu --store stores/dubai --run dubai --set train.lr=3e-4
+      unigeoseg train --preset small-cpu --store stores/dubai --run dubai --resume
+    """
+    config = load_config(preset, sets)
+    if print_config:
+        click.echo(as_yaml(config), nl=False)
+        return
+    folder = run_path(run, config)
+    if dry_run:
+        emit(_intention(config, store, folder), as_json)
+        return
+    from pipelines.train.launcher import train as run_training
+
+    summary = run_training(config, store, folder, resume=resume, evaluate=evaluate)
+    emit(summary, as_json, lambda result: _as_text(folder, result))
+
+
+def run_path(run: str | None, config: Config) -> str:
+    """The run folder that ``--run`` means: a path as it is, a bare name under ``runs/``."""
+    if run is None:
+        return f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return run if "/" in run or run.startswith(".") else f"runs/{run}"
+
+
+def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
+    from pipelines.plan import Plan
+    from pipelines.plan.overview import overview
+    from pipelines.store.index import StoreIndex
+    from pipelines.train.deepspeed_config import deepspeed_config
+
+    index = StoreIndex.open(store, config.data.split)
+    plan = Plan.from_config(index, config)
+    return {
+        "run": folder,
+        "store": store,
+        "workers": config.scale.workers,
+        "plan": overview(plan, index, batches=1),
+        "deepspeed": deepspeed_config(config, config.scale.workers),
+    }
+
+
+def _as_text(folder: str, summary: dict[str, Any]) -> str:
+    from jobs.quickstart import results_table
+
+    minutes, seconds = divmod(round(summary["wall_seconds"]), 60)
+    lines = [results_table(summary), ""] if summary["tasks"] else []
+    lines.append(f"{summary['steps']} steps, {summary['samples_seen']} samples, {minutes} min {seconds} s")
+    lines.append(f"run {folder} (report.html, summary.json, export/, {summary['checkpoint']})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.cli import run as run_command
+
+    run_command(train)

@@ -1,0 +1,202 @@
+"""Meanings of phrases, apart from their words: predicates that are true, false or unclear of each region.
+
+A phrase may be used only when its meaning is true of exactly its target and clearly false of every other
+region of the category: an unclear case (a centroid near a border, two sizes almost alike) counts against it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.build.instruct.facts import TileFacts
+
+TRUE, UNCLEAR, FALSE = 1, 0, -1
+Truth = NDArray[np.int8]
+Side = Literal["left", "right", "top", "bottom"]
+
+#: Zones of the unit interval: true up to the first number, false beyond the second.
+_EDGE_TRUE, _EDGE_FALSE = 0.40, 0.48
+_MID_TRUE, _MID_FALSE = (0.38, 0.62), (0.30, 0.70)
+#: Least lead over the next region for "leftmost" and its like, as a share of the tile.
+_LEAD = 0.06
+#: Least ratio of areas for "largest" and "smallest".
+_RATIO = 1.3
+#: How far a thing may reach past the edge of the anchor that it lies to a side of.
+_OVERLAP = 0.02
+#: "Beside": true up to the first distance, false beyond the second.
+_BESIDE_TRUE, _BESIDE_FALSE = 0.06, 0.12
+_TOUCH_PX = 2
+
+
+class Predicate(Protocol):
+    """A property that regions of a category have or lack."""
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """TRUE, UNCLEAR or FALSE for each of ``members`` (places of all regions of the category)."""
+        ...
+
+
+def _graded(true: NDArray[np.bool_], possible: NDArray[np.bool_]) -> Truth:
+    return np.where(true, TRUE, np.where(possible, UNCLEAR, FALSE)).astype(np.int8)
+
+
+def _toward(side: Side, facts: TileFacts, members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Coordinate that grows away from ``side``."""
+    value = facts.centres[members, 0 if side in ("left", "right") else 1]
+    return value if side in ("left", "top") else 1.0 - value
+
+
+@dataclass(frozen=True)
+class InZone:
+    """The centroid lies in a part of the tile; ``None`` leaves an axis open."""
+
+    vertical: Literal["top", "middle", "bottom"] | None
+    horizontal: Literal["left", "middle", "right"] | None
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        x, y = facts.centres[members, 0], facts.centres[members, 1]
+        found = np.full(len(members), TRUE, np.int8)
+        for name, value in ((self.vertical, y), (self.horizontal, x)):
+            if name == "middle":
+                inner = (value >= _MID_TRUE[0]) & (value <= _MID_TRUE[1])
+                outer = (value >= _MID_FALSE[0]) & (value <= _MID_FALSE[1])
+                found = np.minimum(found, _graded(inner, outer))
+            elif name is not None:
+                low = value if name in ("top", "left") else 1.0 - value
+                found = np.minimum(found, _graded(low <= _EDGE_TRUE, low <= _EDGE_FALSE))
+        return found
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The k-th region of its category counted from a side (1 is the outermost)."""
+
+    side: Side
+    rank: int = 1
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        value = _toward(self.side, facts, members)
+        found = np.full(len(members), FALSE, np.int8)
+        if self.rank > len(members):
+            return found
+        order = np.argsort(value, kind="stable")
+        chosen = order[self.rank - 1]
+        close = np.abs(value - value[chosen]) < _LEAD
+        found[close] = UNCLEAR
+        found[chosen] = TRUE if close.sum() == 1 else UNCLEAR
+        return found
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The largest or the smallest region of its category."""
+
+    which: Literal["largest", "smallest"]
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        size = facts.areas[members] if self.which == "largest" else 1.0 / facts.areas[members]
+        best = size.max()
+        close = size * _RATIO > best
+        return _graded((size == best) & (close.sum() == 1), close)
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """The source says that the thing has this colour; of a thing without a word it is unclear."""
+
+    colour: str
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        words = [facts.colours[i] for i in members]
+        return np.asarray(
+            [UNCLEAR if w is None else TRUE if w == self.colour else FALSE for w in words], np.int8
+        )
+
+
+@dataclass(frozen=True)
+class SideOf:
+    """The region lies to a side of the tile's only region of another category."""
+
+    side: Side
+    anchor: int
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        place = facts.sole(self.anchor)
+        if place is None:
+            return np.full(len(members), UNCLEAR, np.int8)
+        offset = facts.centres[members] - facts.centres[place]
+        theirs, anchor = facts.boxes(members), facts.boxes(np.asarray([place]))[0]
+        axis = 0 if self.side in ("left", "right") else 1
+        first = self.side in ("left", "top")
+        along = -offset[:, axis] if first else offset[:, axis]
+        gap = anchor[axis] - theirs[:, axis + 2] if first else theirs[:, axis] - anchor[axis + 2]
+        steep = along > 1.5 * np.abs(offset[:, 1 - axis])
+        possible = (along > 0.02) & (along > 0.7 * np.abs(offset[:, 1 - axis]))
+        return _graded((along > 0.1) & steep & (gap > -_OVERLAP), possible)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The region lies next to a region of another category."""
+
+    anchor: int
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        anchors = facts.members(self.anchor)
+        if not len(anchors):
+            return np.full(len(members), FALSE, np.int8)
+        distance = facts.distances(self.anchor, members)
+        near = distance <= _BESIDE_TRUE
+        # What touches an anchor that reaches around it lies on it or in it rather than beside it.
+        inside = np.zeros(len(members), bool)
+        theirs = facts.boxes(members)
+        for outer in facts.boxes(anchors):
+            inside |= (theirs[:, :2] >= outer[:2]).all(1) & (theirs[:, 2:] <= outer[2:]).all(1)
+        touching = distance * max(facts.height, facts.width) <= _TOUCH_PX
+        return _graded(near & ~(inside & touching), distance <= _BESIDE_FALSE)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of its category, the region closest to (or furthest from) the only region of another category."""
+
+    anchor: int
+    furthest: bool = False
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        if facts.sole(self.anchor) is None:
+            return np.full(len(members), UNCLEAR, np.int8)
+        distance = facts.distances(self.anchor, members)
+        distance = -distance if self.furthest else distance
+        close = distance - distance.min() < _LEAD
+        return _graded(close & (close.sum() == 1), close)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A category and the predicates that all must hold; no predicate means "the only one"."""
+
+    category: int
+    predicates: tuple[Predicate, ...] = ()
+
+    def truth(self, facts: TileFacts) -> tuple[NDArray[np.int64], Truth]:
+        """Places of the category's regions, and the meaning's truth of each."""
+        members = facts.members(self.category)
+        found = np.full(len(members), TRUE, np.int8)
+        for predicate in self.predicates:
+            found = np.minimum(found, predicate.truth(facts, members))
+        return members, found
+
+    def picks(self, facts: TileFacts, target: int) -> bool:
+        """Whether the meaning is true of region ``target`` and clearly false of all others."""
+        members, truth = self.truth(facts)
+        return all(t == (TRUE if m == target else FALSE) for m, t in zip(members, truth, strict=True))

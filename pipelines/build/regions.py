@@ -1,0 +1,107 @@
+"""Regions of a tile: connected components of a semantic mask, or the instances of an instance mask."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+BoolMask = NDArray[np.bool_]
+
+
+@dataclass
+class Region:
+    """One region of a tile.
+
+    Attributes:
+        category_id: of the taxonomy.
+        y0, x0, y1, x1: tight rectangle, half open, in pixels.
+        crop: bool ``[y1-y0, x1-x0]``, the region inside its rectangle.
+        colour: colour word, where the source knows it.
+    """
+
+    category_id: int
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+    crop: BoolMask
+    colour: str | None = None
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return int(np.count_nonzero(self.crop))
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the rectangle."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def full(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The mask at tile size, uint8 0/1 ``[H, W]``."""
+        mask = np.zeros((height, width), np.uint8)
+        mask[self.window] = self.crop
+        return mask
+
+
+def split_semantic(labels: NDArray[np.int32], min_pixels: int) -> tuple[list[Region], int]:
+    """8-connected components of each category.
+
+    Args:
+        labels: category ids ``[H, W]``, 0 ignored.
+        min_pixels: smaller components are noise and left out.
+
+    Returns:
+        Regions ordered by category and then by first pixel, and how many were left out as noise.
+    """
+    regions, noise = [], 0
+    for category in (int(c) for c in np.unique(labels) if c > 0):
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(
+            (labels == category).astype(np.uint8), connectivity=8
+        )
+        for part in range(1, count):
+            x, y, w, h, area = (int(v) for v in stats[part])
+            if area < min_pixels:
+                noise += 1
+                continue
+            crop = parts[y : y + h, x : x + w] == part
+            regions.append(Region(category, y, x, y + h, x + w, crop))
+    return regions, noise
+
+
+def split_instances(
+    labels: NDArray[np.int32], instances: Mapping[int, int], colours: Mapping[int, str], min_pixels: int
+) -> tuple[list[Region], int]:
+    """One region an instance, whatever its connectivity; the same order and noise rule as for components."""
+    regions, noise = [], 0
+    numbers = [int(n) for n in np.unique(labels) if n > 0]
+    for number in sorted(numbers, key=lambda n: (instances[n], n)):
+        mask = labels == number
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        region = Region(instances[number], y0, x0, y1, x1, mask[y0:y1, x0:x1], colours.get(number))
+        if region.area < min_pixels:
+            noise += 1
+            continue
+        regions.append(region)
+    return regions, noise
+
+
+def isolated(region: Region, others: list[Region], radius: int) -> bool:
+    """Whether no pixel of ``others`` lies within ``radius`` pixels (Euclidean) of the region."""
+    y0, x0, y1, x1 = region.y0 - radius, region.x0 - radius, region.y1 + radius, region.x1 + radius
+    near = [o for o in others if o.y0 < y1 and o.y1 > y0 and o.x0 < x1 and o.x1 > x0]
+    if not near:
+        return True
+    away = np.ones((y1 - y0, x1 - x0), np.uint8)
+    h, w = region.crop.shape
+    away[radius : radius + h, radius : radius + w] = ~region.crop
+    distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    for other in near:
+        oy0, ox0, oy1, ox1 = max(other.y0, y0), max(other.x0, x0), min(other.y1, y1), min(other.x1, x1)
+        there = other.crop[oy0 - other.y0 : oy1 - other.y0, ox0 - other.x0 : ox1 - other.x0]
+        if (distance[oy0 - y0 : oy1 - y0, ox0 - x0 : ox1 - x0][there] <= radius).any():
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Generated aerial scenes with exact masks: a source that needs no download."""

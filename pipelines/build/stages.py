@@ -1,0 +1,55 @@
+"""Counts of each construction stage: how many went in, came out, and were dropped for which reason."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+#: Stage and the unit that it counts, in the order of the pipeline.
+STAGES: dict[str, str] = {
+    "read": "images",
+    "tile": "tiles",
+    "standardise": "pixels",
+    "split": "regions",
+    "area": "regions",
+    "rules": "regions",
+    "interactive": "samples",
+    "referring": "samples",
+    "reasoning": "samples",
+    "diversity": "samples",
+    "balance": "samples",
+    "write": "samples",
+}
+
+
+class StageCounts:
+    """Additive counts of all stages."""
+
+    def __init__(self) -> None:
+        self._in: Counter[str] = Counter()
+        self._out: Counter[str] = Counter()
+        self._dropped: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def add(self, stage: str, entered: int, left: int, dropped: dict[str, int] | None = None) -> None:
+        """Counts one pass through a stage."""
+        self._in[stage] += entered
+        self._out[stage] += left
+        for reason, count in (dropped or {}).items():
+            if count:
+                self._dropped[stage][reason] += count
+
+    def merge(self, rows: list[dict[str, Any]]) -> None:
+        """Adds counts that :meth:`rows` gave elsewhere."""
+        for row in rows:
+            self.add(row["name"], row["in"], row["out"], row["dropped"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Plain rows in the order of the pipeline."""
+        return [
+            {
+                "name": name,
+                "unit": unit,
+                "in": self._in[name],
+                "out": self._out[name],
+                "dropped": dict(sorted(self._dropped[name].items())),
+            }
+            for name, unit in STAGES.items()
+        ]

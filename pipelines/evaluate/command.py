@@ -1,0 +1,81 @@
+"""What ``unigeoseg evaluate`` does: find the model, place the work, write the files."""
+
+import os
+import tempfile
+from typing import Any
+
+import ray
+
+from pipelines.evaluate.evaluate import Placement, evaluate_store, write_evaluation
+from pipelines.evaluate.models import ModelSource, find_export
+from pipelines.evaluate.worker import Job
+from unigeoseg.errors import UserError
+
+
+def evaluate_command(
+    model: str,
+    data: str,
+    split: str,
+    out: str | None = None,
+    save_predictions: bool = False,
+    workers: int = 0,
+    gpus_per_worker: float = 0.0,
+    max_samples: int | None = None,
+    seed: int = 0,
+    images: int = 16,
+) -> dict[str, Any]:
+    """Evaluates and returns the content of ``evaluation.json``; the arguments are the command's options.
+
+    Raises:
+        UserError: no model, no store, an empty split, or ``out`` cannot be written.
+    """
+    job = Job(data, split, ModelSource(find_export(model)), keep_predictions=save_predictions)
+    started = bool(workers) and _connect(workers)
+    try:
+        evaluation = evaluate_store(
+            job,
+            placement=Placement(workers, gpus=gpus_per_worker),
+            max_samples=max_samples,
+            seed=seed,
+            images=images,
+            progress=True,
+        )
+    finally:
+        if started:
+            ray.shutdown()
+    if out:
+        try:
+            write_evaluation(evaluation, out, save_predictions)
+        except OSError as error:
+            raise UserError(f"cannot write to --out {out}: {error}; choose another folder") from error
+    return evaluation.result
+
+
+def _connect(workers: int) -> bool:
+    """Connects to the cluster that ``RAY_ADDRESS`` names, else starts a local one; whether it did."""
+    if ray.is_initialized():
+        return False
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return True
+    available = os.cpu_count() or 1
+    if workers > available:
+        raise UserError(f"--workers {workers}: this machine has {available} CPUs; use --workers {available}")
+    folder = tempfile.mkdtemp(prefix="ugs-")
+    ray.init(
+        address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _temp_dir=folder
+    )
+    return True
+
+
+def result_table(result: dict[str, Any]) -> str:
+    """The result for a terminal: a line a task and one for all."""
+    rows = [*result["tasks"].items(), ("overall", result["overall"])]
+    lines = [f"{'':<12}{'n':>7}{'gIoU':>8}  {'95 %':<13}{'cIoU':>8}{'Pr@0.5':>8}{'Pr@0.7':>8}{'Pr@0.9':>8}"]
+    for name, m in rows:
+        low, high = m["ci95"]["gIoU"]
+        shares = "".join(f"{m[key]:>8.3f}" for key in ("cIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9"))
+        lines.append(f"{name:<12}{m['n']:>7}{m['gIoU']:>8.3f}  {low:.3f}-{high:.3f}  {shares}")
+    if result["unusable"]:
+        lines.append(f"{len(result['unusable'])} samples could not be used; evaluation.json names them")
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""Which model an evaluation or prediction uses: an export, a run's export, or the same model untrained."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipelines.storage import is_remote, open_filesystem
+from unigeoseg.config import ModelConfig
+from unigeoseg.errors import UserError
+from unigeoseg.export import CONFIG, WEIGHTS, load_export
+from unigeoseg.model import UniGeoSeg
+from unigeoseg.tokens import Tokenizer
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """How a worker gets its model.
+
+    Attributes:
+        export: an export folder, local or ``s3://``.
+        untrained_seed: when given, the export's architecture with fresh weights drawn from this seed.
+    """
+
+    export: str
+    untrained_seed: int | None = None
+
+    def load(self, device: str = "cpu") -> tuple[UniGeoSeg, Tokenizer]:
+        """The model in eval mode on ``device``, and its tokenizer.
+
+        Raises:
+            UserError: the export is missing, damaged, or does not fit its configuration.
+        """
+        if not is_remote(self.export):
+            return self._load(self.export, device)
+        with tempfile.TemporaryDirectory(prefix="unigeoseg-export-") as folder:
+            filesystem, inside = open_filesystem(self.export)
+            filesystem.get(inside + "/", folder + "/", recursive=True)
+            return self._load(folder, device)
+
+    def _load(self, folder: str, device: str) -> tuple[UniGeoSeg, Tokenizer]:
+        model, tokenizer = load_export(folder, device)
+        if self.untrained_seed is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.untrained_seed)
+                model = UniGeoSeg(model.config, tokenizer.vocab_size).to(device).eval()
+        return model, tokenizer
+
+
+def find_export(path: str | Path) -> str:
+    """The export folder that ``path`` means: itself, or the ``export/`` of a run folder.
+
+    Raises:
+        UserError: there is none; says which files were looked for.
+    """
+    filesystem, inside = open_filesystem(path)
+    for folder, name in ((inside, str(path)), (f"{inside}/export", f"{str(path).rstrip('/')}/export")):
+        if all(filesystem.exists(f"{folder}/{file}") for file in (CONFIG, WEIGHTS)):
+            return name if is_remote(path) else folder
+    what = "there is no such folder" if not filesystem.exists(inside) else "it holds neither"
+    raise UserError(
+        f"no model at {path}: {what} ({CONFIG} and {WEIGHTS}, or a run's export/ with them). "
+        "Give --model the export folder of a finished run, such as runs/quickstart/export"
+    )
+
+
+def export_config(export: str) -> ModelConfig:
+    """The configuration of an export, without its weights.
+
+    Raises:
+        UserError: ``config.json`` is damaged or of another version.
+    """
+    filesystem, inside = open_filesystem(export)
+    try:
+        content = json.loads(filesystem.cat_file(f"{inside}/{CONFIG}"))
+        return ModelConfig.from_dict(content["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{export}/{CONFIG} is not a configuration of this version ({error})") from error
+
+
+def best_device() -> str:
+    """``cuda`` where this process has a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

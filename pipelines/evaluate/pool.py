@@ -1,0 +1,80 @@
+"""Portions over workers: Ray actors, or this process; the same answers either way."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from ray.util import ActorPool
+
+from pipelines.evaluate.records import Portion
+from pipelines.evaluate.selection import Rows
+from pipelines.evaluate.worker import Job, Worker
+from unigeoseg.errors import UserError
+from unigeoseg.model import UniGeoSeg
+from unigeoseg.tokens import Tokenizer
+
+log = logging.getLogger(__name__)
+
+#: How often a lost actor is started again; its portion is then evaluated anew.
+_RESTARTS = 3
+
+
+def run_here(
+    job: Job, parts: Sequence[Rows], loaded: tuple[UniGeoSeg, Tokenizer] | None = None
+) -> Iterator[Portion]:
+    """Evaluates the portions one after another in this process."""
+    threads = torch.get_num_threads()
+    try:
+        worker = Worker(job, loaded)
+        for rows in parts:
+            yield worker.evaluate(rows)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Actor:
+    """A worker that loads its model with the first portion, so that what goes wrong there can be told."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._worker: Worker | None = None
+
+    def evaluate(self, rows: Rows) -> Portion:
+        self._worker = self._worker or Worker(self._job)
+        return self._worker.evaluate(rows)
+
+
+def run_on_ray(
+    job: Job, parts: Sequence[Rows], workers: int, cpus: float = 1.0, gpus: float = 0.0
+) -> Iterator[Portion]:
+    """Evaluates the portions on actors of the connected Ray cluster, in whatever order they finish.
+
+    Args:
+        job: what to do.
+        parts: portions.
+        workers: actors wanted; fewer are started when there are fewer portions, or no room for more.
+        cpus: CPUs of an actor.
+        gpus: GPUs of an actor.
+    """
+    count = min(workers, len(parts), _room(cpus, gpus))
+    if count < min(workers, len(parts)):
+        log.warning("evaluation.workers is %d, the cluster has room for %d: using those", workers, count)
+    limits = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **limits)(_Actor)
+    actors = [actor.remote(job) for _ in range(count)]
+    try:
+        yield from ActorPool(actors).map_unordered(lambda a, rows: a.evaluate.remote(rows), parts)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, UserError) else error) from None
+    finally:
+        for one in actors:
+            ray.kill(one)
+
+
+def _room(cpus: float, gpus: float) -> int:
+    """How many actors the cluster's present nodes can hold, at least one."""
+    total = ray.cluster_resources()
+    room = [int(total.get(k, 0) / need) for k, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
+    return max(1, min(room, default=1))

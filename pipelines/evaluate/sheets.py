@@ -1,0 +1,100 @@
+"""Contact sheets: image, truth and prediction of best, middling, worst and random samples, with the text."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+
+from pipelines.evaluate.drawing import PREDICTION, TRUTH, Picture, enlarge, mark_prompt, overlay
+from pipelines.evaluate.plots import new_figure, save
+from pipelines.evaluate.records import decode_mask
+from pipelines.evaluate.yardsticks import Masks
+from pipelines.store.reader import StoreReader
+from unigeoseg.batch import Sample
+from unigeoseg.letterbox import letterbox_image, letterbox_mask
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample of a sheet; masks bool ``[S, S]``, image uint8 ``[S, S, 3]``."""
+
+    caption: str
+    sample: Sample
+    shape: tuple[int, int]
+    image: Picture
+    truth: Masks
+    prediction: Masks
+    iou: float
+
+
+def pick_rows(ious: Sequence[float], each: int = 3, seed: int = 0) -> list[tuple[str, int]]:
+    """(caption, place) of the best, the ones around the median, the worst, and random others; none twice."""
+    order = np.argsort(-np.asarray(ious), kind="stable").tolist()
+    middle = max(0, len(order) // 2 - each // 2)
+    random = np.random.default_rng(seed).permutation(len(order)).tolist()
+    wanted = {"best": order, "median": order[middle:], "worst": order[::-1], "random": random}
+    picked: list[tuple[str, int]] = []
+    for caption, places in wanted.items():
+        taken = {place for _, place in picked}
+        picked += [(caption, place) for place in places if place not in taken][:each]
+    return picked
+
+
+def examples(table: pa.Table, task: str, reader: StoreReader, size: int, seed: int = 0) -> list[Example]:
+    """The examples of one task, read from the store again; ``table`` must hold predictions."""
+    part = table.filter(pc.field("task") == task)
+    found = []
+    for caption, place in pick_rows(part["iou"].to_pylist(), seed=seed):
+        row: dict[str, Any] = part.slice(place, 1).to_pylist()[0]
+        (loaded,) = reader.load([row["row"]])
+        if loaded.image is None or loaded.sample is None or loaded.sample.mask is None:
+            continue
+        found.append(
+            Example(
+                caption,
+                loaded.sample,
+                (loaded.image.shape[0], loaded.image.shape[1]),
+                letterbox_image(loaded.image, size),
+                letterbox_mask(loaded.sample.mask, size) > 0,
+                decode_mask(row["prediction"], row["size"]),
+                row["iou"],
+            )
+        )
+    return found
+
+
+def draw_sheet(items: Sequence[Example], title: str, path: Path, columns: int = 2) -> Path:
+    """Draws the examples, ``columns`` a line, each as image, truth, prediction and text."""
+    lines = max(1, -(-len(items) // columns))
+    figure = new_figure(6.6 * columns, 2.95 * lines + 0.6)
+    figure.suptitle(title, fontsize=13)
+    grid = figure.subfigures(lines, columns, squeeze=False, wspace=0.015, hspace=0.015)
+    cells = np.asarray(grid).ravel()
+    for cell, item in zip(cells, items, strict=False):
+        _draw_example(cell, item)
+    return save(figure, path)
+
+
+def _draw_example(cell: SubFigure, item: Example) -> None:
+    cell.set_facecolor("#f1f3f7")
+    text = textwrap.fill(item.sample.instruction, 92, max_lines=3, placeholder=" …")
+    good = (0.78, 0.13, 0.1) if item.iou < 0.3 else (0.1, 0.5, 0.2) if item.iou >= 0.6 else (0.6, 0.4, 0.0)
+    cell.suptitle(f"{item.caption} · IoU {item.iou:.3f} · {item.sample.category}", fontsize=10, color=good)
+    cell.supxlabel(text, fontsize=8.5)
+    image, truth, prediction = cell.subplots(1, 3)
+    _show(image, mark_prompt(enlarge(item.image), item.sample.box, item.sample.points, item.shape), "image")
+    _show(truth, overlay(enlarge(item.image), item.truth, TRUTH), "truth")
+    _show(prediction, overlay(enlarge(item.image), item.prediction, PREDICTION), "prediction")
+
+
+def _show(axes: Axes, picture: Picture, title: str) -> None:
+    axes.imshow(picture, interpolation="antialiased")
+    axes.set_title(title, fontsize=8, pad=2)
+    axes.set_axis_off()

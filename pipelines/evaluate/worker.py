@@ -1,0 +1,195 @@
+"""What one evaluation worker does: read a portion, predict once per image, measure, return a table."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from pipelines.evaluate.models import ModelSource, best_device
+from pipelines.evaluate.records import SCHEMA, Portion, describe, encode_mask
+from pipelines.evaluate.selection import Rows
+from pipelines.evaluate.yardsticks import (
+    Masks,
+    all_foreground,
+    category_masks,
+    filled_box,
+    pair_iou,
+    swap_partners,
+    swapped_ious,
+)
+from pipelines.store.index import StoreIndex
+from pipelines.store.reader import Loaded, StoreReader
+from unigeoseg.batch import ImageGroup, Sample
+from unigeoseg.collate import BadSample, Collator
+from unigeoseg.letterbox import letterbox_mask
+from unigeoseg.model import UniGeoSeg
+from unigeoseg.tokens import Tokenizer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of an evaluation needs to know.
+
+    Attributes:
+        store: folder or ``s3://`` prefix.
+        split: of the store.
+        model: the one under test.
+        untrained: compared with it on the same batches, or ``None``.
+        yardsticks: also measures swap, oracles and the all-foreground mask.
+        keep_predictions: returns each prediction as RLE.
+        max_instructions: most instructions in one forward pass.
+        threads: CPU threads of a worker. Part of the job, because sums over another number of threads may
+            round differently.
+    """
+
+    store: str
+    split: str
+    model: ModelSource
+    untrained: ModelSource | None = None
+    yardsticks: bool = False
+    keep_predictions: bool = False
+    max_instructions: int = 64
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image: the samples to predict with their rows, and all of them when yardsticks are wanted."""
+
+    pixels: NDArray[np.uint8]
+    rows: list[int]
+    samples: list[Sample]
+    shown: list[Sample]
+
+
+class Worker:
+    """Loads the models once and evaluates portions; also the class behind the Ray actors.
+
+    Args:
+        job: what to do.
+        loaded: a model and tokenizer already in memory, instead of ``job.model``.
+    """
+
+    def __init__(self, job: Job, loaded: tuple[UniGeoSeg, Tokenizer] | None = None) -> None:
+        self._job, self._device = job, best_device()
+        torch.set_num_threads(job.threads)
+        model, tokenizer = loaded or job.model.load(self._device)
+        self._device = str(next(model.parameters()).device)
+        self._models = [model.eval()]
+        if job.untrained:
+            self._models.append(job.untrained.load(self._device)[0])
+        self.image_size = model.config.image_size
+        # No sample is too long for an evaluation: the language model's own limit decides.
+        self._collator = Collator(tokenizer, model.config, model.config.language.max_positions)
+        self._index = StoreIndex.open(job.store, job.split)
+        self._reader = StoreReader(self._index)
+
+    def evaluate(self, rows: Rows) -> Portion:
+        """Evaluates these rows of the index; their images share nothing with other portions."""
+        images, bad = self._read(rows)
+        predictions = self._predict(images)
+        records: list[dict[str, Any]] = []
+        for image in images:
+            first, last = len(records), len(records) + len(image.samples)
+            records += self._measure(image, [p[first:last] for p in predictions])
+        return Portion(pa.Table.from_pylist(records, schema=SCHEMA), bad)
+
+    def _read(self, rows: Rows) -> tuple[list[_Image], list[tuple[str, str]]]:
+        wanted, image_of = set(rows.tolist()), self._index.images
+        if self._job.yardsticks:  # the category oracle looks at all samples of an image
+            rows = np.flatnonzero(np.isin(image_of, np.unique(image_of[rows])))
+        grouped: dict[int, _Image] = {}
+        bad = []
+        for loaded in self._reader.load(rows):
+            reason = self._unusable(loaded)
+            if loaded.row in wanted and reason:
+                bad.append((loaded.sample_id, reason))
+            if reason or loaded.image is None or loaded.sample is None:
+                continue
+            image = grouped.setdefault(int(image_of[loaded.row]), _Image(loaded.image, [], [], []))
+            image.shown.append(loaded.sample)
+            if loaded.row in wanted:
+                image.rows.append(loaded.row)
+                image.samples.append(loaded.sample)
+        return [image for image in grouped.values() if image.rows], bad
+
+    def _unusable(self, loaded: Loaded) -> str:
+        if loaded.image is None or loaded.sample is None:
+            return loaded.reason
+        try:
+            self._collator.check(loaded.sample, loaded.image)
+        except BadSample as error:
+            return error.reason
+        return ""
+
+    def _predict(self, images: Sequence[_Image]) -> list[Masks]:
+        """Predicted masks bool ``[B, S, S]`` of each model, for the samples of the images in order."""
+        most = self._job.max_instructions
+        pieces = [
+            ImageGroup(image.pixels, tuple(_question(s) for s in image.samples[i : i + most]))
+            for image in images
+            for i in range(0, len(image.samples), most)
+        ]
+        found: list[list[Masks]] = [[] for _ in self._models]
+        for part in _forward_parts(pieces, most):
+            batch = self._collator(part).to(self._device)
+            for masks, model in zip(found, self._models, strict=True):
+                masks.append((model.predict(batch) > 0).cpu().numpy())
+        return [np.concatenate(masks) if masks else np.zeros((0, 0, 0), bool) for masks in found]
+
+    def _measure(self, image: _Image, predictions: list[Masks]) -> list[dict[str, Any]]:
+        truths = self._truths(image.samples)
+        records = []
+        for row, sample, mask, truth in zip(image.rows, image.samples, predictions[0], truths, strict=True):
+            record = describe(row, sample, mask, truth)
+            if self._job.keep_predictions:
+                record |= encode_mask(mask)
+            records.append(record)
+        for masks in predictions[1:]:
+            for record, mask, truth in zip(records, masks, truths, strict=True):
+                record["untrained_iou"] = pair_iou(mask, truth)
+        if self._job.yardsticks:
+            self._add_yardsticks(records, image, predictions[0], truths)
+        return records
+
+    def _add_yardsticks(
+        self, records: list[dict[str, Any]], image: _Image, predictions: Masks, truths: Masks
+    ) -> None:
+        tasks, categories = [s.task for s in image.samples], [s.category_id for s in image.samples]
+        height, width = image.pixels.shape[:2]
+        foreground = all_foreground(height, width, self.image_size)
+        regions = category_masks([s.category_id for s in image.shown], self._truths(image.shown))
+        swapped = swapped_ious(predictions, truths, swap_partners(tasks, categories, truths))
+        for record, category, truth, other in zip(records, categories, truths, swapped, strict=True):
+            record["all_foreground_iou"] = pair_iou(foreground, truth)
+            record["swapped_iou"] = other
+            record["filled_box_iou"] = pair_iou(filled_box(truth), truth)
+            record["category_iou"] = pair_iou(regions[category], truth) if category > 0 else None
+
+    def _truths(self, samples: Sequence[Sample]) -> Masks:
+        """Letterboxed truth, bool ``[K, S, S]``."""
+        return np.stack([letterbox_mask(s.mask, self.image_size) for s in samples if s.mask is not None]) > 0
+
+
+def _question(sample: Sample) -> Sample:
+    """The sample as the model may see it: no truth, no answer."""
+    return dataclasses.replace(sample, mask=None, answer="")
+
+
+def _forward_parts(pieces: Sequence[ImageGroup], most: int) -> Iterator[list[ImageGroup]]:
+    """Consecutive pieces with at most ``most`` instructions together."""
+    part: list[ImageGroup] = []
+    count = 0
+    for piece in pieces:
+        if part and count + len(piece.samples) > most:
+            yield part
+            part, count = [], 0
+        part.append(piece)
+        count += len(piece.samples)
+    if part:
+        yield part

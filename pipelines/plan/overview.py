@@ -1,0 +1,50 @@
+"""A plan in numbers: what it will draw, without drawing it."""
+
+from typing import Any
+
+from pipelines.plan.plan import Plan
+from pipelines.store.index import StoreIndex
+from unigeoseg.tasks import TASKS
+
+_PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
+    """Steps, passes and shares of each task, the first batches, the fingerprint.
+
+    Args:
+        plan: of the run.
+        index: that the plan was made for.
+        batches: how many of the first batches to list.
+
+    Returns:
+        Plain values: ``fingerprint``, ``steps``, ``global_batch``, ``instructions`` (expected over the run),
+        ``progress`` (where shares are given), ``tasks`` (samples, positions, passes, shares of each),
+        ``first_batches`` (step, sample_ids, tasks).
+    """
+    total = plan.steps * plan.batch_size
+    counts = plan.counts_at(total)
+    tasks, instructions = {}, 0.0
+    for t, task in enumerate(TASKS):
+        units, samples = plan.units.count(t), plan.units.samples(t)
+        passes = counts[t] / units if units else 0.0
+        instructions += passes * samples
+        shares = [float(plan.share_at(min(round(p * total), total - 1))[t]) for p in _PROGRESS]
+        tasks[task] = {"samples": samples, "positions": counts[t], "passes": passes, "shares": shares}
+    first = [plan.batch(step) for step in range(min(batches, plan.steps))]
+    return {
+        "fingerprint": plan.fingerprint,
+        "steps": plan.steps,
+        "global_batch": plan.batch_size,
+        "instructions": round(instructions),
+        "progress": list(_PROGRESS),
+        "tasks": tasks,
+        "first_batches": [
+            {
+                "step": b.step,
+                "sample_ids": index.sample_ids(b.rows),
+                "tasks": [TASKS[t] for t in b.row_tasks],
+            }
+            for b in first
+        ],
+    }

@@ -1,0 +1,236 @@
+"""The order of samples as a pure function: plan(index, schedule, seed) -> position -> sample.
+
+A position's task comes from the shares (:mod:`pipelines.plan.chairman`); the position then takes the next
+unit of that task's endless stream (:mod:`pipelines.plan.permute`). A global batch is B consecutive positions,
+and a worker's part is a contiguous slice of it. Nothing depends on workers, buffers or history: any step can
+be asked for at the same cost.
+"""
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config import Config
+from pipelines.plan.chairman import Counts, assign, counts_at
+from pipelines.plan.permute import derive_key, task_stream
+from pipelines.plan.schedule import make_curve, make_schedule, total_steps
+from pipelines.plan.units import UnitTable
+from pipelines.store.index import StoreIndex
+from unigeoseg.errors import UserError
+from unigeoseg.pts import SCALE, ShareCurve
+from unigeoseg.tasks import TASKS
+
+#: Changes whenever the same inputs would give another order.
+VERSION: Final = 1
+_CHUNK: Final = 1 << 15
+_CHUNKS_KEPT: Final = 4
+
+
+@dataclass(frozen=True)
+class PlanBatch:
+    """Consecutive positions of one step: a global batch, or a worker's part of it.
+
+    Attributes:
+        step: optimizer step.
+        position: first position.
+        tasks: task id of each position; int8 ``[P]``.
+        rows: index rows, position by position; int64.
+        splits: where each position's rows begin in ``rows``; int64 ``[P + 1]``.
+    """
+
+    step: int
+    position: int
+    tasks: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    splits: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def positions(self) -> range:
+        """The positions."""
+        return range(self.position, self.position + len(self))
+
+    @property
+    def units(self) -> list[tuple[int, ...]]:
+        """The index rows of each position."""
+        return [tuple(part.tolist()) for part in np.split(self.rows, self.splits[1:-1])]
+
+    @property
+    def row_tasks(self) -> NDArray[np.int8]:
+        """Task id of each row."""
+        return np.repeat(self.tasks, np.diff(self.splits))
+
+    def part(self, begin: int, end: int) -> "PlanBatch":
+        """The positions from place ``begin`` to ``end`` of this batch."""
+        low, high = self.splits[begin], self.splits[end]
+        return PlanBatch(
+            self.step,
+            self.position + begin,
+            self.tasks[begin:end],
+            self.rows[low:high],
+            self.splits[begin : end + 1] - low,
+        )
+
+
+class Plan:
+    """The order of a run. Make it with :meth:`from_config`; any process gets the same one.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        batch_size: positions in one step, all workers together.
+        curve: integer shares of each position.
+        units: what positions stand for.
+    """
+
+    def __init__(
+        self, index: StoreIndex, units: UnitTable, curve: ShareCurve, seed: int, batch_size: int, steps: int
+    ) -> None:
+        self.units, self.curve = units, curve
+        self.seed, self.batch_size, self.steps = seed, batch_size, steps
+        self._index = index
+        self._chunks: OrderedDict[int, tuple[NDArray[np.int8], NDArray[np.int64]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, index: StoreIndex, config: Config) -> "Plan":
+        """The plan of a training run on ``index``.
+
+        Raises:
+            UserError: a schedule that does not fit: negative shares, a share for a task without samples.
+        """
+        units = UnitTable.build(index, config.data.instructions_per_image)
+        steps = total_steps(config, units)
+        batch_size = config.train.global_batch
+        schedule = make_schedule(config.pts, index.counts())
+        curve = make_curve(schedule, steps * batch_size, units, index)
+        return cls(index, units, curve, config.seed, batch_size, steps)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the order depends on."""
+        content = {
+            "version": VERSION,
+            "index": self._index.fingerprint,
+            "shares": self.curve.record(),
+            "seed": self.seed,
+            "batch": self.batch_size,
+            "units": [self.units.count(t) for t in range(3)],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def span(self, begin: int, end: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Task ids (int8) and unit numbers (int64) of the positions [begin, end)."""
+        parts = []
+        for number in range(begin // _CHUNK, -(-end // _CHUNK)):
+            tasks, units = self._chunk(number)
+            low, high = max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK)
+            parts.append((tasks[low:high], units[low:high]))
+        if len(parts) == 1:
+            return parts[0]
+        empty = (np.empty(0, np.int8), np.empty(0, np.int64))
+        return np.concatenate([p[0] for p in parts or [empty]]), np.concatenate(
+            [p[1] for p in parts or [empty]]
+        )
+
+    def positions(self, begin: int, end: int, step: int = 0) -> PlanBatch:
+        """The positions [begin, end) with their rows."""
+        tasks, units = self.span(begin, end)
+        rows, splits = self.units.rows_of(units)
+        return PlanBatch(step, begin, tasks, rows, splits)
+
+    def batch(self, step: int) -> PlanBatch:
+        """The global batch of a step.
+
+        Raises:
+            UserError: the plan has no such step.
+        """
+        if not 0 <= step < self.steps:
+            raise UserError(
+                f"step {step} is not in the plan, which has the steps 0 to {self.steps - 1}; ask for fewer, "
+                "or raise train.steps or train.epochs"
+            )
+        return self.positions(step * self.batch_size, (step + 1) * self.batch_size, step)
+
+    def rank_slice(self, step: int, rank: int, world: int) -> PlanBatch:
+        """The part of a step that worker ``rank`` of ``world`` has: contiguous, all parts of equal length."""
+        part = positions_per_worker(self.batch_size, world)
+        return self.batch(step).part(rank * part, (rank + 1) * part)
+
+    def samples_in(self, step: int) -> int:
+        """Instructions in the global batch of a step."""
+        return int(self.batch(step).splits[-1])
+
+    def share_at(self, position: int) -> NDArray[np.float64]:
+        """Target shares of the tasks at a position, over instructions; float64 ``[3]``, sums to 1."""
+        per_unit = [1.0 / float(self.units.per_sample(t)) for t in range(3)]
+        shares = np.array(self.curve.at(position), np.float64) / SCALE * per_unit
+        return np.asarray(shares / shares.sum())
+
+    def counts_at(self, position: int) -> Counts:
+        """Positions that each task has before ``position``."""
+        return counts_at(self.curve, position)
+
+    def substitute(self, position: int, slot: int, attempt: int) -> int:
+        """The index row that stands in for a bad sample: a pure function of the plan and the place.
+
+        Args:
+            position: the plan position of the bad sample.
+            slot: its place within the position's rows.
+            attempt: 0 for the first stand-in, 1 if that is bad too, and so on.
+        """
+        task = int(self.span(position, position + 1)[0][0])
+        rows = self.units.task_rows(task)
+        key = derive_key(self.seed, TASKS[task], "reserve", position, slot, attempt)
+        return int(rows[key % len(rows)])
+
+    def _chunk(self, number: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        with self._lock:
+            found = self._chunks.get(number)
+            if found is None:
+                found = self._chunks[number] = self._compute(number * _CHUNK)
+                if len(self._chunks) > _CHUNKS_KEPT:
+                    self._chunks.popitem(last=False)
+            self._chunks.move_to_end(number)
+            return found
+
+    def _compute(self, begin: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        counts = counts_at(self.curve, begin)
+        tasks = assign(self.curve, begin, begin + _CHUNK, counts)
+        units = np.empty(_CHUNK, np.int64)
+        for t in range(3):
+            places = np.flatnonzero(tasks == t)
+            if len(places):
+                ordinals = counts[t] + np.arange(len(places), dtype=np.int64)
+                stream = task_stream(ordinals, self.units.count(t), self.seed, TASKS[t])
+                units[places] = self.units.first[t] + stream
+        return tasks, units
+
+
+def positions_per_worker(batch_size: int, world: int) -> int:
+    """Positions of one worker in one step.
+
+    Raises:
+        UserError: the batch does not divide, with the nearest that does.
+    """
+    if world < 1:
+        raise UserError(f"world size {world}: there must be at least one worker")
+    if world > batch_size:
+        raise UserError(
+            f"world size {world} is larger than train.global_batch={batch_size}, so some workers would have "
+            f"nothing; use at most {batch_size} workers or train.global_batch={world}"
+        )
+    if batch_size % world:
+        lower, upper = batch_size // world * world, -(-batch_size // world) * world
+        raise UserError(
+            f"train.global_batch={batch_size} cannot be split over world size {world}; use {lower} or {upper}"
+        )
+    return batch_size // world

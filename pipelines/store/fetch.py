@@ -1,0 +1,127 @@
+"""Byte ranges of a store's shards, from a folder or S3: batched, bounded, retried."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.storage import open_filesystem, storage_errors
+from pipelines.store.index import no_access
+from unigeoseg.errors import UserError
+
+#: Shard (relative to the store), offset and length in bytes.
+Range = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How storage errors are met.
+
+    Attributes:
+        patience_s: how long an object may stay out of reach before the run stops; more than the minute of an
+            ordinary outage.
+        refused_s: the same for an object that is missing, refused or too short, where waiting rarely helps.
+        first_s: pause before the first repetition; it doubles each time.
+        longest_s: longest pause.
+    """
+
+    patience_s: float = 180.0
+    refused_s: float = 3.0
+    first_s: float = 0.2
+    longest_s: float = 10.0
+
+
+@dataclass
+class FetchStats:
+    """What reading cost: requests sent, bytes received, repetitions, seconds."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+
+class ShortRead(OSError):
+    """Storage delivered fewer bytes than the index promises."""
+
+
+# Waiting does not help against these.
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, ShortRead)
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
+
+
+class RangeFetcher:
+    """Reads ranges of shards, many at once.
+
+    Args:
+        store: folder or ``s3://`` prefix.
+        retry: how storage errors are met.
+        at_once: most requests under way at a time.
+    """
+
+    def __init__(self, store: str, retry: Retry | None = None, at_once: int = 32) -> None:
+        self.store = store
+        self._retry, self._at_once = retry or Retry(), at_once
+        self._fs, self._root = open_filesystem(store)
+
+    def fetch(self, ranges: Sequence[Range], stats: FetchStats) -> list[bytes]:
+        """The bytes of each range, in order.
+
+        Raises:
+            UserError: an object stays missing, refused, short or unreachable; names it.
+        """
+        started = time.monotonic()
+        found: dict[int, bytes] = {}
+        waiting, pause = list(range(len(ranges))), self._retry.first_s
+        while True:
+            errors = self._attempt(ranges, waiting, found, stats)
+            if not errors:
+                break
+            self._give_up(ranges, errors, time.monotonic() - started)
+            waiting = sorted(errors)
+            stats.retries += len(waiting)
+            # Jitter, so that many workers do not come back at the same moment.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(self._retry.longest_s, 2 * pause)
+        stats.seconds += time.monotonic() - started
+        return [found[i] for i in range(len(ranges))]
+
+    def _attempt(
+        self, ranges: Sequence[Range], waiting: Sequence[int], found: dict[int, bytes], stats: FetchStats
+    ) -> dict[int, BaseException]:
+        """Asks for the waiting ranges once; fills ``found`` and returns what went wrong."""
+        paths = [f"{self._root}/{ranges[i][0]}" for i in waiting]
+        starts = [ranges[i][1] for i in waiting]
+        ends = [ranges[i][1] + ranges[i][2] for i in waiting]
+        stats.requests += len(waiting)
+        try:
+            answers = self._fs.cat_ranges(paths, starts, ends, batch_size=self._at_once, on_error="return")
+        except storage_errors() as error:
+            return dict.fromkeys(waiting, error)
+        errors: dict[int, BaseException] = {}
+        for i, answer in zip(waiting, answers, strict=True):
+            length = ranges[i][2]
+            if isinstance(answer, BaseException):
+                errors[i] = answer
+            elif len(answer) != length:
+                errors[i] = ShortRead(
+                    f"{len(answer)} of {length} bytes at offset {ranges[i][1]}: the shard is truncated or "
+                    "does not belong to this index; copy or build the store again"
+                )
+            else:
+                found[i] = answer
+                stats.bytes += length
+        return errors
+
+    def _give_up(self, ranges: Sequence[Range], errors: dict[int, BaseException], waited: float) -> None:
+        for i, error in errors.items():
+            if not isinstance(error, Exception):
+                raise error
+            final = isinstance(error, _FINAL) or type(error).__name__ in _NO_CREDENTIALS
+            if waited >= (self._retry.refused_s if final else self._retry.patience_s):
+                name = f"{self.store}/{ranges[i][0]}"
+                if isinstance(error, FileNotFoundError):
+                    raise UserError(
+                        f"{name} is missing, though the index names it; copy or build the store again"
+                    ) from error
+                raise UserError(no_access(name, error)) from error

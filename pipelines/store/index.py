@@ -1,0 +1,180 @@
+"""The index of a store: a row a sample, and where its bytes are. All that planning and statistics need."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from numpy.typing import NDArray
+
+from pipelines.storage import open_filesystem, storage_errors
+from unigeoseg.errors import UserError
+from unigeoseg.tasks import TASKS
+
+CARD = "dataset.json"
+INDEX = "index.parquet"
+#: What the plan and the reader cannot do without.
+REQUIRED = ("sample_id", "key", "n", "task", "split", "shard", "offset", "nbytes", "height", "width")
+#: What decides which bytes a sample stands for; hashed into the fingerprint.
+_IDENTITY = ("sample_id", "task", "shard", "offset", "nbytes", "n")
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """One split of a store.
+
+    Attributes:
+        store: folder or ``s3://`` prefix.
+        split: name of the split.
+        table: its rows; the rows of one image are adjacent.
+        card: the content of ``dataset.json``.
+    """
+
+    store: str
+    split: str
+    table: pa.Table
+    card: dict[str, Any]
+
+    @classmethod
+    def open(cls, store: str, split: str = "train") -> "StoreIndex":
+        """Reads ``dataset.json`` and the rows of ``split``.
+
+        Raises:
+            UserError: there is no store, it is unfinished, damaged, not accessible, or the split is empty.
+        """
+        card = read_card(store)
+        table = _read_rows(store)
+        missing = [c for c in REQUIRED if c not in table.column_names]
+        if missing:
+            raise UserError(f"{store}/{INDEX} lacks the columns {missing}; build the store again")
+        chosen = table.filter(pc.field("split") == split).combine_chunks()
+        if not len(chosen):
+            splits = sorted(pc.unique(table["split"]).to_pylist())
+            hint = f"it has {splits}" if splits else "it has no samples at all"
+            raise UserError(f"the store {store} has no samples in split {split!r}: {hint}")
+        unknown = sorted(set(pc.unique(chosen["task"]).to_pylist()) - set(TASKS))
+        if unknown:
+            raise UserError(f"{store}/{INDEX} holds unknown tasks {unknown}; known are {list(TASKS)}")
+        return cls(str(store), split, chosen, card)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def tasks(self) -> NDArray[np.int8]:
+        """Task id of each row; int8 ``[N]``."""
+        codes = pc.index_in(self.table["task"], value_set=pa.array(TASKS))
+        return np.asarray(codes.to_numpy()).astype(np.int8)
+
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Number of the image of each row, counted in order; int64 ``[N]``."""
+        offset = self.table["offset"].to_numpy()
+        shard = pc.dictionary_encode(self.table["shard"]).combine_chunks()
+        codes = np.asarray((shard.chunk(0) if isinstance(shard, pa.ChunkedArray) else shard).indices)
+        changed = (np.diff(offset) != 0) | (np.diff(codes) != 0)
+        return np.concatenate([[0], np.cumsum(changed)]).astype(np.int64)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Samples of each task."""
+        found = np.bincount(self.tasks, minlength=3)
+        return int(found[0]), int(found[1]), int(found[2])
+
+    def natural_shares(self) -> tuple[float, float, float]:
+        """Each task's share of the samples."""
+        a, b, c = self.counts()
+        return a / len(self), b / len(self), c / len(self)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the split's rows stand for, independent of how the file is laid out."""
+        digest = hashlib.sha256(f"{len(self)} {self.split}".encode())
+        for name in _IDENTITY:
+            column = self.table[name].combine_chunks()
+            column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+            if pa.types.is_integer(column.type):
+                digest.update(np.asarray(column).astype("<i8").tobytes())
+                continue
+            text = pc.cast(column, pa.large_string())
+            digest.update(np.asarray(pc.binary_length(text)).astype("<i8").tobytes())
+            digest.update("".join(text.to_pylist()).encode())
+        return digest.hexdigest()
+
+    def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What reading needs of these rows, as dictionaries, in the order asked for."""
+        return list(self._location.take(pa.array(numbers, pa.int64())).to_pylist())
+
+    @cached_property
+    def _location(self) -> pa.Table:
+        """The columns that reading needs; the others would only cost time."""
+        return self.table.select([*REQUIRED, *(c for c in ("mask_area",) if c in self.table.column_names)])
+
+    def sample_ids(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """The ids of these rows, in the order asked for."""
+        return list(self.table["sample_id"].take(pa.array(numbers, pa.int64())).to_pylist())
+
+
+def read_card(store: str) -> dict[str, Any]:
+    """The content of ``dataset.json``.
+
+    Raises:
+        UserError: there is no store here, or an unfinished or damaged one.
+    """
+    fs, root = open_filesystem(store)
+    try:
+        text = fs.cat_file(f"{root}/{CARD}")
+    except FileNotFoundError as error:
+        raise UserError(_no_store(fs, root, store)) from error
+    except NotADirectoryError as error:
+        raise UserError(f"{store} is a file, not a store; give the store's folder") from error
+    except storage_errors() as error:
+        raise UserError(no_access(f"{store}/{CARD}", error)) from error
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{store}/{CARD} is damaged ({error}); build the store again") from error
+    if not isinstance(card, dict):
+        raise UserError(f"{store}/{CARD} is not a JSON object; build the store again")
+    return card
+
+
+def no_access(name: str, error: BaseException) -> str:
+    """The message for an object that storage refuses or cannot deliver."""
+    detail = str(error).strip() or type(error).__name__
+    return (
+        f"cannot read {name}: {detail}; check the path, its permissions and, for s3://, AWS_ENDPOINT_URL, "
+        "AWS_REGION and the credentials"
+    )
+
+
+def _no_store(fs: AbstractFileSystem, root: str, store: str) -> str:
+    try:
+        found = bool(fs.ls(root, detail=False))
+    except storage_errors():
+        found = False
+    if found:
+        return (
+            f"{store} has no {CARD}: the store is unfinished (its build was interrupted), or this is none; "
+            "run `unigeoseg data build` again"
+        )
+    return f"no store at {store}: the path does not exist or is empty; make one with `unigeoseg data build`"
+
+
+def _read_rows(store: str) -> pa.Table:
+    fs, root = open_filesystem(store)
+    try:
+        with fs.open(f"{root}/{INDEX}", "rb") as file:
+            return pq.read_table(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{store} has no {INDEX}; build the store again") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{store}/{INDEX} is damaged ({error}); build the store again") from error
+    except storage_errors() as error:
+        raise UserError(no_access(f"{store}/{INDEX}", error)) from error

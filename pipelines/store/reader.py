@@ -1,0 +1,163 @@
+"""Samples of a store: each image fetched and decoded once however many of its samples are asked for."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.store.fetch import FetchStats, Range, RangeFetcher, Retry
+from pipelines.store.index import StoreIndex
+from pipelines.store.record import BadRecord, Fragment, decode_image, decode_sample, parse_fragment
+from unigeoseg.batch import ImageGroup, Sample
+from unigeoseg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One row, decoded; or the reason why it cannot be used.
+
+    Attributes:
+        row: number in the index.
+        sample_id: its id.
+        image: uint8 RGB ``[H, W, 3]``, shared by the samples of an image; ``None`` when bad.
+        sample: ``None`` when bad.
+        reason: as :class:`~pipelines.store.record.BadRecord`, or empty.
+        detail: the reason in words.
+    """
+
+    row: int
+    sample_id: str
+    image: NDArray[np.uint8] | None
+    sample: Sample | None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass
+class ReadStats(FetchStats):
+    """Reading and decoding together; ``images`` counts decoded images."""
+
+    decode_seconds: float = 0.0
+    images: int = 0
+    samples: int = 0
+
+    def add(self, other: "ReadStats") -> None:
+        """Adds the counts of ``other``."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class ReadResult:
+    """Images with their usable samples, in order of first request, and the rows that are unusable."""
+
+    groups: list[ImageGroup] = field(default_factory=list)
+    bad: list[Loaded] = field(default_factory=list)
+
+
+class StoreReader:
+    """Reads rows of an index.
+
+    Args:
+        index: the split to read from.
+        retry: how storage errors are met.
+        at_once: most requests under way at a time.
+
+    The object may be used by several threads. It must be made anew in another process.
+    """
+
+    def __init__(self, index: StoreIndex, retry: Retry | None = None, at_once: int = 32) -> None:
+        self.index = index
+        self.stats = ReadStats()
+        self._fetcher = RangeFetcher(index.store, retry, at_once)
+        self._lock = threading.Lock()
+
+    def read(self, rows: Sequence[int] | NDArray[np.int64]) -> ReadResult:
+        """The rows as image groups; samples of one image stand together.
+
+        Raises:
+            UserError: a shard is missing or out of reach, or does not belong to the index.
+        """
+        result = ReadResult()
+        places: dict[int, int] = {}
+        groups: list[tuple[NDArray[np.uint8], list[Sample]]] = []
+        for loaded in self.load(rows):
+            if loaded.sample is None or loaded.image is None:
+                result.bad.append(loaded)
+                continue
+            place = places.setdefault(id(loaded.image), len(groups))
+            if place == len(groups):
+                groups.append((loaded.image, []))
+            groups[place][1].append(loaded.sample)
+        result.groups = [ImageGroup(image, tuple(samples)) for image, samples in groups]
+        return result
+
+    def load(self, rows: Sequence[int] | NDArray[np.int64], into: ReadStats | None = None) -> list[Loaded]:
+        """Each row on its own, in the order asked for; an image is fetched and decoded once.
+
+        Args:
+            rows: numbers in the index.
+            into: also counts this call's cost.
+
+        Raises:
+            UserError: as :meth:`read`.
+        """
+        entries = self.index.rows(rows)
+        wanted: dict[Range, int] = {}
+        for entry in entries:
+            wanted.setdefault(_range(entry), len(wanted))
+        stats = ReadStats()
+        answers = self._fetcher.fetch(list(wanted), stats)
+        started = time.perf_counter()
+        images: dict[Range, tuple[NDArray[np.uint8], Fragment] | BadRecord] = {}
+        loaded = []
+        for row, entry in zip(rows, entries, strict=True):
+            place = _range(entry)
+            if place not in images:
+                images[place] = _decode(answers[wanted[place]], entry)
+            loaded.append(self._sample(int(row), entry, images[place]))
+        stats.decode_seconds = time.perf_counter() - started
+        stats.images, stats.samples = len(wanted), len(entries)
+        with self._lock:
+            self.stats.add(stats)
+        if into is not None:
+            into.add(stats)
+        return loaded
+
+    def _sample(
+        self,
+        row: int,
+        entry: dict[str, Any],
+        image: tuple[NDArray[np.uint8], Fragment] | BadRecord,
+    ) -> Loaded:
+        name = entry["sample_id"]
+        if isinstance(image, BadRecord):
+            return Loaded(row, name, None, None, image.reason, image.detail)
+        pixels, fragment = image
+        try:
+            height, width = pixels.shape[:2]
+            sample = decode_sample(fragment.record, entry["n"], height, width, entry.get("mask_area"))
+        except BadRecord as error:
+            return Loaded(row, name, None, None, error.reason, error.detail)
+        if sample.sample_id != name or sample.task != entry["task"]:
+            raise UserError(
+                f"{self.index.store}: the index says {name} at {entry['shard']}:{entry['offset']}, the shard "
+                f"holds {sample.sample_id}; index and shards do not belong together: build the store again"
+            )
+        return Loaded(row, name, pixels, sample)
+
+
+def _range(entry: dict[str, Any]) -> Range:
+    return entry["shard"], entry["offset"], entry["nbytes"]
+
+
+def _decode(data: bytes, entry: dict[str, Any]) -> tuple[NDArray[np.uint8], Fragment] | BadRecord:
+    try:
+        fragment = parse_fragment(data)
+        return decode_image(fragment.image, entry["height"], entry["width"]), fragment
+    except BadRecord as error:
+        return error

@@ -1,0 +1,110 @@
+"""From plan positions to image groups: read, check, and replace what cannot be used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipelines.config import Config
+from pipelines.plan.plan import Plan
+from pipelines.store.index import StoreIndex
+from pipelines.store.reader import Loaded, ReadStats, StoreReader
+from pipelines.stream.layout import Micro
+from pipelines.stream.quarantine import BadSampleEvent
+from unigeoseg.batch import Batch, ImageGroup, Sample
+from unigeoseg.collate import BadSample, Collator
+from unigeoseg.errors import UserError
+from unigeoseg.tokens import load_tokenizer
+
+_ATTEMPTS = 64
+
+
+@dataclass
+class Filled:
+    """A micro-batch's content, before it becomes tensors."""
+
+    micro: Micro
+    groups: list[ImageGroup]
+
+
+@dataclass
+class Block:
+    """A block's micro-batches, what was replaced in them, and what reading them cost."""
+
+    filled: list[Filled] = field(default_factory=list)
+    events: list[BadSampleEvent] = field(default_factory=list)
+    stats: ReadStats = field(default_factory=ReadStats)
+
+
+class Assembler:
+    """Fills micro-batches. May be used by several threads; made anew in each process.
+
+    Args:
+        config: of the run.
+        store: folder or ``s3://`` prefix.
+        tokenizer_path: its folder; the tokenizer decides whether a text fits.
+    """
+
+    def __init__(self, config: Config, store: str, tokenizer_path: str) -> None:
+        self.index = StoreIndex.open(store, config.data.split)
+        self.plan = Plan.from_config(self.index, config)
+        self._reader = StoreReader(self.index)
+        self._collate = Collator(load_tokenizer(tokenizer_path), config.model, config.tokenizer.max_length)
+
+    def fill(self, micros: Sequence[Micro]) -> Block:
+        """The content of micro-batches, each image read and decoded once for all of them.
+
+        Raises:
+            UserError: storage stays out of reach, or no usable stand-in is found.
+        """
+        block = Block()
+        parts = [self.plan.positions(m.position, m.position + m.count, m.step) for m in micros]
+        loaded = iter(self._reader.load([int(r) for part in parts for r in part.rows], block.stats))
+        for micro, part in zip(micros, parts, strict=True):
+            groups: list[ImageGroup] = []
+            for position, unit in zip(part.positions, part.units, strict=True):
+                good = [self._usable(next(loaded), position, slot, block) for slot in range(len(unit))]
+                groups += _grouped(good)
+            block.filled.append(Filled(micro, groups))
+        return block
+
+    def batch(self, filled: Filled) -> Batch:
+        """The tensors of a micro-batch."""
+        micro = filled.micro
+        return self._collate(filled.groups, range(micro.position, micro.position + micro.count))
+
+    def _usable(self, first: Loaded, position: int, slot: int, block: Block) -> Loaded:
+        """The sample itself, or the first usable stand-in."""
+        met: list[tuple[str, str, str]] = []
+        loaded = first
+        for attempt in range(_ATTEMPTS):
+            problem = self._problem(loaded)
+            if problem is None:
+                block.events += [BadSampleEvent(*bad, position, loaded.sample_id) for bad in met]
+                return loaded
+            met.append((loaded.sample_id, *problem))
+            row = self.plan.substitute(position, slot, attempt)
+            loaded = self._reader.load([row], block.stats)[0]
+        names = "\n".join(f"  {name}: {reason} ({detail})" for name, reason, detail in met[:20])
+        raise UserError(
+            f"position {position}: {_ATTEMPTS} samples in a row are unusable; {self.index.store} is damaged "
+            f"(`unigeoseg data lint` finds all):\n{names}"
+        )
+
+    def _problem(self, loaded: Loaded) -> tuple[str, str] | None:
+        if loaded.sample is None or loaded.image is None:
+            return loaded.reason, loaded.detail
+        try:
+            self._collate.check(loaded.sample, loaded.image)
+        except BadSample as error:
+            return error.reason, str(error)
+        return None
+
+
+def _grouped(unit: Sequence[Loaded]) -> list[ImageGroup]:
+    """A unit's samples by image, in order of first appearance."""
+    images: dict[int, tuple[Loaded, list[Sample]]] = {}
+    for loaded in unit:
+        assert loaded.sample is not None
+        images.setdefault(id(loaded.image), (loaded, []))[1].append(loaded.sample)
+    return [
+        ImageGroup(one.image, tuple(samples)) for one, samples in images.values() if one.image is not None
+    ]

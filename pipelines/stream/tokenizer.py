@@ -1,0 +1,27 @@
+"""The tokenizer of a run: the configured one, or one trained on the store's own text."""
+
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.store.index import StoreIndex
+from pipelines.store.texts import store_texts
+from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
+
+#: Images whose text a tokenizer is trained on; more would change it little.
+TOKENIZER_IMAGES = 20_000
+
+
+def prepare_tokenizer(config: Config, index: StoreIndex, folder: Path) -> Tokenizer:
+    """Puts the run's tokenizer into ``folder``; one that is there already stays as it is.
+
+    Raises:
+        UserError: ``tokenizer.path`` holds none, or the store is out of reach.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return load_tokenizer(folder)
+    if config.tokenizer.path is not None:
+        tokenizer = load_tokenizer(config.tokenizer.path)
+        tokenizer.save(folder)
+        return tokenizer
+    texts = [config.model.system_prompt, *store_texts(index, TOKENIZER_IMAGES)]
+    return train_tokenizer(texts, config.tokenizer.vocab_size, folder)

@@ -1,0 +1,76 @@
+"""The DeepSpeed configuration of a job, as a pure function of ours."""
+
+from typing import Any
+
+from pipelines.config import Config
+from unigeoseg.errors import UserError
+
+
+def accumulation_steps(config: Config, world: int) -> int:
+    """Micro-batches a worker runs in one optimizer step.
+
+    Raises:
+        UserError: the global batch cannot be split over ``world`` workers in whole micro-batches.
+    """
+    batch = config.train.global_batch
+    if batch % world:
+        fits = [n for n in range(1, batch + 1) if batch % n == 0]
+        raise UserError(
+            f"train.global_batch={batch} cannot be split over {world} workers; numbers that work: {fits}"
+        )
+    per_worker = batch // world
+    micro = config.train.micro_batch or per_worker
+    if per_worker % micro:
+        raise UserError(
+            f"train.micro_batch={micro} does not divide the {per_worker} positions of a worker "
+            f"(global_batch {batch} over {world} workers)"
+        )
+    return per_worker // micro
+
+
+def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
+    """What ``deepspeed.initialize`` gets, for ``world`` workers.
+
+    The learning rate is not in it: the engine sets it from the step number alone (``schedule.learning_rate``),
+    so that nothing has to be restored.
+    """
+    train, stage = config.train, config.engine.zero_stage
+    accumulation = accumulation_steps(config, world)
+    content: dict[str, Any] = {
+        "train_batch_size": train.global_batch,
+        "train_micro_batch_size_per_gpu": train.global_batch // world // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": train.grad_clip,
+        "bf16": {"enabled": train.precision == "bf16" and stage > 0},
+        "zero_optimization": _zero(config),
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Reports of DeepSpeed's own; the loop writes ours.
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    if train.precision == "bf16" and stage == 0:
+        # Without ZeRO there are no float32 master weights: keep the weights in float32, compute in bfloat16.
+        content["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return content
+
+
+def _zero(config: Config) -> dict[str, Any]:
+    stage = config.engine.zero_stage
+    zero: dict[str, Any] = {"stage": stage}
+    if stage in (1, 2):
+        # One bucket and no overlap: gradients of the sizes that a CPU can train fit one all-reduce, and on a
+        # GPU 2e8 elements (DeepSpeed's own default is 5e8) bound the extra memory.
+        zero |= {
+            "reduce_bucket_size": 200_000_000,
+            "allgather_bucket_size": 200_000_000,
+            "overlap_comm": config.scale.gpus_per_worker > 0,
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "round_robin_gradients": False,
+        }
+    if stage == 3:
+        zero |= {"overlap_comm": config.scale.gpus_per_worker > 0, "contiguous_gradients": True}
+    if config.engine.offload_optimizer and stage:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.scale.gpus_per_worker > 0}
+    return zero

@@ -1,0 +1,55 @@
+"""The process group, wherever the engine runs: Ray Train worker, torchrun, or one plain process."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def import_deepspeed() -> Any:
+    """DeepSpeed, quiet, and without its shared-memory op.
+
+    The op is compiled at the first use on a CPU, which takes minutes and needs a compiler; gloo does without.
+    ``import deepspeed.comm.torch`` would give another module under that name, hence ``sys.modules``.
+    """
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
+    return deepspeed
+
+
+def ensure_process_group() -> bool:
+    """Joins the group that the environment describes; alone, makes a group of one without any port.
+
+    Returns:
+        Whether the group was made here, so that the caller has to destroy it.
+    """
+    if dist.is_initialized():
+        return False
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+        return True
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    return True
+
+
+def local_device() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def mixed_seed(*parts: int) -> int:
+    """A 63-bit seed from several numbers; near inputs give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

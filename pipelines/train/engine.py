@@ -1,0 +1,217 @@
+"""One optimizer step under DeepSpeed, the same in a plain process, under torchrun and in a Ray Train worker.
+
+The model returns losses as *sums over instructions*. DeepSpeed averages gradients over ranks and divides by
+the accumulation steps, so a micro-batch's loss is scaled by ``world * accumulation / count``, where ``count``
+is the number of instructions of the whole global batch: the gradient is that of the mean over the global
+batch, however it is split.
+
+Dropout and loss points are drawn from (seed, step), not from a running generator: a replayed step is the same
+step.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipelines.config import Config
+from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
+from pipelines.train.distributed import ensure_process_group, import_deepspeed, local_device, mixed_seed
+from pipelines.train.schedule import learning_rate
+from pipelines.train.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
+from unigeoseg.batch import Batch
+from unigeoseg.losses import Losses
+
+
+class _LossModule(nn.Module):
+    """What DeepSpeed wraps: returns the tensor to differentiate, keeps the rest of the losses aside."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.last: Losses | None = None
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        self.last = self.model(batch, generator)
+        return self.last.total
+
+
+class Engine:
+    """A model with its optimizer, sharded by DeepSpeed.
+
+    Args:
+        config: the job.
+        build_model: makes the model; called with the same random state on every rank.
+        steps: length of the run in optimizer steps (for the learning rate).
+        threads: CPU threads of this process; ``None`` leaves the setting.
+    """
+
+    def __init__(
+        self, config: Config, build_model: Callable[[], nn.Module], steps: int, threads: int | None = None
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.config, self.steps = config, steps
+        deepspeed = import_deepspeed()
+        self._own_group = ensure_process_group()
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.device = local_device()
+        self.accumulation = accumulation_steps(config, self.world)
+        torch.manual_seed(config.seed)
+        model = build_model()
+        if config.train.activation_checkpointing and hasattr(model, "enable_activation_checkpointing"):
+            model.enable_activation_checkpointing()
+        self._wrapped = _LossModule(model)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable,
+            lr=config.train.lr,
+            betas=config.train.betas,
+            weight_decay=config.train.weight_decay,
+        )
+        self._engine: Any = deepspeed.initialize(
+            model=self._wrapped,
+            optimizer=optimizer,
+            config=deepspeed_config(config, self.world),
+            dist_init_required=False,
+        )[0]
+        # The scripts that DeepSpeed copies beside a checkpoint are not needed: the run has an export.
+        self._engine._copy_recovery_script = lambda _: None
+        self._engine.train()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model itself (under ZeRO-3 its parameters are partitioned)."""
+        return self._wrapped.model
+
+    def train_step(
+        self, step: int, micro_batches: Sequence[Batch], instruction_count: int, wait: float = 0.0
+    ) -> StepResult:
+        """One optimizer step; a collective call.
+
+        Args:
+            step: number of the step, from 0; decides learning rate and randomness.
+            micro_batches: this rank's, ``accumulation`` of them.
+            instruction_count: instructions of the global batch, all ranks together.
+            wait: seconds this rank waited for the data, for the record.
+
+        Raises:
+            NonFiniteLossError: a loss or the gradient norm is not finite. For the loss, before the weights
+                are touched.
+        """
+        if len(micro_batches) != self.accumulation:
+            raise ValueError(f"step {step}: {len(micro_batches)} micro-batches, expected {self.accumulation}")
+        rate = learning_rate(self.config.train, step, self.steps)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        totals, seconds = StepTotals(), StepSeconds(wait=wait)
+        for place, batch in enumerate(micro_batches):
+            self._micro_step(step, place, batch, instruction_count, totals, seconds)
+        reduced = totals.reduced(self.device)
+        if not reduced.finite:
+            raise NonFiniteLossError(step, "loss", self.gather(totals.by_batch))
+        started = time.perf_counter()
+        norm = self._unsharded_norm()
+        self._engine.step()
+        seconds.optimizer += time.perf_counter() - started
+        norm = self._engine.get_global_grad_norm() if norm is None else norm
+        result = reduced.result(step, rate, float(norm or 0.0), seconds)
+        if not result.finite:
+            raise NonFiniteLossError(step, "gradient norm", self.gather(totals.by_batch))
+        return result
+
+    def _micro_step(
+        self,
+        step: int,
+        place: int,
+        batch: Batch,
+        instruction_count: int,
+        totals: StepTotals,
+        seconds: StepSeconds,
+    ) -> None:
+        if place:  # closes the micro-step before; only the last one's updates the weights
+            self._engine.step()
+        seed = self.config.seed
+        torch.manual_seed(mixed_seed(seed, step, self.rank, place))
+        points = torch.Generator().manual_seed(mixed_seed(seed, step))
+        started = time.perf_counter()
+        total = self._engine(batch.to(self.device), points)
+        losses = self._wrapped.last
+        assert losses is not None
+        totals.add(losses, batch)
+        middle = time.perf_counter()
+        self._engine.backward(total * (self.world * self.accumulation / instruction_count))
+        seconds.forward += middle - started
+        seconds.backward += time.perf_counter() - middle
+
+    def _unsharded_norm(self) -> Tensor | None:
+        """Stage 0 clips without keeping the norm; there it is taken from the reduced gradients."""
+        if self.config.engine.zero_stage:
+            return None
+        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Writes this rank's shards under ``folder/tag``, frozen parameters left out; a collective call."""
+        (folder / tag).mkdir(parents=True, exist_ok=True)
+        self._engine.save_checkpoint(
+            str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True
+        )
+
+    def load(self, folder: Path, tag: str) -> None:
+        """Restores weights and optimizer from ``folder/tag``; a collective call.
+
+        Raises:
+            RuntimeError: the checkpoint is of another world size, stage or model.
+        """
+        path, _ = self._engine.load_checkpoint(
+            str(folder), tag=tag, load_module_strict=False, load_lr_scheduler_states=False
+        )
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint at {folder / tag}")
+
+    def full_state(self) -> dict[str, Tensor]:
+        """The whole model's state in float32 on the CPU, gathered from all ranks; a collective call.
+
+        Trained weights come from the optimizer's float32 masters. Only rank 0 gets the content; others get an
+        empty dictionary.
+        """
+        from deepspeed.runtime.zero import GatheredParameters
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        stage = self.config.engine.zero_stage
+        state: dict[str, Tensor] = {}
+        wanted = set(self.model.state_dict().keys())
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            if stage and parameter.requires_grad:
+                value = safe_get_full_fp32_param(parameter)
+            else:
+                with GatheredParameters([parameter], enabled=stage == 3):
+                    value = parameter.detach().clone()
+            if self.rank == 0 and name in wanted:
+                state[name] = value.detach().float().cpu().clone()
+        if self.rank == 0:
+            for name, buffer in self.model.named_buffers():
+                if name in wanted:
+                    value = buffer.detach().cpu().clone()
+                    state[name] = value.float() if value.is_floating_point() else value
+        return state
+
+    def close(self) -> None:
+        """Leaves the process group if this engine made it (gloo's threads abort a process that exits in it)."""
+        if self._own_group and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        dist.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's ``value``, in rank order, on every rank."""
+        answers: list[Any] = [None] * self.world
+        dist.all_gather_object(answers, value)
+        return answers

@@ -1,0 +1,212 @@
+"""The training loop of one rank, the same in a Ray Train worker, under torchrun and in a plain process."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipelines.plan.plan import Plan
+from pipelines.store.index import StoreIndex
+from pipelines.stream.stream import Stream, StreamItem, StreamStats
+from pipelines.train.channel import Channel
+from pipelines.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from pipelines.train.engine import Engine
+from pipelines.train.job import Job, Outcome
+from pipelines.train.manifest import Checkpoint
+from pipelines.train.recorder import Recorder
+from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
+from pipelines.train.step import NonFiniteLossError
+from unigeoseg.batch import Batch
+from unigeoseg.errors import UserError
+from unigeoseg.tokens import Tokenizer, load_tokenizer
+
+#: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
+OpenStream = Callable[..., Stream]
+QUARANTINE = "quarantine"
+
+
+@dataclass
+class StepInput:
+    """A step's micro-batches of this rank, and how long they were waited for."""
+
+    step: int
+    batches: list[Batch]
+    wait: float
+    stats: StreamStats
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Of all micro-batches, in plan order."""
+        return [name for batch in self.batches for name in batch.sample_ids]
+
+
+def run_loop(job: Job, channel: Channel, open_stream: OpenStream) -> Outcome | None:
+    """Trains from the newest checkpoint of the run (or from the start) to the plan's end.
+
+    Errors that a restart would only repeat (wrong input, a loss that is not finite) are reported to the
+    driver before they are raised, and a restarted worker returns at once when it finds one.
+
+    Args:
+        job: the run.
+        channel: to the driver.
+        open_stream: where batches come from.
+
+    Returns:
+        How it went, or ``None`` when the run was given up before.
+    """
+    if channel.failed():
+        return None
+    try:
+        return _Loop(job, channel, open_stream).run()
+    except UserError as error:
+        channel.fail(UserError(str(error)))  # subclasses may not survive pickling
+        raise
+    except NonFiniteLossError as error:
+        channel.fail(error)
+        raise
+
+
+class _Loop:
+    def __init__(self, job: Job, channel: Channel, open_stream: OpenStream) -> None:
+        self.job, self.channel, self.config = job, channel, job.config
+        self.run_folder = RunFolder(job.run)
+        self.open_stream = open_stream
+        self.index = StoreIndex.open(job.store, self.config.data.split)
+        self.plan = Plan.from_config(self.index, self.config)
+        if self.plan.fingerprint != job.plan_fingerprint:
+            raise UserError(
+                f"this worker makes another plan from {job.store} than the driver: the store was changed while "
+                "the run was starting; start it again"
+            )
+        self.tokenizer_path = self._tokenizer_path()
+        self.tokenizer = load_tokenizer(self.tokenizer_path)
+        self.engine = Engine(
+            self.config,
+            lambda: build_model(job, self.tokenizer),
+            self.plan.steps,
+            threads=max(1, int(self.config.scale.cpus_per_worker)),
+        )
+        self.checkpoint_name = ""
+
+    def run(self) -> Outcome:
+        found = find_checkpoint(self.engine, self.run_folder)
+        start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
+        if found:
+            self._restore(found)
+        self.recorder = Recorder(
+            self.job, self.engine, self.plan, self.run_folder, self.channel, start, samples
+        )
+        try:
+            if start < self.plan.steps:
+                self._train(start)
+            self._export()
+        finally:
+            unsent = self.recorder.close()
+        run_id = self.recorder.tracker.run_id if self.recorder.tracker else None
+        samples = self.recorder.samples_seen
+        self.engine.barrier()
+        self.engine.close()
+        self.run_folder.close()
+        return Outcome(self.plan.steps, samples, self.checkpoint_name, run_id, unsent)
+
+    def _restore(self, found: Checkpoint) -> None:
+        load_checkpoint(self.engine, self.run_folder, found)
+        self.checkpoint_name = found.name
+        if self.engine.rank == 0:
+            self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name})"})
+
+    def _train(self, start: int) -> None:
+        engine = self.engine
+        stream = self.open_stream(
+            self.config,
+            self.job.store,
+            self.tokenizer_path,
+            rank=engine.rank,
+            world=engine.world,
+            start_step=start,
+            report=self.run_folder.local(f"{QUARANTINE}/rank-{engine.rank}.jsonl"),
+        )
+        ended = time.perf_counter()
+        with stream:
+            for item in steps_of(stream, engine.accumulation):
+                result = self._step(item)
+                now = time.perf_counter()
+                self.recorder.step(result, item.sample_ids, now - ended, item.stats)
+                done = item.step + 1
+                if done % self.config.checkpoint.every == 0 or done == self.plan.steps:
+                    self._checkpoint(done)
+                    now = time.perf_counter()  # a checkpoint's time is no step's
+                ended = now
+        self.run_folder.publish(QUARANTINE)
+
+    def _step(self, item: StepInput) -> Any:
+        try:
+            return self.engine.train_step(
+                item.step, item.batches, self.plan.samples_in(item.step), wait=item.wait
+            )
+        except NonFiniteLossError as error:
+            if self.engine.rank == 0:
+                name = f"diagnostics/non-finite-step-{error.step:08d}.json"
+                content = {"step": error.step, "what": error.what, "ranks": error.batches}
+                self.run_folder.local(name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+                self.run_folder.publish(name)
+            raise
+
+    def _checkpoint(self, done: int) -> None:
+        self.recorder.before_checkpoint()
+        tracker = self.recorder.tracker
+        state = {
+            "step": done,
+            "position": done * self.plan.batch_size,
+            "samples_seen": self.recorder.samples_seen,
+            "plan_fingerprint": self.plan.fingerprint,
+            "schedule_record": self.plan.curve.record(),
+            "config_hash": self.job.config_hash,
+            "world_size": self.engine.world,
+            "zero_stage": self.config.engine.zero_stage,
+            "mlflow_run_id": tracker.run_id if tracker else None,
+            "versions": self.job.versions,
+        }
+        self.checkpoint_name = save_checkpoint(
+            self.engine, self.run_folder, state, self.config.checkpoint.keep
+        )
+
+    def _export(self) -> None:
+        from unigeoseg.export import write_export
+
+        state = self.engine.full_state()
+        if self.engine.rank == 0:
+            note = {"run": self.run_folder.name, "step": self.plan.steps}
+            folder = self.run_folder.local(f"{EXPORT}/config.json").parent
+            write_export(folder, state, self.config.model, self.tokenizer, note)
+            self.run_folder.publish(EXPORT)
+        self.engine.barrier()
+
+    def _tokenizer_path(self) -> str:
+        if self.job.tokenizer is not None:
+            return self.job.tokenizer
+        self.run_folder.fetch(TOKENIZER)
+        return str(Path(self.run_folder.base) / TOKENIZER)
+
+
+def build_model(job: Job, tokenizer: Tokenizer) -> nn.Module:
+    """The model of a job; the caller has set the random state."""
+    from unigeoseg.model import UniGeoSeg
+
+    return UniGeoSeg(job.config.model, tokenizer.vocab_size)
+
+
+def steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:
+    """The stream's micro-batches, a step's together."""
+    batches: list[Batch] = []
+    wait = 0.0
+    for item in stream:
+        batches.append(item.batch)
+        wait += item.wait_s
+        if len(batches) == micro_batches:
+            yield StepInput(item.step, batches, wait, item.stats)
+            batches, wait = [], 0.0

@@ -1,0 +1,153 @@
+"""A logged step as one row: what ``metrics.jsonl``, the progress line and MLflow show."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+
+from pipelines.train.step import StepResult, StepSeconds
+from unigeoseg.tasks import TASKS
+
+#: Steps at the start of a worker's life that no rate is taken from (caches, allocators, first blocks).
+WARMUP_STEPS = 2
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last row (rates leave the warm-up steps out)."""
+
+    task_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 0.0))
+    task_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TASKS, 0))
+    steps: int = 0
+    wall: float = 0.0
+    instructions: int = 0
+    images: int = 0
+    tokens: int = 0
+
+    def add(self, result: StepResult, wall: float, warm: bool) -> None:
+        """Takes a step in; ``wall`` is its time from end to end in seconds."""
+        for task in TASKS:
+            self.task_sums[task] += result.task_sums[task]
+            self.task_counts[task] += result.task_counts[task]
+        if warm:
+            self.steps += 1
+            self.wall += wall
+            self.instructions += result.instructions
+            self.images += result.images
+            self.tokens += result.tokens
+
+
+@dataclass
+class RankReport:
+    """What a rank tells rank 0 at each row: its time per part, its memory, its data's state."""
+
+    seconds: StepSeconds = field(default_factory=StepSeconds)
+    steps: int = 0
+    memory: dict[str, float] = field(default_factory=dict)
+    quarantined: int = 0
+    retries: int = 0
+
+    def add(self, seconds: StepSeconds) -> None:
+        """Takes a step's time in."""
+        self.steps += 1
+        for name, value in vars(seconds).items():
+            setattr(self.seconds, name, getattr(self.seconds, name) + value)
+
+
+def memory_now() -> dict[str, float]:
+    """Memory of this process in MiB: ``host``, and on a GPU the allocator's ``allocated`` and ``reserved``."""
+    found = {"host": psutil.Process().memory_info().rss / 2**20}
+    if torch.cuda.is_available():
+        found["allocated"] = torch.cuda.max_memory_allocated() / 2**20
+        found["reserved"] = torch.cuda.max_memory_reserved() / 2**20
+    return found
+
+
+def metrics_row(
+    result: StepResult, window: Window, reports: list[RankReport], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """The row of a step.
+
+    Args:
+        result: of the step itself; its loss, parts, rate and norm stand in the row.
+        window: steps since the last row, this one included; task losses, shares and rates are over it.
+        reports: of all ranks.
+        facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``target_shares``.
+    """
+    total = max(1, sum(window.task_counts.values()))
+    row = {
+        "step": result.step,
+        **facts,
+        "loss": result.loss,
+        "losses": result.parts,
+        "task_losses": {
+            task: window.task_sums[task] / count if (count := window.task_counts[task]) else None
+            for task in TASKS
+        },
+        "lr": result.lr,
+        "grad_norm": result.grad_norm,
+        "shares": {task: window.task_counts[task] / total for task in TASKS},
+        "rates": _rates(window),
+        "waits": _waits(reports),
+        "memory": {
+            name: max(report.memory.get(name, 0.0) for report in reports) for name in reports[0].memory
+        },
+        "quarantined": sum(report.quarantined for report in reports),
+        "storage_retries": sum(report.retries for report in reports),
+        "time": time.time(),
+    }
+    return row
+
+
+def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
+    """A row under the names that MLflow shows."""
+    named: dict[str, Any] = {
+        "train/loss": row["loss"],
+        "train/lr": row["lr"],
+        "train/grad_norm": row["grad_norm"],
+        "train/epoch": row["epoch"],
+        "train/samples_seen": row["samples_seen"],
+        "data/quarantined": row["quarantined"],
+        "data/storage_retries": row["storage_retries"],
+    }
+    groups = {
+        "train/loss": ("losses", "task_losses"),
+        "pts/share": ("target_shares",),
+        "pts/realised": ("shares",),
+        "perf": ("rates",),
+        "perf/seconds": ("waits",),
+        "system/memory_mib": ("memory",),
+    }
+    for prefix, keys in groups.items():
+        for key in keys:
+            named |= {f"{prefix}/{name}": value for name, value in row[key].items()}
+    return {
+        name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)
+    }
+
+
+def _rates(window: Window) -> dict[str, float]:
+    if not window.wall:
+        return {}
+    return {
+        "samples_per_s": window.instructions / window.wall,
+        "images_per_s": window.images / window.wall,
+        "tokens_per_s": window.tokens / window.wall,
+        "steps_per_s": window.steps / window.wall,
+    }
+
+
+def _waits(reports: list[RankReport]) -> dict[str, float]:
+    """Mean seconds a step in each part: the longest wait for data of any rank, rank 0's other parts."""
+    first = reports[0]
+    steps = max(1, first.steps)
+    parts = {
+        "data": max(report.seconds.wait for report in reports) / steps,
+        "forward": first.seconds.forward / steps,
+        "backward": first.seconds.backward / steps,
+        "optimizer": first.seconds.optimizer / steps,
+    }
+    return {**parts, "step": sum(parts.values())}

@@ -1,0 +1,200 @@
+"""What is checked and written before training starts: the run folder, its configuration, its tokenizer."""
+
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.config import Config
+from pipelines.plan.plan import Plan
+from pipelines.store.index import StoreIndex
+from pipelines.stream.tokenizer import prepare_tokenizer
+from pipelines.train.job import Job
+from pipelines.train.manifest import Checkpoint, newest_checkpoint
+from pipelines.train.run_folder import CHECKPOINTS, CONFIG, LEDGER, TOKENIZER, RunFolder
+from pipelines.train.tracking import TrackingRun, default_uri, flatten, try_open_run
+from unigeoseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+#: Settings that may differ on resume: they do not change what is learned.
+_FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "scale.gpus_per_worker",
+         "scale.resources", "train.log_every", "data.decode", "data.actors", "data.block_positions",
+         "data.prefetch_batches", "data.max_bad_share", "build.", "build", "name")  # fmt: skip
+MLFLOW = "mlflow.json"
+_PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
+
+
+def prepare_run(config: Config, store: str, run: RunFolder, resume: bool) -> Checkpoint | None:
+    """Checks that the run can be written and may be started; saves the effective configuration.
+
+    Returns:
+        The checkpoint that a resumed run goes on from, or ``None``.
+
+    Raises:
+        UserError: no permission; the folder holds a run and ``resume`` is not set; or the other way round; or
+            the run was made with another configuration.
+    """
+    run.check_writable()
+    started = any(run.exists(name) for name in (CONFIG, LEDGER, CHECKPOINTS))
+    if started and not resume:
+        raise UserError(
+            f"{run.path} holds a run already: add --resume to go on with it, or choose another with --run"
+        )
+    if resume and not run.exists(CONFIG):
+        raise UserError(f"there is no run to resume at {run.path}; leave --resume out to start one")
+    found = None
+    if resume:
+        saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
+        check_same(saved, config.plain(), run.path)
+        found = newest_checkpoint(run)
+        _check_fits(found, config)
+    path = run.local(CONFIG)
+    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    run.publish(CONFIG)
+    return found
+
+
+def check_same(saved: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    """Refuses a resume that would change the run's course.
+
+    Raises:
+        UserError: names the differing keys with both values.
+    """
+    before, after = flatten(saved), flatten(now)
+    keys = [k for k in sorted(before.keys() | after.keys()) if not k.startswith(_FREE)]
+    differing = [
+        f"  {k}: {before.get(k, 'absent')} -> {after.get(k, 'absent')}"
+        for k in keys
+        if before.get(k) != after.get(k)
+    ]
+    if differing:
+        raise UserError(
+            f"{where} was started with another configuration; give the same one to resume, or start a new run "
+            "with --run. Differing keys:\n" + "\n".join(differing)
+        )
+
+
+def _check_fits(found: Checkpoint | None, config: Config) -> None:
+    if found is None:
+        return
+    for key, given, name in (
+        ("world_size", config.scale.workers, "scale.workers"),
+        ("zero_stage", config.engine.zero_stage, "engine.zero_stage"),
+    ):
+        if found.state[key] != given:
+            raise UserError(
+                f"the checkpoint {found.name} was written with {name}={found.state[key]}, not {given}; resume "
+                f"with --set {name}={found.state[key]}"
+            )
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the settings that decide the run's course."""
+    kept = {k: v for k, v in flatten(config.plain()).items() if not k.startswith(_FREE)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def make_job(
+    config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
+) -> Job:
+    """Everything that workers need: tokenizer in the run folder, MLflow run open.
+
+    Raises:
+        UserError: the checkpoint belongs to another plan; the configured tokenizer is none.
+    """
+    if found is not None and found.state["plan_fingerprint"] != plan.fingerprint:
+        raise UserError(
+            f"{run.path} was trained on another plan (store, split or schedule differ): the checkpoint has "
+            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; give the "
+            "same store, or start a new run with --run"
+        )
+    run.fetch(TOKENIZER)
+    prepare_tokenizer(config, index, run.local(TOKENIZER))
+    run.publish(TOKENIZER)
+    job = Job(
+        config=config,
+        store=absolute(store),
+        run=run.path,
+        tokenizer=None if run.remote else str(run.base / TOKENIZER),
+        plan_fingerprint=plan.fingerprint,
+        config_hash=config_hash(config),
+        tracking=_tracking(config, store, run, index, plan, found),
+        versions=versions(),
+    )
+    return job
+
+
+def absolute(path: str) -> str:
+    """A local path as seen from any working directory; others as they are."""
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree that this code runs from, or ``None``."""
+    answer = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def _tracking(
+    config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
+) -> TrackingRun:
+    uri, artifacts = config.tracking.uri, None
+    if uri is None:
+        runs = Path("runs").resolve() if run.remote else run.base.parent
+        runs.mkdir(parents=True, exist_ok=True)
+        uri, artifacts = default_uri(runs), (runs / "mlartifacts").as_uri()
+        if run.remote:
+            logger.info("tracking.uri is not set: MLflow records go to %s on this machine", uri)
+    tags = {
+        "dataset.fingerprint": index.fingerprint,
+        "dataset.store": store,
+        "plan.fingerprint": plan.fingerprint,
+        "run.folder": run.path,
+    }
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    if found is not None:
+        tags["resumed.from"] = found.name
+    wanted = TrackingRun(
+        uri=uri,
+        experiment=config.tracking.experiment,
+        name=run.name,
+        params=flatten(config.plain()),
+        tags=tags,
+        artifacts=artifacts,
+        run_id=_known_run_id(run, uri, found),
+    )
+    opened = try_open_run(wanted)
+    run.local(MLFLOW).write_text(json.dumps({"uri": uri, "run_id": opened.run_id}) + "\n", encoding="utf-8")
+    run.publish(MLFLOW)
+    return opened
+
+
+def _known_run_id(run: RunFolder, uri: str, found: Checkpoint | None) -> str | None:
+    """The MLflow run of an earlier start, if it went to the same place."""
+    if run.exists(MLFLOW):
+        saved = json.loads(run.fs.cat_file(f"{run.root}/{MLFLOW}"))
+        if saved["uri"] == uri and saved["run_id"]:
+            return str(saved["run_id"])
+        if saved["uri"] != uri:
+            return None
+    return found.state.get("mlflow_run_id") if found else None

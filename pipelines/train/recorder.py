@@ -1,0 +1,125 @@
+"""What a run leaves behind step by step: ledger, metrics, progress, MLflow. One object a rank.
+
+Sample ids and times of all ranks are gathered once a logged step, not each step, and before each checkpoint:
+a step after the last checkpoint is replayed anyway.
+"""
+
+from typing import Any
+
+from pipelines.plan.plan import Plan
+from pipelines.stream.stream import StreamStats
+from pipelines.train.channel import Channel
+from pipelines.train.engine import Engine
+from pipelines.train.job import Job
+from pipelines.train.ledger import StepLog, read_rows
+from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, metrics_row
+from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
+from pipelines.train.step import StepResult
+from pipelines.train.tracking import UNSENT, Tracker
+from unigeoseg.tasks import TASKS
+
+
+class Recorder:
+    """Collects on every rank; writes on rank 0.
+
+    Args:
+        job: the run.
+        engine: for gathering.
+        plan: for positions and target shares.
+        run: where the files are.
+        channel: to the driver.
+        start_step: rows of this step and later are replaced.
+        samples_seen: instructions in the steps before.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        plan: Plan,
+        run: RunFolder,
+        channel: Channel,
+        start_step: int,
+        samples_seen: int,
+    ) -> None:
+        self._job, self._engine, self._plan, self._run, self._channel = job, engine, plan, run, channel
+        self.samples_seen = samples_seen
+        self._samples = sum(plan.units.samples(task) for task in range(len(TASKS)))
+        self._steps_here = 0
+        self._ids: dict[int, list[str]] = {}
+        self._window, self._report = Window(), RankReport()
+        self.tracker: Tracker | None = None
+        if engine.rank == 0:
+            for name in (LEDGER, METRICS):
+                run.fetch(name)
+            self._ledger = StepLog(run.local(LEDGER), start_step)
+            self._metrics = StepLog(run.local(METRICS), start_step)
+            self.tracker = Tracker(job.tracking, run.local(UNSENT), read_rows(run.local(METRICS)))
+
+    def step(self, result: StepResult, sample_ids: list[str], wall: float, stats: StreamStats) -> None:
+        """Takes a step in; at every ``train.log_every``-th and at the last one, writes. Collective then."""
+        self._ids[result.step] = sample_ids
+        self.samples_seen += result.instructions
+        self._steps_here += 1
+        self._window.add(result, wall, warm=self._steps_here > WARMUP_STEPS)
+        self._report.add(result.seconds)
+        every, last = self._job.config.train.log_every, self._plan.steps - 1
+        if result.step % every and result.step != last:
+            return
+        self._report.memory = memory_now()
+        self._report.quarantined = sum(stats.quarantined.values())
+        self._report.retries = stats.read.retries
+        reports = self.flush()
+        if self._engine.rank == 0:
+            row = metrics_row(result, self._window, reports, self._facts(result))
+            self._metrics.append([row])
+            self._channel.post("row", row)
+            assert self.tracker is not None
+            self.tracker.log(row)
+        self._window, self._report = Window(), RankReport()
+
+    def flush(self) -> list[RankReport]:
+        """Brings the ledger up to the last step; a collective call. Returns all ranks' reports."""
+        gathered = self._engine.gather((self._ids, self._report))
+        self._ids = {}
+        if self._engine.rank == 0:
+            steps = sorted(gathered[0][0])
+            self._ledger.append(
+                {
+                    "step": step,
+                    "position": step * self._plan.batch_size,
+                    "sample_ids": [name for ids, _ in gathered for name in ids[step]],
+                }
+                for step in steps
+            )
+        return [report for _, report in gathered]
+
+    def before_checkpoint(self) -> None:
+        """The records of all steps up to here reach the disk (or the object store); a collective call."""
+        self.flush()
+        if self._engine.rank == 0:
+            self._ledger.sync()
+            self._metrics.sync()
+            self._run.publish(LEDGER, METRICS)
+
+    def close(self) -> int:
+        """Ends the records; returns the number of rows that MLflow does not have."""
+        if self._engine.rank:
+            return 0
+        self._ledger.close()
+        self._metrics.close()
+        assert self.tracker is not None
+        unsent = self.tracker.close()
+        self._run.publish(LEDGER, METRICS, UNSENT)
+        return unsent
+
+    def _facts(self, result: StepResult) -> dict[str, Any]:
+        position = result.step * self._plan.batch_size
+        target = self._plan.share_at(position)
+        return {
+            "position": position,
+            "epoch": self.samples_seen / self._samples,
+            "progress": (result.step + 1) / self._plan.steps,
+            "samples_seen": self.samples_seen,
+            "target_shares": {task: float(target[i]) for i, task in enumerate(TASKS)},
+        }

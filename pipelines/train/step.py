@@ -1,0 +1,161 @@
+"""The result of one optimizer step, summed over ranks."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from unigeoseg.batch import Batch
+from unigeoseg.losses import Losses
+from unigeoseg.tasks import TASKS
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss that is not a number.
+
+    Attributes:
+        step: where.
+        batches: one list a rank of ``{"sample_ids", "loss", "parts"}``, one entry a micro-batch.
+    """
+
+    def __init__(self, step: int, what: str, batches: list[list[dict[str, Any]]]) -> None:
+        self.step, self.what, self.batches = step, what, batches
+        super().__init__(f"the {what} of step {step} is not finite")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.what, self.batches)
+
+
+@dataclass
+class StepSeconds:
+    """Wall-clock seconds of this rank in the parts of a step (on a GPU, as launched)."""
+
+    wait: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    optimizer: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did; losses are means over the instructions of the global batch.
+
+    Attributes:
+        step: its number, from 0.
+        loss: weighted total.
+        parts: unweighted parts by name.
+        task_sums: weighted loss summed by task.
+        task_counts: instructions by task.
+        lr: learning rate.
+        grad_norm: of the whole gradient, before clipping.
+        images: pictures of the global batch, counted in each micro-batch.
+        tokens: tokens that the language model read, padding left out.
+        seconds: this rank's time.
+    """
+
+    step: int
+    loss: float
+    parts: dict[str, float]
+    task_sums: dict[str, float]
+    task_counts: dict[str, int]
+    lr: float
+    grad_norm: float
+    images: int
+    tokens: int
+    seconds: StepSeconds
+
+    @property
+    def instructions(self) -> int:
+        """Instructions of the global batch."""
+        return sum(self.task_counts.values())
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient norm are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+@dataclass
+class StepTotals:
+    """This rank's sums over its micro-batches.
+
+    Attributes:
+        by_batch: loss and sample ids of each micro-batch (tensors until they are asked for).
+    """
+
+    _losses: list[Losses] = field(default_factory=list)
+    _batches: list[Batch] = field(default_factory=list)
+
+    def add(self, losses: Losses, batch: Batch) -> None:
+        """Takes one micro-batch in."""
+        self._losses.append(losses)
+        self._batches.append(batch)
+
+    @property
+    def by_batch(self) -> list[dict[str, Any]]:
+        """What a diagnostic file says about each micro-batch."""
+        return [
+            {
+                "sample_ids": batch.sample_ids,
+                "loss": float(losses.total.detach()),
+                "parts": {name: float(value) for name, value in losses.parts.items()},
+            }
+            for losses, batch in zip(self._losses, self._batches, strict=True)
+        ]
+
+    def reduced(self, device: torch.device) -> "ReducedTotals":
+        """The sums over all ranks: one small all-reduce in float64."""
+        names = sorted(self._losses[0].parts)
+        rows = [
+            torch.cat(
+                [
+                    torch.stack([losses.total.detach(), *(losses.parts[n] for n in names)]).double(),
+                    losses.per_task.double(),
+                    losses.counts.double(),
+                    torch.tensor(
+                        [len(batch.images), int(batch.attention_mask.sum())],
+                        dtype=torch.float64,
+                        device=losses.per_task.device,
+                    ),
+                ]
+            )
+            for losses, batch in zip(self._losses, self._batches, strict=True)
+        ]
+        values = torch.stack(rows).sum(0).to(device)
+        dist.all_reduce(values)
+        return ReducedTotals(names, values.cpu())
+
+
+@dataclass
+class ReducedTotals:
+    """Global sums of a step: total, parts, tasks' sums, tasks' counts, images, tokens."""
+
+    names: list[str]
+    values: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are numbers."""
+        return bool(torch.isfinite(self.values).all())
+
+    def result(self, step: int, lr: float, grad_norm: float, seconds: StepSeconds) -> StepResult:
+        """Means over the instructions, with the rest of the step's facts."""
+        numbers = self.values.tolist()
+        first = 1 + len(self.names)
+        sums, counts = numbers[first : first + len(TASKS)], numbers[first + len(TASKS) : first + 2 * len(TASKS)]
+        count = max(1.0, sum(counts))
+        return StepResult(
+            step=step,
+            loss=numbers[0] / count,
+            parts={name: numbers[1 + i] / count for i, name in enumerate(self.names)},
+            task_sums=dict(zip(TASKS, sums, strict=True)),
+            task_counts={task: int(n) for task, n in zip(TASKS, counts, strict=True)},
+            lr=lr,
+            grad_norm=grad_norm,
+            images=int(numbers[-2]),
+            tokens=int(numbers[-1]),
+            seconds=seconds,
+        )

@@ -1,0 +1,101 @@
+"""The stream through a real local Ray: both modes deliver the plan, and the same tensors as the plain one."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pipelines.config import Config
+from pipelines.plan import Plan
+from pipelines.store.index import StoreIndex
+from pipelines.stream import open_stream
+from pipelines.stream.plain import open_plain_stream
+from pipelines.stream.tokenizer import prepare_tokenizer
+from tests.tiny_store import write_store
+from unigeoseg.errors import UserError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def config(decode, **data):
+    return Config.model_validate(
+        {
+            "name": "test",
+            "model": {"image_size": 64},
+            "tokenizer": {"vocab_size": 300},
+            "train": {"global_batch": 8, "micro_batch": 2, "steps": 20},
+            "data": {"block_positions": 6, "max_bad_share": 0.2, "decode": decode, **data},
+        }
+    )
+
+
+def cut_short(i, encoded, record):
+    return encoded[: len(encoded) // 2] if i == 4 else None
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return str(write_store(tmp_path_factory.mktemp("store"), damage=cut_short))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    prepare_tokenizer(config("worker"), StoreIndex.open(store), folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("decode", ["worker", "actors"])
+def test_delivers_the_plan_and_the_plain_streams_tensors(local_ray, store, tokenizer, decode):
+    cfg = config(decode, instructions_per_image=2)
+    index = StoreIndex.open(store)
+    plan = Plan.from_config(index, cfg)
+    reasons: set[str] = set()
+    for rank in range(2):
+        with (
+            open_stream(cfg, store, tokenizer, rank, 2, 3, 13) as items,
+            open_plain_stream(cfg, store, tokenizer, rank, 2, 3, 13) as plain,
+        ):
+            for got, want in zip(items, plain, strict=True):
+                assert (got.step, got.micro) == (want.step, want.micro)
+                for field in dataclasses.fields(want.batch):
+                    one, other = getattr(got.batch, field.name), getattr(want.batch, field.name)
+                    same = torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other
+                    assert same, field.name
+                rows = plan.positions(got.batch.positions[0], got.batch.positions[-1] + 1).rows
+                planned = index.sample_ids(rows)
+                if not any("img_0004" in name for name in planned):
+                    assert got.batch.sample_ids == planned
+        stats, plain_stats = items.stats, plain.stats
+        assert stats.quarantined == plain_stats.quarantined
+        reasons |= set(stats.quarantined)
+        for name in ("requests", "bytes", "samples", "images"):
+            assert getattr(stats.read, name) == getattr(plain_stats.read, name)
+    assert reasons == {"unreadable_image"}
+
+
+@pytest.mark.parametrize("decode", ["worker", "actors"])
+def test_a_users_error_comes_through_ray_as_itself(local_ray, tokenizer, tmp_path, decode):
+    store = write_store(tmp_path)
+    (store / "shards" / "train-00001.tar").unlink()
+    with pytest.raises(UserError, match=r"^\S*train-00001.tar is missing"):
+        list(open_stream(config(decode), str(store), tokenizer))
+
+
+def test_leaving_early_stops_reading(local_ray, store, tokenizer):
+    with open_stream(config("worker"), store, tokenizer) as items:
+        first = next(items)
+    assert first.step == 0
+    assert items.stats.batches == 1

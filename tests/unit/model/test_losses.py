@@ -1,0 +1,89 @@
+"""Mask losses against float64 NumPy at the same points, and how the points are chosen."""
+
+import numpy as np
+import torch
+
+from tests.unit.model.conftest import tiny_config
+from unigeoseg.config import LossConfig
+from unigeoseg.language import LanguageModel
+from unigeoseg.losses import mask_losses, point_sample, shifted_points, uncertain_points
+
+CONFIG = LossConfig(points=40, oversample=3.0, importance=0.75)
+KEYS = torch.tensor([11, 987654321, 5])
+
+
+def bilinear(grid, x, y):
+    """Value at (x, y) in [0, 1]; pixel centres at (i + 0.5) / n, zeros outside."""
+    height, width = grid.shape
+    px, py = x * width - 0.5, y * height - 0.5
+    x0, y0 = int(np.floor(px)), int(np.floor(py))
+    total = 0.0
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        row, col = y0 + i, x0 + j
+        if 0 <= row < height and 0 <= col < width:
+            total += grid[row, col] * (1 - abs(px - col)) * (1 - abs(py - row))
+    return total
+
+
+def inputs():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 6, 5, generator=g), (torch.rand(3, 12, 10, generator=g) > 0.6).to(torch.uint8)
+
+
+def test_point_sample_is_bilinear_with_zeros_outside():
+    maps = torch.randn(2, 4, 3)
+    points = torch.rand(2, 7, 2)
+    got = point_sample(maps, points).numpy()
+    want = [[bilinear(maps[n].numpy(), *points[n, p].tolist()) for p in range(7)] for n in range(2)]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_bce_and_dice_summed_over_levels():
+    predictions, masks = inputs()
+    seed = torch.Generator().manual_seed(9)
+    points = uncertain_points(predictions.flatten(0, 1), KEYS.repeat(2), CONFIG, seed).view(2, 3, -1, 2)
+    bce, dice = mask_losses(predictions, masks, KEYS, CONFIG, torch.Generator().manual_seed(9))
+    for b in range(3):
+        want_bce = want_dice = 0.0
+        for level in range(2):
+            where = points[level, b].double().numpy()
+            z = np.array([bilinear(predictions[level, b].double().numpy(), *p) for p in where])
+            t = np.array([bilinear(masks[b].double().numpy(), *p) for p in where])
+            s = 1 / (1 + np.exp(-z))
+            want_bce += np.mean(-(t * np.log(s) + (1 - t) * np.log(1 - s)))
+            want_dice += 1 - (2 * (s * t).sum() + 1) / (s.sum() + t.sum() + 1)
+        np.testing.assert_allclose([bce[b], dice[b]], [want_bce, want_dice], rtol=1e-4)
+
+
+def test_three_quarters_of_the_points_are_the_most_uncertain_candidates():
+    predictions, _ = inputs()
+    logits = predictions[0]
+    points = uncertain_points(logits, KEYS, CONFIG, torch.Generator().manual_seed(1))
+    assert points.shape == (3, 40, 2)
+    base = torch.rand(120, 2, generator=torch.Generator().manual_seed(1))
+    margins = point_sample(logits, shifted_points(base, KEYS)).abs()
+    kept = point_sample(logits, points[:, :30]).abs()
+    torch.testing.assert_close(kept.sort(1).values, margins.sort(1).values[:, :30])
+
+
+def test_points_depend_on_the_sample_and_the_step_alone():
+    base = torch.rand(50, 2)
+    together, alone = shifted_points(base, KEYS), shifted_points(base, KEYS[1:2])
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(together[0], together[1])
+    assert (together >= 0).all()
+    assert (together < 1).all()
+
+
+def test_language_loss_is_the_mean_over_a_samples_labelled_tokens():
+    torch.manual_seed(0)
+    language = LanguageModel(tiny_config().language, 50)
+    states = torch.randn(3, 6, 32)
+    labels = torch.full((3, 6), -100)
+    labels[0, 3:], labels[2, 5] = torch.tensor([4, 9, 1]), 7
+    loss = language.loss(states, labels)
+    head = language.model.get_output_embeddings()
+    logits = (states.double() @ head.weight.double().T + head.bias.double()).detach().numpy()
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    want = [-np.mean([logp[0, 2, 4], logp[0, 3, 9], logp[0, 4, 1]]), 0.0, -logp[2, 4, 7]]
+    np.testing.assert_allclose(loss.detach().numpy(), want, rtol=1e-5, atol=1e-6)

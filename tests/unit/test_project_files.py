@@ -1,0 +1,87 @@
+"""The files at the root: what they promise is there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("quickstart", "test", "lint", "format", "mlflow", "clean")
+
+
+def make(*arguments):
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_make_lists_every_target_by_default():
+    listed = make().stdout
+    declared = set(re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    assert set(TARGETS) <= declared
+    assert all(re.search(rf"make {name} +\w", listed) for name in declared), listed
+
+
+def test_make_refuses_another_python(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\nexec python3 -c 'import sys; sys.exit(\"error: Python 3.9; 3.11 or 3.12\")'\n"
+    )
+    python.chmod(0o755)
+    done = make(f"PYTHON={python}", f"VENV={tmp_path}/env", "install")
+    assert done.returncode != 0
+    assert "3.11 or 3.12" in done.stderr
+    assert not (tmp_path / "env").exists()
+
+
+def test_continuous_integration_calls_make_test():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o100
+    commands = [
+        line for line in script.read_text().splitlines() if line and not line.startswith(("#", "set"))
+    ]
+    assert commands[-1] == "make test"
+
+
+@pytest.mark.parametrize(
+    "name", ["constraints.txt", "pyproject.toml", "LICENSE", "jobs/presets/quickstart.yaml"]
+)
+def test_nothing_ignores_what_a_clone_needs(name):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    assert (ROOT / name).is_file()
+    done = subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False)
+    assert done.returncode == 1
+
+
+def test_every_dependency_is_pinned():
+    pinned = {
+        re.split(r"[=\[]", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    missing = {re.split(r"[\[<>=]", name)[0].lower().replace("_", "-") for name in wanted} - pinned
+    assert not missing
+
+
+def test_ray_accepts_the_cluster_configuration():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
+    validate_config(config)
+    groups = config["available_node_types"]
+    assert set(groups) == {"head", "cpu", "gpu"}
+    assert all("resources" in group for group in groups.values())
+    assert groups["gpu"]["resources"]["GPU"] > 0
+    assert config["idle_timeout_minutes"] > 0
+
+
+def test_readme_names_only_files_that_exist():
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:unigeoseg|pipelines|jobs|cluster|tests)/[\w/.\-]+)`", text)
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
