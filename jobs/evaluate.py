@@ -11,7 +11,9 @@ from jobs.options import emit, json_option
 @click.option("--model", required=True, metavar="EXPORT|RUN", help="Export folder, or a run with one.")
 @click.option("--data", required=True, metavar="STORE", help="Store: a folder or s3://…")
 @click.option("--split", default="val", show_default=True, help="Split of the store.")
-@click.option("--out", metavar="DIR", help="Writes evaluation.json and per_sample.parquet there.")
+@click.option(
+    "--out", metavar="DIR", help="Writes evaluation.json, evaluation.md and per_sample.parquet there."
+)
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
     "--workers",
@@ -63,6 +65,8 @@ def evaluate(
 
 
 def _text(result: dict[str, Any], out: str | None) -> str:
-    from pipelines.evaluate.command import result_table
+    from pipelines.evaluate.tables import terminal_table
 
-    return result_table(result) + (f"\n{out}/evaluation.json, {out}/per_sample.parquet" if out else "")
+    return terminal_table(result) + (
+        f"\n{out}/evaluation.json, {out}/per_sample.parquet, {out}/evaluation.md" if out else ""
+    )

@@ -37,7 +37,7 @@ def _line(item: Any, model: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in location)
     if item["type"] in _UNKNOWN:
         return _unknown(location, model)
-    message = item["msg"].removeprefix("Value error, ")
+    message: str = item["msg"].removeprefix("Value error, ")
     if not location:
         return message
     if item["type"] in {"missing", "missing_argument"}:

@@ -52,7 +52,7 @@ def load_build_config(preset: str | Path | None, sets: Sequence[str] = ()) -> Bu
     Raises:
         UserError: as :func:`load_config`.
     """
-    base = (read_preset(preset).get("build") or {}) if preset else {}
+    base: dict[str, Any] = (read_preset(preset).get("build") or {}) if preset else {}
     return _validate(BuildConfig, merge(base, parse_sets(sets)), _where(preset, sets))
 
 

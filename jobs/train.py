@@ -19,7 +19,10 @@ from pipelines.config import Config
 )
 @click.option("--resume", is_flag=True, help="Go on with the run from its newest checkpoint.")
 @click.option(
-    "--evaluate/--no-evaluate", default=True, show_default=True, help="Evaluate on held-out scenes at the end."
+    "--evaluate/--no-evaluate",
+    default=True,
+    show_default=True,
+    help="Evaluate on held-out scenes after it.",
 )
 @set_option
 @json_option

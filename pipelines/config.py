@@ -106,7 +106,7 @@ class EvaluationConfig(Section):
 
     split: str = "val"
     batch: int = Field(16, ge=1, description="images at once")
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=0, description="Ray actors; 0: in the driver's process")
     max_samples: int | None = Field(None, ge=1, description="a seeded subset per task; null: all")
 
 

@@ -32,9 +32,8 @@ def dataset_card(
     bad: list[dict[str, str]],
 ) -> dict[str, Any]:
     """The card of a finished store, from its index."""
-    columns = {
-        name: index.column(name).to_pylist() for name in ("task", "source", "category", "split", "licence")
-    }
+    names = ("task", "source", "category", "split", "licence", "scene")
+    columns = {name: index.column(name).to_pylist() for name in names}
     tasks = np.asarray(columns["task"])
     area = index.column("mask_area").to_numpy().astype(np.float64)
     height, width = (index.column(n).to_numpy().astype(np.float64) for n in ("height", "width"))

@@ -66,16 +66,3 @@ def _connect(workers: int) -> bool:
         address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _temp_dir=folder
     )
     return True
-
-
-def result_table(result: dict[str, Any]) -> str:
-    """The result for a terminal: a line a task and one for all."""
-    rows = [*result["tasks"].items(), ("overall", result["overall"])]
-    lines = [f"{'':<12}{'n':>7}{'gIoU':>8}  {'95 %':<13}{'cIoU':>8}{'Pr@0.5':>8}{'Pr@0.7':>8}{'Pr@0.9':>8}"]
-    for name, m in rows:
-        low, high = m["ci95"]["gIoU"]
-        shares = "".join(f"{m[key]:>8.3f}" for key in ("cIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9"))
-        lines.append(f"{name:<12}{m['n']:>7}{m['gIoU']:>8.3f}  {low:.3f}-{high:.3f}  {shares}")
-    if result["unusable"]:
-        lines.append(f"{len(result['unusable'])} samples could not be used; evaluation.json names them")
-    return "\n".join(lines)

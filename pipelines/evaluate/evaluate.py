@@ -16,6 +16,7 @@ from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import choose_rows, portions
+from pipelines.evaluate.tables import markdown_table
 from pipelines.evaluate.worker import Job
 from pipelines.storage import open_filesystem
 from pipelines.store.index import StoreIndex
@@ -161,7 +162,7 @@ def summarise(table: pa.Table, images: Any, seed: int = 0) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -> list[str]:
-    """Writes ``evaluation.json`` and ``per_sample.parquet``; the same evaluation gives the same bytes.
+    """Writes ``evaluation.json``, ``evaluation.md`` and ``per_sample.parquet``; the same evaluation gives the same bytes.
 
     Returns:
         The paths of the files.
@@ -170,7 +171,11 @@ def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -
     filesystem.makedirs(inside, exist_ok=True)
     with filesystem.open(f"{inside}/evaluation.json", "w") as file:
         file.write(json.dumps(evaluation.result, indent=2, ensure_ascii=False) + "\n")
+    with filesystem.open(f"{inside}/evaluation.md", "w") as file:
+        file.write(markdown_table(evaluation.result))
     columns = [*PER_SAMPLE, *(PREDICTIONS if save_predictions else ())]
     with filesystem.open(f"{inside}/per_sample.parquet", "wb") as file:
         pq.write_table(evaluation.table.select(columns), file)
-    return [f"{out.rstrip('/')}/{name}" for name in ("evaluation.json", "per_sample.parquet")]
+    return [
+        f"{out.rstrip('/')}/{name}" for name in ("evaluation.json", "evaluation.md", "per_sample.parquet")
+    ]

@@ -132,8 +132,8 @@ def _facts(folder: RunFolder, history: History) -> list[tuple[str, str]]:
     facts |= {key.replace("_", " "): summary.get(key) for key in keys}
     if not summary and len(history):
         facts["steps"] = int(history.steps[-1])
-    if facts.get("wall seconds") is not None:
-        facts["wall seconds"] = round(facts["wall seconds"])
+    if facts.get("train seconds") is not None:
+        facts["train seconds"] = round(facts["train seconds"])
     return [(key, str(value)) for key, value in facts.items() if value is not None]
 
 

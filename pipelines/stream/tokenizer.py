@@ -5,6 +5,7 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.store.index import StoreIndex
 from pipelines.store.texts import store_texts
+from unigeoseg.prompts import template_texts
 from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
 
 #: Images whose text a tokenizer is trained on; more would change it little.
@@ -23,5 +24,6 @@ def prepare_tokenizer(config: Config, index: StoreIndex, folder: Path) -> Tokeni
         tokenizer = load_tokenizer(config.tokenizer.path)
         tokenizer.save(folder)
         return tokenizer
-    texts = [config.model.system_prompt, *store_texts(index, TOKENIZER_IMAGES)]
-    return train_tokenizer(texts, config.tokenizer.vocab_size, folder)
+    texts = store_texts(index, TOKENIZER_IMAGES)
+    template = template_texts(config.model.system_prompt)
+    return train_tokenizer(texts, config.tokenizer.vocab_size, folder, template)

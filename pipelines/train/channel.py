@@ -1,4 +1,4 @@
-"""How the training worker talks to the driver: progress rows, warnings, the end, and what must not be retried.
+"""How the training worker talks to the driver: rows, warnings, the end, and what must not be retried.
 
 The driver owns the mailbox, so it outlives the workers: a restarted group finds there what stopped the one
 before.
@@ -29,7 +29,7 @@ class Channel(Protocol):
 
 
 class Mailbox:
-    """Messages in order, and the error that stopped the run. In Ray, an actor; in one process, the channel."""
+    """Messages in order, and the error that stopped the run: an actor in Ray, the channel in one process."""
 
     def __init__(self) -> None:
         self._messages: list[tuple[str, dict[str, Any]]] = []

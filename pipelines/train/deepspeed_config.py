@@ -31,8 +31,8 @@ def accumulation_steps(config: Config, world: int) -> int:
 def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
     """What ``deepspeed.initialize`` gets, for ``world`` workers.
 
-    The learning rate is not in it: the engine sets it from the step number alone (``schedule.learning_rate``),
-    so that nothing has to be restored.
+    The learning rate is not in it: the engine sets it from the step number alone
+    (``schedule.learning_rate``), so that nothing has to be restored.
     """
     train, stage = config.train, config.engine.zero_stage
     accumulation = accumulation_steps(config, world)

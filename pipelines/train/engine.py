@@ -157,9 +157,7 @@ class Engine:
     def save(self, folder: Path, tag: str) -> None:
         """Writes this rank's shards under ``folder/tag``, frozen parameters left out; a collective call."""
         (folder / tag).mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(
-            str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True
-        )
+        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
 
     def load(self, folder: Path, tag: str) -> None:
         """Restores weights and optimizer from ``folder/tag``; a collective call.
@@ -201,7 +199,7 @@ class Engine:
         return state
 
     def close(self) -> None:
-        """Leaves the process group if this engine made it (gloo's threads abort a process that exits in it)."""
+        """Leaves the process group if this engine made it: gloo aborts a process that exits inside one."""
         if self._own_group and dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()

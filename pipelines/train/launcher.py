@@ -192,7 +192,7 @@ def write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
 
 def _task_metrics(tasks: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {
-        f"val/{task}/{name}": float(value)
+        f"val/{task}/{name}".replace("@", "_"): float(value)
         for task, values in tasks.items()
         for name, value in values.items()
         if isinstance(value, int | float)

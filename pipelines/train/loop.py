@@ -79,8 +79,8 @@ class _Loop:
         self.plan = Plan.from_config(self.index, self.config)
         if self.plan.fingerprint != job.plan_fingerprint:
             raise UserError(
-                f"this worker makes another plan from {job.store} than the driver: the store was changed while "
-                "the run was starting; start it again"
+                f"this worker makes another plan from {job.store} than the driver: the store was changed "
+                "while the run was starting; start it again"
             )
         self.tokenizer_path = self._tokenizer_path()
         self.tokenizer = load_tokenizer(self.tokenizer_path)

@@ -58,7 +58,7 @@ class RankReport:
 
 
 def memory_now() -> dict[str, float]:
-    """Memory of this process in MiB: ``host``, and on a GPU the allocator's ``allocated`` and ``reserved``."""
+    """Memory of this process in MiB: ``host``, and on a GPU the peaks ``allocated`` and ``reserved``."""
     found = {"host": psutil.Process().memory_info().rss / 2**20}
     if torch.cuda.is_available():
         found["allocated"] = torch.cuda.max_memory_allocated() / 2**20
@@ -124,9 +124,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
     for prefix, keys in groups.items():
         for key in keys:
             named |= {f"{prefix}/{name}": value for name, value in row[key].items()}
-    return {
-        name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)
-    }
+    return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
 
 
 def _rates(window: Window) -> dict[str, float]:

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
@@ -49,34 +51,43 @@ def train_plain(
     Raises:
         UserError: wrong input.
     """
-    import torch.distributed as dist
-
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if config.scale.workers != world:
         raise UserError(
             f"scale.workers={config.scale.workers}, but {world} processes run; set scale.workers={world}"
         )
     made_here = ensure_process_group()
-    rank = dist.get_rank()
-    jobs: list[Any] = [None]
-    if rank == 0:
-        try:
-            jobs = [_prepared(config, store, run, resume)]
-        except UserError as error:
-            jobs = [error]
-    dist.broadcast_object_list(jobs, src=0)
-    job = jobs[0]
-    if isinstance(job, UserError):
-        raise job
-    shown = Progress(1, False) if rank else Progress(job_steps(job), progress)
     try:
-        outcome = run_loop(job, _Direct(shown), open_plain_stream)
-        assert outcome is not None
-        return outcome
+        return _train_rank(_shared_job(config, store, run, resume), progress)
     finally:
-        shown.close()
         if made_here and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _shared_job(config: Config, store: str, run: str | Path, resume: bool) -> Job:
+    """Rank 0 prepares the run; every rank gets the job, or the same error."""
+    answer: list[Job | UserError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            answer = [_prepared(config, store, run, resume)]
+        except UserError as error:
+            answer = [error]
+    dist.broadcast_object_list(answer, src=0)
+    job = answer[0]
+    if isinstance(job, UserError):
+        raise job
+    assert job is not None
+    return job
+
+
+def _train_rank(job: Job, progress: bool) -> Outcome:
+    shown = Progress(1, False) if dist.get_rank() else Progress(job_steps(job), progress)
+    try:
+        outcome = run_loop(job, _Direct(shown), open_plain_stream)
+    finally:
+        shown.close()
+    assert outcome is not None
+    return outcome
 
 
 def job_steps(job: Job) -> int:

@@ -75,8 +75,8 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], where: str) -> None:
     ]
     if differing:
         raise UserError(
-            f"{where} was started with another configuration; give the same one to resume, or start a new run "
-            "with --run. Differing keys:\n" + "\n".join(differing)
+            f"{where} was started with another configuration; give the same one to resume, or start a new "
+            "run with --run. Differing keys:\n" + "\n".join(differing)
         )
 
 
@@ -89,8 +89,8 @@ def _check_fits(found: Checkpoint | None, config: Config) -> None:
     ):
         if found.state[key] != given:
             raise UserError(
-                f"the checkpoint {found.name} was written with {name}={found.state[key]}, not {given}; resume "
-                f"with --set {name}={found.state[key]}"
+                f"the checkpoint {found.name} was written with {name}={found.state[key]}, not {given}; "
+                f"resume with --set {name}={found.state[key]}"
             )
 
 
@@ -111,8 +111,8 @@ def make_job(
     if found is not None and found.state["plan_fingerprint"] != plan.fingerprint:
         raise UserError(
             f"{run.path} was trained on another plan (store, split or schedule differ): the checkpoint has "
-            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; give the "
-            "same store, or start a new run with --run"
+            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; give "
+            "the same store, or start a new run with --run"
         )
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
@@ -149,7 +149,10 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit of the working tree that this code runs from, or ``None``."""
     answer = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 

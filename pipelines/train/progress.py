@@ -54,7 +54,9 @@ class Progress:
         if now - self._last_line < _SECONDS_BETWEEN_LINES and done < self._steps:
             return
         self._last_line = now
-        self._write(f"step {done}/{self._steps} {done / self._steps:4.0%} {self._eta(now, done)}{describe(row)}")
+        self._write(
+            f"step {done}/{self._steps} {done / self._steps:4.0%} {self._eta(now, done)}{describe(row)}"
+        )
 
     def close(self) -> None:
         """Leaves the last state on the screen."""
@@ -78,7 +80,9 @@ class Progress:
 
 def describe(row: dict[str, Any]) -> str:
     """The numbers of a row in one line."""
-    tasks = " ".join(f"{task[:3]} {loss:.2f}" for task, loss in row["task_losses"].items() if loss is not None)
+    tasks = " ".join(
+        f"{task[:3]} {loss:.2f}" for task, loss in row["task_losses"].items() if loss is not None
+    )
     rates = row["rates"]
     parts = [f"position {row['position']}", f"loss {row['loss']:.3f}" + (f" ({tasks})" if tasks else "")]
     if rates:

@@ -26,6 +26,8 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    # Says at each start that token authentication is on, which it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address:
@@ -36,8 +38,8 @@ def ray_session(config: Config) -> Iterator[None]:
             )
     except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it, or unset RAY_ADDRESS to run "
-            "on this machine alone"
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it, or unset RAY_ADDRESS to "
+            "run on this machine alone"
         ) from error
     try:
         check_resources(config)

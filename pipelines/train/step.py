@@ -145,7 +145,10 @@ class ReducedTotals:
         """Means over the instructions, with the rest of the step's facts."""
         numbers = self.values.tolist()
         first = 1 + len(self.names)
-        sums, counts = numbers[first : first + len(TASKS)], numbers[first + len(TASKS) : first + 2 * len(TASKS)]
+        sums, counts = (
+            numbers[first : first + len(TASKS)],
+            numbers[first + len(TASKS) : first + 2 * len(TASKS)],
+        )
         count = max(1.0, sum(counts))
         return StepResult(
             step=step,

@@ -1,9 +1,9 @@
 """MLflow, so that training never waits for it and never dies of it.
 
 The driver opens the run; rank 0 hands rows to a thread that sends them in batches. What cannot be sent stays
-in the buffer and is tried again; at the end the rest is saved beside the run as ``mlflow_unsent.jsonl``. After
-a restart the thread asks MLflow for the last step it has and sends the rows of ``metrics.jsonl`` that come
-after it, so that the step axis has no gap and no double.
+in the buffer and is tried again; at the end the rest is saved beside the run as ``mlflow_unsent.jsonl``.
+After a restart the thread asks MLflow for the last step it has and sends the rows of ``metrics.jsonl`` that
+come after it, so that the step axis has no gap and no double.
 """
 
 import json
@@ -168,7 +168,7 @@ class Tracker:
                 pause, self._warned = 1.0, False
             except Exception as error:
                 if not self._warned:
-                    logger.warning("MLflow does not answer (%s); metrics are kept and sent later", _short(error))
+                    logger.warning("MLflow does not answer (%s); metrics are kept for later", _short(error))
                     self._warned = True
                 if self._closing.is_set():
                     return

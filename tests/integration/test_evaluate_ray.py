@@ -58,7 +58,7 @@ def _bytes(job, placement, folder):
 
 def test_any_number_of_workers_gives_the_same_bytes(cluster, job, tmp_path):
     here = _bytes(job, Placement(workers=0), tmp_path / "0")
-    assert set(here) == {"evaluation.json", "per_sample.parquet"}
+    assert set(here) == {"evaluation.json", "evaluation.md", "per_sample.parquet"}
     assert _bytes(job, Placement(workers=1), tmp_path / "1") == here
     killer = _Killer(daemon=True)
     killer.start()

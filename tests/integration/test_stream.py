@@ -63,10 +63,11 @@ def test_delivers_the_plan_and_the_plain_streams_tensors(local_ray, store, token
     index = StoreIndex.open(store)
     plan = Plan.from_config(index, cfg)
     reasons: set[str] = set()
-    for rank in range(2):
+    # Starting actors takes seconds: one worker has to do for them.
+    for rank in range(2 if decode == "worker" else 1):
         with (
-            open_stream(cfg, store, tokenizer, rank, 2, 3, 13) as items,
-            open_plain_stream(cfg, store, tokenizer, rank, 2, 3, 13) as plain,
+            open_stream(cfg, store, tokenizer, rank, 2, 3, 19) as items,
+            open_plain_stream(cfg, store, tokenizer, rank, 2, 3, 19) as plain,
         ):
             for got, want in zip(items, plain, strict=True):
                 assert (got.step, got.micro) == (want.step, want.micro)

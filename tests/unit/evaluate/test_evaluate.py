@@ -74,6 +74,7 @@ def test_saved_files_agree_with_an_independent_computation(evaluation, store, tm
         assert low <= got["gIoU"] <= high
     assert result["overall"]["n"] == len(rows) and result["image_size"] == 64
     assert result["unusable"] == []
+    assert f"| {got['n']} | {got['gIoU']:.3f} |" in (tmp_path / "evaluation.md").read_text()
 
 
 def test_predictions_are_left_out_unless_asked_for(evaluation, tmp_path):

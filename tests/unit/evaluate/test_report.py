@@ -56,7 +56,7 @@ def test_run_folder_holds_everything(run):
 
 def test_report_shows_results_curves_and_sheets(run):
     folder, tasks = run
-    (folder / "summary.json").write_text(json.dumps({"steps": 8, "wall_seconds": 61.4, "world_size": 2}))
+    (folder / "summary.json").write_text(json.dumps({"steps": 8, "train_seconds": 61.4, "world_size": 2}))
     page = Path(write_report(folder)).read_text()
     for task, measures in tasks.items():
         assert f"{measures['gIoU']:.3f}" in page

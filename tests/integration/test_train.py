@@ -1,0 +1,142 @@
+"""Training runs in real processes: equal whatever the split, the launcher, and the faults on the way."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from tests.tiny_store import write_store
+from tests.train_runs import finish, start
+
+pytestmark = pytest.mark.integration
+
+
+def _rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _weights(run: Path) -> dict:
+    return load_file(str(run / "export/model.safetensors"))
+
+
+def _same_weights(a: Path, b: Path) -> bool:
+    first, second = _weights(a), _weights(b)
+    return first.keys() == second.keys() and all((first[k] == second[k]).all() for k in first)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, store):
+    """One plain process, two micro-batches a step."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    finish(start("plain", run, store, **{"train.micro_batch": 2}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, store):
+    """Two processes under torchrun, undisturbed, long enough to compare with a disturbed run."""
+    run = tmp_path_factory.mktemp("pair") / "run"
+    finish(start("plain", run, store, processes=2, **LONG))
+    return run
+
+
+LONG = {"scale.workers": 2, "train.steps": 40, "checkpoint.every": 5, "model.tate.dropout": 0.1}
+
+
+def test_run_folder_is_complete(alone):
+    ledger, metrics = _rows(alone / "ledger.jsonl"), _rows(alone / "metrics.jsonl")
+    assert [r["step"] for r in ledger] == [r["step"] for r in metrics] == list(range(8))
+    assert [r["position"] for r in ledger] == list(range(0, 32, 4))
+    assert all(len(r["sample_ids"]) == 4 for r in ledger)
+    newest = alone / "checkpoints/step-00000008"
+    state = json.loads((newest / "state.json").read_text())
+    assert (state["step"], state["position"], state["world_size"]) == (8, 32, 1)
+    assert (newest / "COMMITTED").exists() and (alone / "checkpoints/step-00000004/COMMITTED").exists()
+    assert set(json.loads((newest / "manifest.json").read_text())["files"]) >= {"state.json"}
+
+
+def test_two_workers_see_the_same_batches_with_the_same_losses(alone, tmp_path, store):
+    run = tmp_path / "run"
+    finish(start("plain", run, store, processes=2, **{"scale.workers": 2}))
+    assert _rows(run / "ledger.jsonl") == _rows(alone / "ledger.jsonl")
+    for two, one in zip(_rows(run / "metrics.jsonl"), _rows(alone / "metrics.jsonl"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+
+
+def test_resume_from_before_a_damaged_checkpoint_replays_exactly(alone, tmp_path, store):
+    run = tmp_path / "run"
+    shutil.copytree(alone, run)
+    shard = next((run / "checkpoints/step-00000008").glob("*optim_states.pt"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    output = finish(start("plain", run, store, **{"train.micro_batch": 2, "resume": True}))
+    assert "damaged" in output and "resuming from step 4" in output
+    assert _rows(run / "ledger.jsonl") == _rows(alone / "ledger.jsonl")
+    assert _same_weights(run, alone)
+
+
+def test_resume_with_another_configuration_is_refused(alone, store):
+    output = finish(start("plain", alone, store, **{"train.lr": 0.5, "resume": True}), code=2)
+    assert "train.lr: 0.001 -> 0.5" in output and "train.micro_batch" in output
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples(tmp_path, store):
+    run = tmp_path / "run"
+    output = finish(start("plain", run, store, **{"train.lr": 1e30, "train.grad_clip": 0}), code=1)
+    assert "is not finite" in output
+    (diagnostic,) = (run / "diagnostics").glob("*.json")
+    content = json.loads(diagnostic.read_text())
+    assert content["ranks"][0][0]["sample_ids"]
+    assert content["step"] > 0
+
+
+def test_a_killed_worker_costs_nothing(pair, tmp_path, store):
+    run = tmp_path / "run"
+    process = start("ray", run, store, **LONG)
+    try:
+        _kill_a_worker(process.pid, run)
+        output = finish(process)
+    finally:
+        process.kill()
+    assert "resuming from step" in output
+    assert _rows(run / "ledger.jsonl") == _rows(pair / "ledger.jsonl")
+    assert [r["loss"] for r in _rows(run / "metrics.jsonl")] == [
+        r["loss"] for r in _rows(pair / "metrics.jsonl")
+    ]
+    assert _same_weights(run, pair)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["samples_seen"] == 160 and summary["checkpoint"] == "checkpoints/step-00000040"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    tracked = client.get_run(summary["mlflow_run_id"])
+    assert tracked.info.status == "FINISHED"
+    history = client.get_metric_history(summary["mlflow_run_id"], "train/loss")
+    assert [m.step for m in history] == list(range(40))
+
+
+def _kill_a_worker(driver: int, run: Path) -> None:
+    """Sends SIGKILL to one of the driver's training workers after its first checkpoint."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if list((run / "checkpoints").glob("*/COMMITTED")):
+            workers = [
+                child
+                for child in psutil.Process(driver).children(recursive=True)
+                if "RayTrainWorker" in " ".join(child.cmdline())
+            ]
+            if workers:
+                os.kill(workers[-1].pid, signal.SIGKILL)
+                return
+        time.sleep(0.05)
+    pytest.fail("no worker to kill within the time")

@@ -1,0 +1,136 @@
+"""Ledger, checkpoint manifest, resume checks: what a run is taken up from."""
+
+import json
+import os
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.train.ledger import StepLog, read_rows
+from pipelines.train.manifest import (
+    COMMITTED,
+    MANIFEST,
+    STATE,
+    all_steps,
+    checkpoint_name,
+    committed_steps,
+    describe,
+    newest_checkpoint,
+    verify,
+)
+from pipelines.train.prepare import check_same, config_hash, prepare_run
+from pipelines.train.run_folder import RunFolder
+from tests.train_runs import tiny_values
+from unigeoseg.errors import UserError
+
+
+def _row(step):
+    return {"step": step, "position": 4 * step, "sample_ids": [f"é{step}"]}
+
+
+def test_ledger_replaces_replayed_steps(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    first = StepLog(path)
+    first.append(_row(step) for step in range(7))
+    first.close()
+    again = StepLog(path, resume_step=4)
+    assert [r["step"] for r in read_rows(path)] == [0, 1, 2, 3]
+    again.append([_row(4)])
+    again.append([_row(5)])
+    again.close()
+    assert read_rows(path) == [_row(step) for step in range(6)]
+
+
+def test_ledger_drops_a_row_that_a_crash_cut_short(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(json.dumps(_row(0)) + "\n" + json.dumps(_row(1))[:9])
+    assert read_rows(path) == [_row(0)]
+    StepLog(path, resume_step=9).close()
+    assert read_rows(path) == [_row(0)]
+
+
+def _checkpoint(run, step, **state):
+    folder = run.local(f"{checkpoint_name(step)}/{STATE}").parent
+    (folder / "shard.pt").write_bytes(os.urandom(1000))
+    (folder / STATE).write_text(json.dumps({"step": step, **state}))
+    files = describe(folder, ["shard.pt", STATE])
+    (folder / MANIFEST).write_text(json.dumps({"files": files}))
+    (folder / COMMITTED).write_text("")
+    return folder
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "shard.pt").write_bytes((f / "shard.pt").read_bytes()[:-1]),
+        lambda f: (f / "shard.pt").unlink(),
+        lambda f: _flip(f / "shard.pt"),
+        lambda f: (f / MANIFEST).write_text("{"),
+        lambda f: (f / MANIFEST).unlink(),
+        lambda f: (f / COMMITTED).unlink(),
+    ],
+    ids=["truncated", "missing", "flipped bit", "manifest cut", "no manifest", "not committed"],
+)
+def test_damaged_newest_checkpoint_is_passed_over(tmp_path, damage, caplog):
+    run = RunFolder(tmp_path / "run")
+    _checkpoint(run, 100)
+    newest = _checkpoint(run, 200)
+    assert newest_checkpoint(run).step == 200 and verify(run, checkpoint_name(200)) is None
+    damage(newest)
+    found = newest_checkpoint(run)
+    assert (found.step, found.name, found.state) == (100, "checkpoints/step-00000100", {"step": 100})
+    assert committed_steps(run)[0] == 100 and all_steps(run) == [100, 200]
+    if (newest / COMMITTED).exists():
+        assert "step-00000200 is damaged" in caplog.text
+
+
+def test_no_checkpoint(tmp_path):
+    assert newest_checkpoint(RunFolder(tmp_path / "run")) is None
+
+
+def _config(**overrides):
+    return Config.model_validate(tiny_values(**overrides))
+
+
+def test_resume_allows_what_does_not_change_the_course(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert prepare_run(_config(), "store", run, resume=False) is None
+    allowed = _config(**{"checkpoint.every": 7, "train.log_every": 3, "tracking.uri": "http://x"})
+    assert prepare_run(allowed, "store", run, resume=True) is None
+    assert config_hash(allowed) == config_hash(_config()) != config_hash(_config(seed=1))
+
+
+def test_resume_refuses_another_course_and_names_the_keys():
+    with pytest.raises(UserError, match=r"train\.lr: 0\.001 -> 0\.1\n  train\.steps: 8 -> 9"):
+        check_same(_config().plain(), _config(**{"train.lr": 0.1, "train.steps": 9}).plain(), "run")
+
+
+def test_a_run_is_not_overwritten_and_none_is_not_resumed(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match="no run to resume"):
+        prepare_run(_config(), "store", run, resume=True)
+    prepare_run(_config(), "store", run, resume=False)
+    with pytest.raises(UserError, match="holds a run already: add --resume"):
+        prepare_run(_config(), "store", run, resume=False)
+
+
+@pytest.mark.parametrize("key", ["scale.workers", "engine.zero_stage"])
+def test_resume_needs_the_checkpoints_world_and_stage(tmp_path, key):
+    run = RunFolder(tmp_path / "run")
+    prepare_run(_config(**{"scale.workers": 1}), "store", run, resume=False)
+    state = {"world_size": 1, "zero_stage": 2} | {key.split(".")[-1].replace("workers", "world_size"): 3}
+    _checkpoint(run, 4, **state)
+    with pytest.raises(UserError, match=f"resume with --set {key}=3"):
+        prepare_run(_config(), "store", run, resume=True)
+
+
+def test_a_file_in_the_way_of_the_run_folder_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to the run folder"):
+        prepare_run(_config(), "store", RunFolder(tmp_path / "file" / "run"), resume=False)

@@ -1,0 +1,70 @@
+"""The DeepSpeed configuration and the learning rate: pure functions."""
+
+import math
+
+import pytest
+
+from pipelines.config import Config
+from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
+from pipelines.train.distributed import mixed_seed
+from pipelines.train.schedule import learning_rate
+from tests.train_runs import tiny_values
+from unigeoseg.errors import UserError
+
+
+def _config(**overrides):
+    return Config.model_validate(tiny_values(**overrides))
+
+
+@pytest.mark.parametrize(("world", "micro", "steps"), [(1, None, 1), (2, None, 1), (2, 2, 4), (4, 1, 4)])
+def test_batch_is_split_over_workers_and_micro_batches(world, micro, steps):
+    config = _config(**{"train.global_batch": 16, "train.micro_batch": micro})
+    made = deepspeed_config(config, world)
+    assert made["gradient_accumulation_steps"] == steps == accumulation_steps(config, world)
+    per_worker = made["train_micro_batch_size_per_gpu"] * steps
+    assert per_worker * world == made["train_batch_size"] == 16
+
+
+def test_batch_that_does_not_divide_is_refused_with_what_works():
+    with pytest.raises(UserError, match=r"over 3 workers; numbers that work: \[1, 2, 4, 8, 16\]"):
+        deepspeed_config(_config(**{"train.global_batch": 16}), 3)
+    with pytest.raises(UserError, match="micro_batch=8 does not divide the 4 positions"):
+        deepspeed_config(_config(**{"train.global_batch": 16, "train.micro_batch": 8}), 4)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_precision_and_stage(stage, precision):
+    made = deepspeed_config(_config(**{"engine.zero_stage": stage, "train.precision": precision}), 2)
+    assert made["zero_optimization"]["stage"] == stage
+    assert made["bf16"]["enabled"] == (precision == "bf16" and stage > 0)
+    assert ("torch_autocast" in made) == (precision == "bf16" and stage == 0)
+
+
+def test_offload_needs_a_stage():
+    for stage in (0, 2):
+        config = _config(**{"engine.zero_stage": stage, "engine.offload_optimizer": True})
+        assert ("offload_optimizer" in deepspeed_config(config, 1)["zero_optimization"]) == (stage > 0)
+
+
+def test_learning_rate_warms_up_then_falls_as_a_cosine():
+    config = _config(**{"train.lr": 2.0, "train.warmup_ratio": 0.03}).train
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[:3] == pytest.approx([2 / 3, 4 / 3, 2.0])
+    assert rates[3] == 2.0 and all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert rates[99] == pytest.approx(1 + math.cos(math.pi * 96 / 97))
+    constant = config.model_copy(update={"schedule": "constant"})
+    assert [learning_rate(constant, s, 100) for s in (3, 50, 99)] == [2.0] * 3
+
+
+def test_learning_rate_without_warmup():
+    config = _config(**{"train.lr": 1.0, "train.warmup_ratio": 0}).train
+    assert learning_rate(config, 0, 1) == 1.0
+
+
+def test_seeds_differ_by_step_rank_and_place():
+    seeds = {
+        mixed_seed(0, step, rank, place) for step in range(20) for rank in range(4) for place in range(4)
+    }
+    assert len(seeds) == 320 and all(0 <= s < 2**63 for s in seeds)
+    assert mixed_seed(0, 1) == mixed_seed(0, 1)
