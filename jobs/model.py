@@ -19,9 +19,11 @@ def info(preset: str, sets: tuple[str, ...], as_json: bool) -> None:
       unigeoseg model info --preset paper
     """
     from jobs.settings import load_config
+
+    config = load_config(preset, sets)  # before torch is imported: a mistyped key is refused at once
     from pipelines.model_info import describe
 
-    emit(describe(load_config(preset, sets)), as_json, _table)
+    emit(describe(config), as_json, _table)
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """``unigeoseg data trace`` and ``unigeoseg data stream``: what each worker should get, and what it gets."""
 
+import logging
 import math
 import tempfile
 from pathlib import Path
@@ -85,8 +86,10 @@ def parse_steps(text: str, plan: Plan) -> tuple[int, int]:
     Raises:
         UserError: not two numbers, the wrong way round, or outside the plan.
     """
-    begin_text, _, end_text = text.partition(":")
+    begin_text, colon, end_text = text.partition(":")
     try:
+        if not colon:
+            raise ValueError("no colon")
         begin, end = int(begin_text or 0), int(end_text or plan.steps)
     except ValueError as error:
         raise UserError(f"--steps {text}: expected A:B, for example --steps 0:10") from error
@@ -136,8 +139,8 @@ def arrived(
     with tempfile.TemporaryDirectory(prefix="unigeoseg-") as folder:
         prepare_tokenizer(config, index, Path(folder))
         started = not ray.is_initialized()
-        if started:
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        if started:  # RAY_ADDRESS, or a local one
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         try:
             for rank in range(world):
                 with open_stream(config, store, folder, rank, world, begin, end) as items:

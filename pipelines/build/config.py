@@ -22,6 +22,9 @@ class RuleConfig(_Section):
     min_component_px: int = Field(
         16, ge=1, description="a smaller connected component is noise of the mask, not a region"
     )
+    min_component_share: float = Field(
+        0.0005, ge=0, lt=1, description="the same as a share of the tile, for components of semantic masks"
+    )
     min_area: float = Field(0.005, ge=0, description="smallest region as a share of the tile")
     max_area: float = Field(0.70, le=1)
     max_instances: int = Field(6, ge=1, description="a category with more regions in the tile is left out")

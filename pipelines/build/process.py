@@ -1,5 +1,6 @@
 """One image of a source through the pipeline: tiles, regions, rules, instructions."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,8 @@ def _tile(
     labels = np.ascontiguousarray(image.labels[window.slices])
     least = config.rules.min_component_px
     if image.instances is None:
-        regions, noise = split_semantic(labels, least)
+        share = config.rules.min_component_share * labels.size
+        regions, noise = split_semantic(labels, max(least, math.ceil(share)))
     else:
         regions, noise = split_instances(labels, image.instances, image.colours, least)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})

@@ -162,7 +162,9 @@ def summarise(table: pa.Table, images: Any, seed: int = 0) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -> list[str]:
-    """Writes ``evaluation.json``, ``evaluation.md`` and ``per_sample.parquet``; the same evaluation gives the same bytes.
+    """Writes ``evaluation.json``, ``evaluation.md`` and ``per_sample.parquet``.
+
+    The same evaluation gives the same bytes.
 
     Returns:
         The paths of the files.

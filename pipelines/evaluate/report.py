@@ -125,7 +125,7 @@ def _facts(folder: RunFolder, history: History) -> list[tuple[str, str]]:
         "samples_seen",
         "world_size",
         "zero_stage",
-        "wall_seconds",
+        "train_seconds",
         "mlflow_run_id",
         "checkpoint",
     )

@@ -5,6 +5,7 @@
 A worker has a dataset of its own, so no worker waits for another; order is Ray Data's ``preserve_order``.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +81,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line for each dataset is too much
     if config.data.decode == "worker":
         # Not from_arrow: that runs a Ray task, which would wait for ever where the training workers hold all
         # CPUs of the cluster.

@@ -59,12 +59,13 @@ def _zero(config: Config) -> dict[str, Any]:
     stage = config.engine.zero_stage
     zero: dict[str, Any] = {"stage": stage}
     if stage in (1, 2):
-        # One bucket and no overlap: gradients of the sizes that a CPU can train fit one all-reduce, and on a
-        # GPU 2e8 elements (DeepSpeed's own default is 5e8) bound the extra memory.
+        # Elements of one all-reduce. DeepSpeed's own 5e8 are 2 GB of buffer in float32.
+        on_gpu = config.scale.gpus_per_worker > 0
+        bucket = 200_000_000 if on_gpu else 20_000_000
         zero |= {
-            "reduce_bucket_size": 200_000_000,
-            "allgather_bucket_size": 200_000_000,
-            "overlap_comm": config.scale.gpus_per_worker > 0,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "overlap_comm": on_gpu,
             "contiguous_gradients": True,
             "reduce_scatter": True,
             "round_robin_gradients": False,

@@ -63,8 +63,9 @@ class Engine:
         self.accumulation = accumulation_steps(config, self.world)
         torch.manual_seed(config.seed)
         model = build_model()
-        if config.train.activation_checkpointing and hasattr(model, "enable_activation_checkpointing"):
-            model.enable_activation_checkpointing()
+        enable = getattr(model, "enable_activation_checkpointing", None)
+        if config.train.activation_checkpointing and callable(enable):
+            enable()
         self._wrapped = _LossModule(model)
         trainable = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(

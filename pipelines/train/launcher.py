@@ -1,10 +1,10 @@
 """The driver of a training run: checks, Ray Train, evaluation, summary."""
 
 import json
-import logging
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,7 @@ from pipelines.train.prepare import make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
-from pipelines.train.tracking import TrackingRun, end_run
-from unigeoseg.errors import UserError
-
-logger = logging.getLogger(__name__)
+from pipelines.train.tracking import end_run
 
 
 def train(
@@ -62,14 +59,14 @@ def train(
     if evaluate:
         StoreIndex.open(store, config.evaluation.split)
     plan = Plan.from_config(index, config)
-    found = prepare_run(config, store, folder, resume)
+    found = prepare_run(config, folder, resume)
     with ray_session(config):
         job = make_job(config, store, folder, index, plan, found)
         tracked, status = job.tracking, "FAILED"
         extra: dict[str, float] = {}
         try:
             outcome = _fit(job, Progress(plan.steps, progress))
-            tracked = _with_run_id(tracked, outcome)
+            tracked = replace(tracked, run_id=outcome.mlflow_run_id or tracked.run_id)
             summary = _summary(config, outcome, started)
             write_summary(folder, summary)
             if evaluate:
@@ -89,14 +86,11 @@ def _fit(job: Job, progress: Progress) -> Outcome:
     """Runs the workers to the end, restarted as often as the configuration allows."""
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
-        with Listener(lambda: ray.get(mailbox.drain.remote()), progress.handle):
-            try:
-                _trainer(job, mailbox).fit()
-            except Exception as error:
-                raise ray.get(mailbox.failure.remote()) or error from None
-            # A group that was restarted after a final error returns without one of its own.
-            if failure := ray.get(mailbox.failure.remote()):
-                raise failure
+        with (
+            tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping,
+            Listener(lambda: ray.get(mailbox.drain.remote()), progress.handle),
+        ):
+            _run_workers(_trainer(job, mailbox, bookkeeping), mailbox)
         outcome: Outcome | None = ray.get(mailbox.result.remote())
     finally:
         progress.close()
@@ -106,12 +100,36 @@ def _fit(job: Job, progress: Progress) -> Outcome:
     return outcome
 
 
-class _Trainer(TorchTrainer):
-    """Without the placement-group cleaner where it cannot work.
+def _run_workers(trainer: "_Trainer", mailbox: Any) -> None:
+    try:
+        trainer.fit()
+    except (KeyboardInterrupt, SystemExit):
+        trainer.abort()
+        raise
+    except Exception as error:
+        raise ray.get(mailbox.failure.remote()) or error from None
+    # A group that was restarted after a final error returns without one of its own.
+    if failure := ray.get(mailbox.failure.remote()):
+        raise failure
 
-    It asks the dashboard's state API every second whether the controller lives. A local cluster of ours has
-    no dashboard, and ends with the driver anyway.
+
+class _Trainer(TorchTrainer):
+    """Ray Train's trainer with two of its habits changed.
+
+    No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
+    the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
+    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed.
     """
+
+    _controller: Any = None
+
+    def abort(self) -> None:
+        """Ends controller and workers."""
+        if self._controller is not None:
+            ray.kill(self._controller)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -120,7 +138,8 @@ class _Trainer(TorchTrainer):
         return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
-def _trainer(job: Job, mailbox: Any) -> TorchTrainer:
+def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
+    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
     scale = job.config.scale
     per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
     if scale.gpus_per_worker:
@@ -133,8 +152,7 @@ def _trainer(job: Job, mailbox: Any) -> TorchTrainer:
         ),
         run_config=ray.train.RunConfig(
             name=RunFolder(job.run).name,
-            # Ray Train's own bookkeeping; checkpoints are ours and go to the run folder.
-            storage_path=tempfile.mkdtemp(prefix="unigeoseg-ray-"),
+            storage_path=bookkeeping,
             failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
         ),
     )
@@ -150,12 +168,6 @@ def _worker(settings: dict[str, Any]) -> None:
         outcome = run_loop(settings["job"], channel, open_stream)
     if outcome is not None and ray.train.get_context().get_world_rank() == 0:
         ray.get(mailbox.finish.remote(outcome))
-
-
-def _with_run_id(tracked: TrackingRun, outcome: Outcome) -> TrackingRun:
-    from dataclasses import replace
-
-    return replace(tracked, run_id=outcome.mlflow_run_id or tracked.run_id)
 
 
 def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]:
@@ -204,6 +216,3 @@ def _artifacts(folder: RunFolder) -> list[Path]:
     names = [CONFIG, SUMMARY, "report.html"]
     plots = folder.base / "plots"
     return [folder.base / name for name in names] + (sorted(plots.glob("*.png")) if plots.is_dir() else [])
-
-
-__all__ = ["UserError", "train", "write_summary"]

@@ -99,5 +99,5 @@ def _prepared(config: Config, store: str, run: str | Path, resume: bool) -> Job:
     folder = RunFolder(run)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
-    found = prepare_run(config, store, folder, resume)
+    found = prepare_run(config, folder, resume)
     return make_job(config, store, folder, index, plan, found)

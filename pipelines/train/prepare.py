@@ -30,7 +30,7 @@ MLFLOW = "mlflow.json"
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
 
 
-def prepare_run(config: Config, store: str, run: RunFolder, resume: bool) -> Checkpoint | None:
+def prepare_run(config: Config, run: RunFolder, resume: bool) -> Checkpoint | None:
     """Checks that the run can be written and may be started; saves the effective configuration.
 
     Returns:
@@ -41,11 +41,15 @@ def prepare_run(config: Config, store: str, run: RunFolder, resume: bool) -> Che
             the run was made with another configuration.
     """
     run.check_writable()
-    started = any(run.exists(name) for name in (CONFIG, LEDGER, CHECKPOINTS))
-    if started and not resume:
-        raise UserError(
-            f"{run.path} holds a run already: add --resume to go on with it, or choose another with --run"
-        )
+    if not resume:
+        if run.exists(LEDGER) or run.exists(CHECKPOINTS):
+            raise UserError(
+                f"{run.path} holds a run already: add --resume to go on with it, or choose another with --run"
+            )
+        # What a start that failed before the first step left is of another store or configuration, perhaps.
+        for name in (TOKENIZER, MLFLOW):
+            if run.exists(name):
+                run.fs.rm(f"{run.root}/{name}", recursive=True)
     if resume and not run.exists(CONFIG):
         raise UserError(f"there is no run to resume at {run.path}; leave --resume out to start one")
     found = None
@@ -53,7 +57,6 @@ def prepare_run(config: Config, store: str, run: RunFolder, resume: bool) -> Che
         saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
         check_same(saved, config.plain(), run.path)
         found = newest_checkpoint(run)
-        _check_fits(found, config)
     path = run.local(CONFIG)
     path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
     run.publish(CONFIG)
@@ -80,20 +83,6 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], where: str) -> None:
         )
 
 
-def _check_fits(found: Checkpoint | None, config: Config) -> None:
-    if found is None:
-        return
-    for key, given, name in (
-        ("world_size", config.scale.workers, "scale.workers"),
-        ("zero_stage", config.engine.zero_stage, "engine.zero_stage"),
-    ):
-        if found.state[key] != given:
-            raise UserError(
-                f"the checkpoint {found.name} was written with {name}={found.state[key]}, not {given}; "
-                f"resume with --set {name}={found.state[key]}"
-            )
-
-
 def config_hash(config: Config) -> str:
     """SHA-256 of the settings that decide the run's course."""
     kept = {k: v for k, v in flatten(config.plain()).items() if not k.startswith(_FREE)}
@@ -111,8 +100,8 @@ def make_job(
     if found is not None and found.state["plan_fingerprint"] != plan.fingerprint:
         raise UserError(
             f"{run.path} was trained on another plan (store, split or schedule differ): the checkpoint has "
-            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; give "
-            "the same store, or start a new run with --run"
+            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; "
+            "give the same store, or start a new run with --run"
         )
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))

@@ -43,7 +43,10 @@ class Progress:
             return
         done = row["step"] + 1
         if self._bar is not None:
-            # A resumed group replays steps: the bar follows, backwards if need be.
+            if self._started is None or done < self._bar.n:
+                # The bar's rate counts from here: a run was resumed, or a restarted group replays steps.
+                self._bar.initial, self._bar.start_t = done - 1, time.time()
+                self._started = (time.monotonic(), done)
             self._bar.n = done
             self._bar.set_postfix_str(describe(row), refresh=False)
             self._bar.refresh()

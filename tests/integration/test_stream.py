@@ -1,10 +1,14 @@
 """The stream through a real local Ray: both modes deliver the plan, and the same tensors as the plain one."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 
+from jobs.trace import stream, trace
 from pipelines.config import Config
 from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
@@ -100,3 +104,19 @@ def test_leaving_early_stops_reading(local_ray, store, tokenizer):
         first = next(items)
     assert first.step == 0
     assert items.stats.batches == 1
+
+
+def test_the_command_prints_what_trace_promises(local_ray, tmp_path):
+    store = str(write_store(tmp_path / "store"))
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(config("worker").model_dump(mode="json")))
+    printed = []
+    for command in (trace, stream):
+        words = [store, "--preset", str(preset), "--steps", "2:8", "--world-size", "2", "--json"]
+        result = CliRunner().invoke(command, words, catch_exceptions=False)
+        printed.append(json.loads(result.stdout))
+    stats = printed[1].pop("stats")
+    assert printed[0] == printed[1]
+    assert stats["samples"] == 48
+    assert stats["quarantined"] == {}
+    assert {"wait", "bytes", "requests"} <= set(stats)

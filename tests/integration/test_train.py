@@ -127,7 +127,7 @@ def test_a_killed_worker_costs_nothing(pair, tmp_path, store):
 
 def _kill_a_worker(driver: int, run: Path) -> None:
     """Sends SIGKILL to one of the driver's training workers after its first checkpoint."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 280
     while time.monotonic() < deadline:
         if list((run / "checkpoints").glob("*/COMMITTED")):
             workers = [

@@ -45,17 +45,19 @@ def _offered(facts: TileFacts, category: int) -> dict[str, list[Predicate]]:
     members = facts.members(category)
     others = [int(c) for c in np.unique(facts.categories) if c != category]
     sole = [c for c in others if facts.sole(c) is not None]
-    ranks: list[Predicate] = [Ranked(side) for side in _SIDES]
+    several = len(members) >= 2
+    ranks: list[Predicate] = [Ranked(side) for side in _SIDES] if several else []
     if len(members) >= 3:
         ranks += [Ranked("left", 2), Ranked("top", 2)]
     relations: list[Predicate] = [SideOf(side, anchor) for anchor in sole for side in _SIDES]
     relations += [Beside(anchor) for anchor in others]
-    relations += [Nearest(anchor) for anchor in sole] + [Nearest(anchor, furthest=True) for anchor in sole]
+    if several:
+        relations += [Nearest(anchor, furthest) for anchor in sole for furthest in (False, True)]
     colours = sorted({c for m in members if (c := facts.colours[int(m)]) is not None})
     return {
         "zone": list(_zones()),
         "rank": ranks,
-        "size": [Sized("largest"), Sized("smallest")],
+        "size": [Sized("largest"), Sized("smallest")] if several else [],
         "relation": relations,
         "colour": [Coloured(c) for c in colours],
     }

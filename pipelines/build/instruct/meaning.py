@@ -19,6 +19,8 @@ Side = Literal["left", "right", "top", "bottom"]
 #: Zones of the unit interval: true up to the first number, false beyond the second.
 _EDGE_TRUE, _EDGE_FALSE = 0.40, 0.48
 _MID_TRUE, _MID_FALSE = (0.38, 0.62), (0.30, 0.70)
+#: A region longer than this share of the tile has no place along that axis.
+_SPAN = 0.6
 #: Least lead over the next region for "leftmost" and its like, as a share of the tile.
 _LEAD = 0.06
 #: Least ratio of areas for "largest" and "smallest".
@@ -57,9 +59,13 @@ class InZone:
 
     def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
         """See :class:`Predicate`."""
-        x, y = facts.centres[members, 0], facts.centres[members, 1]
         found = np.full(len(members), TRUE, np.int8)
-        for name, value in ((self.vertical, y), (self.horizontal, x)):
+        boxes = facts.boxes(members)
+        for name, axis in ((self.vertical, 1), (self.horizontal, 0)):
+            value = facts.centres[members, axis]
+            if name is not None:  # what spans the tile is not "at" any part of it
+                spans = boxes[:, axis + 2] - boxes[:, axis] > _SPAN
+                found = np.minimum(found, np.where(spans, UNCLEAR, TRUE).astype(np.int8))
             if name == "middle":
                 inner = (value >= _MID_TRUE[0]) & (value <= _MID_TRUE[1])
                 outer = (value >= _MID_FALSE[0]) & (value <= _MID_FALSE[1])
@@ -87,7 +93,12 @@ class Ranked:
         chosen = order[self.rank - 1]
         close = np.abs(value - value[chosen]) < _LEAD
         found[close] = UNCLEAR
-        found[chosen] = TRUE if close.sum() == 1 else UNCLEAR
+        # Centres and edges must agree on the order, or people would not.
+        axis = {"left": 0, "top": 1, "right": 2, "bottom": 3}[self.side]
+        edge = facts.boxes(members)[:, axis]
+        edge = edge if axis < 2 else 1.0 - edge
+        agree = np.argsort(edge, kind="stable")[self.rank - 1] == chosen
+        found[chosen] = TRUE if agree and close.sum() == 1 else UNCLEAR
         return found
 
 

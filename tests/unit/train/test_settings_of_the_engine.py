@@ -1,6 +1,7 @@
 """The DeepSpeed configuration and the learning rate: pure functions."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine():
     config = _config(**{"train.lr": 2.0, "train.warmup_ratio": 0.03}).train
     rates = [learning_rate(config, step, 100) for step in range(100)]
     assert rates[:3] == pytest.approx([2 / 3, 4 / 3, 2.0])
-    assert rates[3] == 2.0 and all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert rates[3] == 2.0 and all(a > b for a, b in pairwise(rates[3:]))
     assert rates[99] == pytest.approx(1 + math.cos(math.pi * 96 / 97))
     constant = config.model_copy(update={"schedule": "constant"})
     assert [learning_rate(constant, s, 100) for s in (3, 50, 99)] == [2.0] * 3

@@ -1,0 +1,83 @@
+"""``data trace`` and ``plan`` as a user calls them."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from jobs.plan import plan
+from jobs.trace import add_stats, trace
+from tests.tiny_store import write_store
+from unigeoseg.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    preset = folder / "tiny.yaml"
+    preset.write_text(yaml.safe_dump({"train": {"global_batch": 8, "steps": 20}, "scale": {"workers": 2}}))
+    return str(write_store(folder / "store")), "--preset", str(preset)
+
+
+def call(command, *words):
+    result = CliRunner().invoke(command, words)
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_trace_json(arguments):
+    one = json.loads(call(trace, *arguments, "--steps", "0:6", "--world-size", "1", "--json"))
+    four = json.loads(call(trace, *arguments, "--steps", "2:6", "--world-size", "4", "--json"))
+    assert one["fingerprint"] == four["fingerprint"]
+    assert [s["step"] for s in four["steps"]] == [2, 3, 4, 5]
+    for a, b in zip(one["steps"][2:], four["steps"], strict=True):
+        assert a["position"] == b["position"] == 8 * a["step"]
+        assert len(b["ranks"]) == len(b["tasks"]) == 4
+        assert [i for rank in b["ranks"] for i in rank] == a["ranks"][0]
+        assert all(
+            name.split("/")[2] == task for name, task in zip(a["ranks"][0], a["tasks"][0], strict=True)
+        )
+    other = json.loads(call(trace, *arguments, "--steps", "0:1", "--set", "seed=5", "--json"))
+    assert other["fingerprint"] != one["fingerprint"]
+    assert len(other["steps"][0]["ranks"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--steps", "5"], "expected A:B"),
+        (["--steps", "a:b"], "expected A:B"),
+        (["--steps", "4:4"], "A must be smaller"),
+        (["--steps", "0:21"], "0:20"),
+        (["--world-size", "16"], "larger than train.global_batch=8"),
+        (["--world-size", "3"], "use 6 or 9"),
+    ],
+)
+def test_trace_refuses(arguments, words, says):
+    with pytest.raises(UserError, match=says):
+        call(trace, *arguments, *words)
+
+
+def test_plan_with_picture(arguments, tmp_path):
+    store, *rest = arguments
+    out = tmp_path / "shares.png"
+    result = json.loads(call(plan, "--store", store, *rest, "--out", str(out), "--json"))
+    assert result["steps"] == 20
+    assert sum(t["positions"] for t in result["tasks"].values()) == 160
+    traced = json.loads(call(trace, *arguments, "--steps", "0:3", "--world-size", "1", "--json"))
+    assert [b["sample_ids"] for b in result["first_batches"]] == [s["ranks"][0] for s in traced["steps"]]
+    assert result["fingerprint"] == traced["fingerprint"]
+    assert np.asarray(Image.open(out)).std() > 10
+    assert "interactive" in call(plan, "--store", store, *rest)
+
+
+def test_statistics_add_up():
+    one = {"wait": 1.5, "quarantined": {"text": 1}}
+    assert add_stats(one, {"wait": 0.5, "quarantined": {"text": 2, "mask_size": 1}}) == {
+        "wait": 2.0,
+        "quarantined": {"text": 3, "mask_size": 1},
+    }
