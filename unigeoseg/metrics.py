@@ -1,9 +1,9 @@
 """Segmentation metrics with the released evaluator's conventions, on exact integer counts.
 
-Per sample, foreground only: IoU = intersection / (union + 1e-5), and 1.0 where the union is empty. gIoU is the
-mean of the samples' IoU, cIoU is sum of intersections / (sum of unions + 1e-10), Pr@t is the share of samples
-with IoU strictly above t. Masks are compared on the whole letterboxed square, padding included: foreground
-that is predicted in the padding counts as wrong.
+Per sample, foreground only: IoU = intersection / (union + 1e-5), and 1.0 where the union is empty. gIoU is
+the mean of the samples' IoU, cIoU is sum of intersections / (sum of unions + 1e-10), Pr@t is the share of
+samples with IoU strictly above t. Masks are compared on the whole letterboxed square, padding included:
+foreground that is predicted in the padding counts as wrong.
 
 Everything that is added up is an integer, so any split of the samples over workers gives the same bits.
 """
@@ -24,7 +24,7 @@ SAMPLE_EPSILON, TOTAL_EPSILON = 1e-5, 1e-10
 MASK_THRESHOLDS: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9)
 BOX_THRESHOLDS: tuple[float, ...] = (0.3, 0.5, 0.7)
 
-#: An IoU is a float64 of at least 2^-60 or zero, hence a whole multiple of 2^-128: its sums are exact integers.
+#: An IoU is a float64 of at least 2^-60 or zero, hence a multiple of 2^-128: its sums are exact integers.
 _SCALE_BITS = 128
 
 
@@ -48,7 +48,7 @@ def mask_counts(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest_component_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | None:
-    """Tight box of the largest 8-connected component of ``mask [H, W]``: x0, y0, x1, y1 in pixels, ends excluded.
+    """Tight box of the largest 8-connected component of ``mask [H, W]``: x0, y0, x1, y1 in pixels, ends out.
 
     The first in raster order wins among components of the same area; ``None`` for an empty mask.
     """
@@ -61,7 +61,7 @@ def largest_component_box(mask: NDArray[Any]) -> tuple[int, int, int, int] | Non
 
 
 def box_counts(prediction: NDArray[Any], truth: NDArray[Any]) -> tuple[int, int]:
-    """Intersection and union in pixels of the two masks' boxes (box mode); a mask without a box has area 0."""
+    """Intersection and union in pixels of two masks' boxes (box mode); a mask without a box has area 0."""
     boxes = [largest_component_box(m) for m in (prediction, truth)]
     areas = [(b[2] - b[0]) * (b[3] - b[1]) if b else 0 for b in boxes]
     a, b = boxes
@@ -156,7 +156,7 @@ def bootstrap_ci95(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of gIoU and cIoU, resampling images (samples of one image are not independent).
+    """95 % percentile intervals of gIoU and cIoU, resampling images: samples of one are not independent.
 
     Args:
         intersections: pixels, one number a sample.

@@ -36,11 +36,11 @@ def _with_ray(
         remote = bool(os.environ.get("RAY_ADDRESS"))
         options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": config.workers}
         ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
+    context = ray.data.DataContext.get_current()
+    bars = context.enable_progress_bars
+    context.enable_progress_bars = False
     try:
         rows = [{"number": n, "items": pickle.dumps(items)} for n, items in blocks]
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-
         def work(row: dict[str, Any]) -> dict[str, Any]:
             cv2.setNumThreads(1)
             report = run_block(int(row["number"]), pickle.loads(row["items"]), source, config, store)
@@ -52,5 +52,6 @@ def _with_ray(
         for row in data.iter_rows():
             yield pickle.loads(row["report"])
     finally:
+        context.enable_progress_bars = bars
         if started:
             ray.shutdown()

@@ -12,7 +12,7 @@ from pipelines.build.balance import samples_to_drop
 from pipelines.build.blocks import Block, run_blocks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
-from pipelines.build.parts import finished_reports, read_tiles
+from pipelines.build.parts import finished_reports, read_tiles, stamp
 from pipelines.build.sources.base import Source, SourceItem
 from pipelines.build.sources.registry import open_source
 from pipelines.build.split import assign_splits
@@ -110,7 +110,8 @@ def _process(
     """Reports of all blocks in order; blocks that an earlier run finished are taken as they are."""
     size = config.block_images
     blocks: list[Block] = [(n, items[i : i + size]) for n, i in enumerate(range(0, len(items), size))]
-    done = finished_reports(store)
+    found = finished_reports(store)
+    done = {n: found[n] for n, part in blocks if n in found and found[n]["stamp"] == stamp(part)}
     if done:
         _LOG.info("going on with an unfinished build: %d of %d blocks are there", len(done), len(blocks))
     todo = [b for b in blocks if b[0] not in done]

@@ -12,8 +12,8 @@ from pipelines.build.config import BuildConfig
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import TASKS
 
-#: Settings that change how a store is built, never its bytes.
-_WITHOUT_EFFECT = {"workers", "block_images"}
+#: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
+_WITHOUT_EFFECT = {"workers", "block_images", "max_bad_share", "max_unknown_share"}
 
 
 def config_hash(source: str, config: BuildConfig) -> str:

@@ -1,8 +1,10 @@
 """Finished blocks of work beside the store, so that an interrupted build goes on where it stopped."""
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +33,20 @@ _SCHEMA = pa.schema(
 )
 
 
+def stamp(items: list[SourceItem]) -> str:
+    """What a block's images are now (names, and size and time of files), to tell when one was changed."""
+    facts = []
+    for item in items:
+        facts.append(item.key)
+        for name, value in sorted(item.detail.items()):
+            facts.append(f"{name}={value}")
+            file = Path(str(value))
+            if isinstance(value, str) and file.is_file():
+                status = file.stat()
+                facts.append(f"{status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
 def run_block(
     number: int, items: list[SourceItem], source: Source, config: BuildConfig, store: str
 ) -> dict[str, Any]:
@@ -51,6 +67,7 @@ def run_block(
             return {"block": number, "error": str(error)}
     report = {
         "block": number,
+        "stamp": stamp(items),
         "counts": counts.rows(),
         "diversity": [t.categories for t in tiles],
         "bad": bad,
@@ -80,6 +97,7 @@ def _table(tiles: list[Tile]) -> pa.Table:
 def finished_reports(store: str) -> dict[int, dict[str, Any]]:
     """Reports of the blocks that an earlier build finished, by number."""
     filesystem, root = open_filesystem(store)
+    filesystem.invalidate_cache()
     found = {}
     for path in filesystem.glob(f"{root}/{FOLDER}/part-*.json"):
         report = json.loads(filesystem.cat_file(path))

@@ -36,6 +36,7 @@ def prepare(store: str, plan: dict[str, str | int], force: bool) -> None:
 
 def _entries(store: str) -> set[str]:
     filesystem, root = open_filesystem(store)
+    filesystem.invalidate_cache()
     try:
         return {str(p).rstrip("/").rpartition("/")[2] for p in filesystem.ls(root, detail=False)}
     except FileNotFoundError:
@@ -87,4 +88,5 @@ def _write_plan(store: str, plan: dict[str, str | int]) -> None:
 def forget_parts(store: str) -> None:
     """Removes the intermediate files of a finished build."""
     filesystem, root = open_filesystem(store)
+    filesystem.invalidate_cache()  # other processes wrote there
     filesystem.rm(f"{root}/{FOLDER}", recursive=True)

@@ -1,6 +1,7 @@
 """Evaluation of a model on a split of a store: the numbers, per sample and summed."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from unigeoseg.metrics import MetricSums, bootstrap_ci95
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.tasks import TASKS
 from unigeoseg.tokens import Tokenizer
+
+log = logging.getLogger(__name__)
 
 #: Columns of ``per_sample.parquet``; the last two only with saved predictions.
 PER_SAMPLE = (
@@ -113,11 +116,13 @@ def evaluate_store(
         else run_here(job, parts, loaded)
     )
     table, bad = _gather(answers, len(rows), progress)
+    reasons = dict(Counter(reason for _, reason in bad))
     if not table.num_rows:
-        reasons = dict(Counter(reason for _, reason in bad))
         raise UserError(
             f"none of the {len(rows)} samples of {job.store} ({job.split}) can be used: {reasons}"
         )
+    if bad:
+        log.warning("%d of %d samples cannot be used and are left out: %s", len(bad), len(rows), reasons)
     image = index.images[table["row"].to_numpy()]
     result = summarise(table, image, seed) | {
         "model": job.model.export,

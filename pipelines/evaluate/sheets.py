@@ -34,24 +34,41 @@ class Example:
     iou: float
 
 
-def pick_rows(ious: Sequence[float], each: int = 3, seed: int = 0) -> list[tuple[str, int]]:
-    """(caption, place) of the best, the ones around the median, the worst, and random others; none twice."""
-    order = np.argsort(-np.asarray(ious), kind="stable").tolist()
+def pick_rows(
+    ious: Sequence[float], images: Sequence[int], each: int = 3, seed: int = 0
+) -> list[tuple[str, int]]:
+    """(caption, place) of the best, the ones around the median, the worst, and random others; none twice.
+
+    Different images are preferred; equal IoU come in an order drawn from ``seed``.
+    """
+    random = np.random.default_rng(seed).permutation(len(ious))
+    order = random[np.argsort(-np.asarray(ious)[random], kind="stable")].tolist()
     middle = max(0, len(order) // 2 - each // 2)
-    random = np.random.default_rng(seed).permutation(len(order)).tolist()
-    wanted = {"best": order, "median": order[middle:], "worst": order[::-1], "random": random}
+    wanted = {
+        "best": order,
+        "median": order[middle:],
+        "worst": order[::-1],
+        "random": random.tolist(),
+    }
     picked: list[tuple[str, int]] = []
     for caption, places in wanted.items():
-        taken = {place for _, place in picked}
-        picked += [(caption, place) for place in places if place not in taken][:each]
+        taken, seen = {place for _, place in picked}, {images[place] for _, place in picked}
+        fresh: list[int] = []
+        for place in places:
+            if place not in taken and images[place] not in seen and len(fresh) < each:
+                fresh.append(place)
+                seen.add(images[place])
+        others = [place for place in places if place not in taken and place not in fresh]
+        picked += [(caption, place) for place in (fresh + others)[:each]]
     return picked
 
 
 def examples(table: pa.Table, task: str, reader: StoreReader, size: int, seed: int = 0) -> list[Example]:
     """The examples of one task, read from the store again; ``table`` must hold predictions."""
     part = table.filter(pc.field("task") == task)
+    images = reader.index.images[part["row"].to_numpy()].tolist()
     found = []
-    for caption, place in pick_rows(part["iou"].to_pylist(), seed=seed):
+    for caption, place in pick_rows(part["iou"].to_pylist(), images, seed=seed):
         row: dict[str, Any] = part.slice(place, 1).to_pylist()[0]
         (loaded,) = reader.load([row["row"]])
         if loaded.image is None or loaded.sample is None or loaded.sample.mask is None:

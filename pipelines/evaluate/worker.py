@@ -122,7 +122,7 @@ class Worker:
         if loaded.image is None or loaded.sample is None:
             return loaded.reason
         try:
-            self._collator.check(loaded.sample, loaded.image)
+            self._collator.check(_question(loaded.sample), loaded.image)
         except BadSample as error:
             return error.reason
         return ""

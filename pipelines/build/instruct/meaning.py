@@ -149,7 +149,7 @@ class SideOf:
         along = -offset[:, axis] if first else offset[:, axis]
         gap = anchor[axis] - theirs[:, axis + 2] if first else theirs[:, axis] - anchor[axis + 2]
         steep = along > 1.5 * np.abs(offset[:, 1 - axis])
-        possible = (along > 0.02) & (along > 0.7 * np.abs(offset[:, 1 - axis]))
+        possible = along > 0.02  # a diagonal position may pass for this side, so it counts against
         return _graded((along > 0.1) & steep & (gap > -_OVERLAP), possible)
 
 
@@ -166,11 +166,12 @@ class Beside:
             return np.full(len(members), FALSE, np.int8)
         distance = facts.distances(self.anchor, members)
         near = distance <= _BESIDE_TRUE
-        # What touches an anchor that reaches around it lies on it or in it rather than beside it.
+        # Of two things that touch, one reaching around the other, one lies on or in the other.
         inside = np.zeros(len(members), bool)
         theirs = facts.boxes(members)
         for outer in facts.boxes(anchors):
             inside |= (theirs[:, :2] >= outer[:2]).all(1) & (theirs[:, 2:] <= outer[2:]).all(1)
+            inside |= (theirs[:, :2] <= outer[:2]).all(1) & (theirs[:, 2:] >= outer[2:]).all(1)
         touching = distance * max(facts.height, facts.width) <= _TOUCH_PX
         return _graded(near & ~(inside & touching), distance <= _BESIDE_FALSE)
 

@@ -102,10 +102,15 @@ def test_smooth_starts_unbiased_and_skips_gaps():
 
 
 def test_picked_rows_are_distinct_and_named():
-    ious = np.linspace(1, 0, 20)
-    picked = pick_rows(ious, each=3)
+    picked = pick_rows(np.linspace(1, 0, 20), range(20), each=3)
     assert len({p for _, p in picked}) == len(picked) == 12
     assert [p for c, p in picked if c == "best"] == [0, 1, 2]
     assert [p for c, p in picked if c == "worst"] == [19, 18, 17]
     assert [p for c, p in picked if c == "median"] == [9, 10, 11]
-    assert len(pick_rows([0.5, 0.4])) == 2 and pick_rows([]) == []
+    assert len(pick_rows([0.5, 0.4], [0, 0])) == 2 and pick_rows([], []) == []
+
+
+def test_picked_rows_prefer_different_images():
+    picked = pick_rows([0.9, 0.8, 0.7, 0.6, 0.5, 0.0], [0, 0, 1, 1, 2, 2], each=2)
+    assert [p for c, p in picked if c == "best"] == [0, 2]
+    assert len({p for _, p in picked}) == len(picked) == 6
