@@ -41,6 +41,7 @@ def _with_ray(
     context.enable_progress_bars = False
     try:
         rows = [{"number": n, "items": pickle.dumps(items)} for n, items in blocks]
+
         def work(row: dict[str, Any]) -> dict[str, Any]:
             cv2.setNumThreads(1)
             report = run_block(int(row["number"]), pickle.loads(row["items"]), source, config, store)

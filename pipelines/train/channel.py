@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from pipelines.train.job import Outcome
 
+#: Kind of the message that says that a restart is of no use.
+FATAL = "fatal"
 #: Loggers whose warnings the user has to see, wherever the worker runs.
 _LOGGERS = ("pipelines", "unigeoseg")
 
@@ -49,8 +51,9 @@ class Mailbox:
         return messages
 
     def fail(self, error: BaseException) -> None:
-        """Keeps the first error."""
+        """Keeps the first error, and tells the reader of the messages."""
         self._failure = self._failure or error
+        self.post(FATAL, {})
 
     def failed(self) -> bool:
         """Whether there was one."""

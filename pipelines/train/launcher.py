@@ -16,7 +16,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
-from pipelines.train.channel import ForwardWarnings, Listener, Mailbox, RayChannel
+from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.job import Job, Outcome
 from pipelines.train.loop import run_loop
@@ -86,11 +86,17 @@ def _fit(job: Job, progress: Progress) -> Outcome:
     """Runs the workers to the end, restarted as often as the configuration allows."""
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping,
-            Listener(lambda: ray.get(mailbox.drain.remote()), progress.handle),
-        ):
-            _run_workers(_trainer(job, mailbox, bookkeeping), mailbox)
+        with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
+            trainer = _trainer(job, mailbox, bookkeeping)
+
+            def handle(kind: str, content: dict[str, Any]) -> None:
+                if kind == FATAL:
+                    trainer.abort()  # instead of a restart that ends the same way
+                else:
+                    progress.handle(kind, content)
+
+            with Listener(lambda: ray.get(mailbox.drain.remote()), handle):
+                _run_workers(trainer, mailbox)
         outcome: Outcome | None = ray.get(mailbox.result.remote())
     finally:
         progress.close()

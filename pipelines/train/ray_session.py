@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,11 +43,22 @@ def ray_session(config: Config) -> Iterator[None]:
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; start it, or unset RAY_ADDRESS to "
             "run on this machine alone"
         ) from error
+    _end_on_sigterm()
     try:
         check_resources(config)
         yield
     finally:
         ray.shutdown()
+
+
+def _end_on_sigterm() -> None:
+    """Lets SIGTERM unwind the driver, so that the run is recorded as killed (Ray's own handler aborts)."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def wanted_resources(config: Config) -> dict[str, float]:

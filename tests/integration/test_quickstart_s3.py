@@ -22,7 +22,13 @@ TINY = {
     "build": {"source": {"scenes": 48}, "split": {"val": 0.2}, "workers": 0},
     "model": {
         "vision": {"embed_dim": 16, "depths": [1, 1, 1, 1], "heads": [1, 2, 4, 8]},
-        "language": {"hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 64},
+        "language": {
+            "hidden_size": 32,
+            "layers": 1,
+            "heads": 2,
+            "intermediate_size": 64,
+            "max_positions": 384,
+        },
         "decoder": {
             "hidden": 32,
             "heads": 2,
@@ -34,7 +40,7 @@ TINY = {
         },
         "loss": {"points": 128},
     },
-    "tokenizer": {"vocab_size": 320},
+    "tokenizer": {"vocab_size": 512, "max_length": 384},
     "data": {"instructions_per_image": 2},
     "train": {"steps": STEPS, "global_batch": 4, "log_every": 5},
     "checkpoint": {"every": EVERY, "keep": 2},

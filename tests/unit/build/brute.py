@@ -34,4 +34,6 @@ def gap(first, second):
 
 def pixels(region):
     """The pixels of a region, as a set."""
-    return frozenset((int(y) + region.y0, int(x) + region.x0) for y, x in zip(*np.nonzero(region.crop), strict=True))
+    return frozenset(
+        (int(y) + region.y0, int(x) + region.x0) for y, x in zip(*np.nonzero(region.crop), strict=True)
+    )

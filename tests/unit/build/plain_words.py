@@ -49,7 +49,12 @@ def fits(text, noun, members, regions, nouns, height, width):
         wanted = max(away.values()) if words == "furthest from" else min(away.values())
         keep(lambda m, a=away, w=wanted: a[m] == w)
         used = re.sub(rf"{words} the {re.escape(name)}", "", used)
-    for word, rank in (("leftmost", "left"), ("rightmost", "right"), ("topmost", "top"), ("bottommost", "bottom")):
+    for word, rank in (
+        ("leftmost", "left"),
+        ("rightmost", "right"),
+        ("topmost", "top"),
+        ("bottommost", "bottom"),
+    ):
         if word in used:
             keep(_ranked(members, centre, rank, 0))
             used = used.replace(word, "")

@@ -57,7 +57,11 @@ def test_phrases_are_varied():
 
 
 def place(*boxes):
-    return TileFacts([Region(c, y0, x0, y1, x1, np.ones((y1 - y0, x1 - x0), bool)) for c, y0, x0, y1, x1 in boxes], 100, 100)
+    return TileFacts(
+        [Region(c, y0, x0, y1, x1, np.ones((y1 - y0, x1 - x0), bool)) for c, y0, x0, y1, x1 in boxes],
+        100,
+        100,
+    )
 
 
 def test_what_is_unclear_is_neither_true_nor_false():
@@ -79,7 +83,9 @@ def test_a_ship_on_the_water_is_not_left_of_it():
     facts = place((SHIP, 40, 30, 50, 40), (POND, 20, 20, 80, 80))
     assert SideOf("left", POND).truth(facts, facts.members(SHIP))[0] != TRUE
     assert all(
-        type(p).__name__ not in ("SideOf", "Beside") for m in CandidateWriter(facts).unique(0)["relation"] for p in m.predicates
+        type(p).__name__ not in ("SideOf", "Beside")
+        for m in CandidateWriter(facts).unique(0)["relation"]
+        for p in m.predicates
     )
 
 
@@ -100,13 +106,18 @@ def test_questions_hide_the_category_and_fit_one_region(seed):
         assert len(same) <= 3 and asked.answer
         present = {taxonomy()[int(c)].name for c in facts.categories}
         assert not present & roles()[category.name].conflicts
-        if asked.subtask == "context":  # the answer repeats the cue with the noun: it must fit the target alone
+        if (
+            asked.subtask == "context"
+        ):  # the answer repeats the cue with the noun: it must fit the target alone
             cue = asked.answer.split(", because")[0]
             assert fits(cue, nouns[target], same, facts.regions, nouns, 96, 96) == {target}, asked
 
 
 def test_every_category_of_our_sources_has_a_role_that_does_not_name_it():
-    names = {t.category for layout in LAYOUTS.values() for t in (*layout.must, *layout.may)} | {"Water", "Road"}
+    names = {t.category for layout in LAYOUTS.values() for t in (*layout.must, *layout.may)} | {
+        "Water",
+        "Road",
+    }
     names |= {taxonomy()[c].name for c in COLOURS.values() if c}
     known = {c.name for c in taxonomy().values()}
     assert names <= set(roles()) <= known
@@ -119,4 +130,6 @@ def test_every_category_of_our_sources_has_a_role_that_does_not_name_it():
 
 def test_taxonomy_is_whole():
     assert sorted(taxonomy()) == list(range(1, 118))
-    assert [taxonomy()[i].name for i in (25, 45, 80, 52, 65)] == ["Building", "Airport", "Airport"] + ["Swimming Pool"] * 2
+    assert [taxonomy()[i].name for i in (25, 45, 80, 52, 65)] == ["Building", "Airport", "Airport"] + [
+        "Swimming Pool"
+    ] * 2

@@ -55,4 +55,11 @@ class SyntheticSource:
         layout = options.layouts[int(rng.integers(len(options.layouts)))]
         targets = int(rng.integers(options.targets[0], options.targets[1] + 1))
         scene = SceneComposer(rng, options.size, options.gap, targets).compose(layout)
-        return SourceImage(scene.pixels, scene.instances, scene.categories, scene.colours)
+        ground = int(np.count_nonzero(scene.instances == 0))
+        return SourceImage(
+            scene.pixels,
+            scene.instances,
+            scene.categories,
+            scene.colours,
+            ignored={"unlabelled_ground": ground},
+        )
