@@ -83,7 +83,7 @@ def _paths(run: str, summary: dict[str, Any]) -> str:
         ("report", f"{where}/report.html"),
         ("results", f"{where}/summary.json"),
         ("model", f"{where}/export"),
-        ("checkpoint", summary["checkpoint"]),
+        ("checkpoint", f"{where}/{summary['checkpoint']}"),
         ("store", f"{where}/store"),
     ]
     minutes, seconds = divmod(round(summary["wall_seconds"]), 60)

@@ -18,7 +18,7 @@ def test_windows_cover_the_axis_and_end_at_its_edge(length, size, stride):
     assert covered.all()
     assert found == sorted(set(found))
     assert found[-1] == max(length - size, 0)
-    assert all(b - a == stride for a, b in itertools.pairwise(found))
+    assert all(b - a == stride for a, b in itertools.pairwise(found[:-1]))
     assert all(0 < b - a <= stride for a, b in itertools.pairwise(found))
 
 
