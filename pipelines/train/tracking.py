@@ -94,9 +94,10 @@ def end_run(
         return
     try:
         client = _client(run.uri)
+        # The status first: whatever fails after it, no run is left RUNNING.
+        client.set_terminated(run.run_id, status)
         for name, value in (metrics or {}).items():
             client.log_metric(run.run_id, name, value)
-        client.set_terminated(run.run_id, status)
         for path in artifacts:
             if path.exists():
                 client.log_artifact(run.run_id, str(path))
