@@ -29,6 +29,7 @@ _COMMANDS = {
     "train": Entry("jobs.train", "train", "Train a model on a store, or resume."),
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
+    "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"

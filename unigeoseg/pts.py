@@ -187,18 +187,29 @@ class ShareCurve:
 
     def window(self, begin: int, end: int) -> NDArray[np.int64]:
         """Integer shares of the positions [begin, end); int64 ``[end - begin, 3]``."""
-        out = np.empty((end - begin, 3), np.int64)
+        return np.stack(self.columns(begin, end), axis=1)
+
+    def columns(self, begin: int, end: int) -> list[NDArray[np.int64]]:
+        """The columns of :meth:`window`, each an array of its own."""
+        out = [np.empty(end - begin, np.int64) for _ in range(3)]
         i, position = self._find(begin), begin
         while position < end:
             piece = self.pieces[i]
             stop = min(end, piece.end)
-            steps = np.arange(position - piece.begin, stop - piece.begin, dtype=np.int64)
-            part = out[position - begin : stop - begin]
+            place = slice(position - begin, stop - begin)
             for t in (0, 1):
                 rise = piece.last[t] - piece.first[t]
-                part[:, t] = piece.first[t] + (steps * rise // (piece.end - piece.begin) if rise else 0)
-            part[:, 2] = SCALE - part[:, 0] - part[:, 1]
+                if rise:
+                    steps = np.arange(position - piece.begin, stop - piece.begin, dtype=np.int64)
+                    steps *= rise
+                    steps //= piece.end - piece.begin
+                    out[t][place] = steps
+                    out[t][place] += piece.first[t]
+                else:
+                    out[t][place] = piece.first[t]
             position, i = stop, i + 1
+        np.subtract(SCALE, out[0], out=out[2])
+        out[2] -= out[1]
         return out
 
     def quota(self, position: int) -> tuple[int, int, int]:

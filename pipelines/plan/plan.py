@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -19,18 +20,27 @@ from numpy.typing import NDArray
 
 from pipelines.config import Config
 from pipelines.plan.chairman import Counts, assign, counts_at
-from pipelines.plan.permute import derive_key, task_stream
-from pipelines.plan.schedule import make_curve, make_schedule, total_steps
-from pipelines.plan.units import UnitTable
-from pipelines.store.index import StoreIndex
+from pipelines.plan.permute import task_stream
+from pipelines.plan.schedule import check_samples, make_curve, make_schedule, total_steps
+from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
-from unigeoseg.pts import SCALE, ShareCurve
+from unigeoseg.pts import SCALE, IntShares, ShareCurve
+from unigeoseg.pts_record import recorded_curve
 from unigeoseg.tasks import TASKS
 
 #: Changes whenever the same inputs would give another order.
 VERSION: Final = 1
-_CHUNK: Final = 1 << 15
+_CHUNK: Final = 1 << 16
 _CHUNKS_KEPT: Final = 4
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Positions that are computed together: counts before them, task ids (int8), unit numbers (int64)."""
+
+    counts: Counts
+    tasks: NDArray[np.int8]
+    units: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -92,16 +102,16 @@ class Plan:
     """
 
     def __init__(
-        self, index: StoreIndex, units: UnitTable, curve: ShareCurve, seed: int, batch_size: int, steps: int
+        self, index: PlanIndex, units: UnitTable, curve: ShareCurve, seed: int, batch_size: int, steps: int
     ) -> None:
         self.units, self.curve = units, curve
         self.seed, self.batch_size, self.steps = seed, batch_size, steps
         self._index = index
-        self._chunks: OrderedDict[int, tuple[NDArray[np.int8], NDArray[np.int64]]] = OrderedDict()
+        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
-    def from_config(cls, index: StoreIndex, config: Config) -> "Plan":
+    def from_config(cls, index: PlanIndex, config: Config) -> "Plan":
         """The plan of a training run on ``index``.
 
         Raises:
@@ -113,6 +123,24 @@ class Plan:
         schedule = make_schedule(config.pts, index.counts())
         curve = make_curve(schedule, steps * batch_size, units, index)
         return cls(index, units, curve, config.seed, batch_size, steps)
+
+    @classmethod
+    def recorded(cls, index: PlanIndex, config: Config, segments: Sequence[IntShares]) -> "Plan":
+        """The plan of a run whose shares were chosen on the way.
+
+        Args:
+            index: of the split.
+            config: of the run; its ``pts`` section is not used.
+            segments: positions of each task, segment by segment (:mod:`unigeoseg.pts_record`). A longer
+                record that begins with these segments gives the same order in them.
+
+        Raises:
+            UserError: a record that does not fit, or a share for a task without samples.
+        """
+        units = UnitTable.build(index, config.data.instructions_per_image)
+        curve = recorded_curve(segments)
+        check_samples(curve, units, index)
+        return cls(index, units, curve, config.seed, config.train.global_batch, total_steps(config, units))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -131,9 +159,9 @@ class Plan:
         """Task ids (int8) and unit numbers (int64) of the positions [begin, end)."""
         parts = []
         for number in range(begin // _CHUNK, -(-end // _CHUNK)):
-            tasks, units = self._chunk(number)
+            chunk = self._chunk(number)
             low, high = max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK)
-            parts.append((tasks[low:high], units[low:high]))
+            parts.append((chunk.tasks[low:high], chunk.units[low:high]))
         if len(parts) == 1:
             return parts[0]
         empty = (np.empty(0, np.int8), np.empty(0, np.int64))
@@ -180,19 +208,25 @@ class Plan:
         return counts_at(self.curve, position)
 
     def substitute(self, position: int, slot: int, attempt: int) -> int:
-        """The index row that stands in for a bad sample: a pure function of the plan and the place.
+        """The index row that stands in for a bad sample: the next one of its task's stream.
+
+        It depends on the plan and the place alone, so it is the same for any number of workers; the sample
+        comes once more where the stream itself has it.
 
         Args:
             position: the plan position of the bad sample.
             slot: its place within the position's rows.
             attempt: 0 for the first stand-in, 1 if that is bad too, and so on.
         """
-        task = int(self.span(position, position + 1)[0][0])
-        rows = self.units.task_rows(task)
-        key = derive_key(self.seed, TASKS[task], "reserve", position, slot, attempt)
-        return int(rows[key % len(rows)])
+        chunk = self._chunk(position // _CHUNK)
+        place = position % _CHUNK
+        task = int(chunk.tasks[place])
+        ordinal = chunk.counts[task] + int(np.count_nonzero(chunk.tasks[:place] == task))
+        unit = self._stream(np.array([ordinal + 1 + attempt]), task)
+        rows, _ = self.units.rows_of(unit)
+        return int(rows[slot % len(rows)])
 
-    def _chunk(self, number: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def _chunk(self, number: int) -> _Chunk:
         with self._lock:
             found = self._chunks.get(number)
             if found is None:
@@ -202,17 +236,20 @@ class Plan:
             self._chunks.move_to_end(number)
             return found
 
-    def _compute(self, begin: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def _compute(self, begin: int) -> _Chunk:
         counts = counts_at(self.curve, begin)
         tasks = assign(self.curve, begin, begin + _CHUNK, counts)
         units = np.empty(_CHUNK, np.int64)
         for t in range(3):
             places = np.flatnonzero(tasks == t)
             if len(places):
-                ordinals = counts[t] + np.arange(len(places), dtype=np.int64)
-                stream = task_stream(ordinals, self.units.count(t), self.seed, TASKS[t])
-                units[places] = self.units.first[t] + stream
-        return tasks, units
+                units[places] = self._stream(counts[t] + np.arange(len(places), dtype=np.int64), t)
+        return _Chunk(counts, tasks, units)
+
+    def _stream(self, ordinals: NDArray[np.int64], task: int) -> NDArray[np.int64]:
+        """Unit numbers at places of a task's endless stream."""
+        stream = task_stream(ordinals, self.units.count(task), self.seed, TASKS[task])
+        return self.units.first[task] + stream
 
 
 def positions_per_worker(batch_size: int, world: int) -> int:

@@ -3,8 +3,7 @@
 import math
 
 from pipelines.config import Config, PTSConfig
-from pipelines.plan.units import UnitTable
-from pipelines.store.index import StoreIndex
+from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, Number, Phase, Schedule, ShareCurve, build_curve
 from unigeoseg.tasks import TASKS
@@ -31,13 +30,23 @@ def make_schedule(pts: PTSConfig, counts: tuple[int, int, int]) -> Schedule:
     return Schedule(base, pts.schedule, pts.end_weight, warmup)
 
 
-def make_curve(schedule: Schedule, length: int, units: UnitTable, index: StoreIndex) -> ShareCurve:
+def make_curve(schedule: Schedule, length: int, units: UnitTable, index: PlanIndex) -> ShareCurve:
     """The integer shares over ``length`` positions.
 
     Raises:
         UserError: a task has a share but no sample.
     """
     curve = build_curve(schedule, length, [units.per_sample(t) for t in range(3)])
+    check_samples(curve, units, index)
+    return curve
+
+
+def check_samples(curve: ShareCurve, units: UnitTable, index: PlanIndex) -> None:
+    """Every task that has a share needs samples.
+
+    Raises:
+        UserError: one has none.
+    """
     for t, task in enumerate(TASKS):
         if curve.peak[t] and not units.count(t):
             have = {TASKS[i]: n for i, n in enumerate(index.counts())}
@@ -47,7 +56,6 @@ def make_curve(schedule: Schedule, length: int, units: UnitTable, index: StoreIn
                 "that task, or take its share away: pts.schedule=constant (or pts.end_weight=1), "
                 "and pts.base and pts.warmup without it"
             )
-    return curve
 
 
 def _shares(given: dict[str, float], where: str) -> tuple[float, float, float]:

@@ -1,12 +1,46 @@
-"""Units: what a plan position stands for. One sample, or an image with up to k of its samples of one task."""
+"""Units: what a plan position stands for. One sample, or an image with up to k of its samples of one task.
 
+One sample a position takes 4 bytes a sample (8 from 2^32 samples on), in memory or in a file that is mapped;
+several take up to 60 while the table is made and 16 afterwards.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.store.index import StoreIndex
+_PART: Final = 1 << 22
+
+
+class PlanIndex(Protocol):
+    """What a plan needs to know of an index; :class:`~pipelines.store.index.StoreIndex` is one."""
+
+    @property
+    def store(self) -> str:
+        """Name, for messages."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split, for messages."""
+
+    @property
+    def tasks(self) -> NDArray[np.int8]:
+        """Task id of each row."""
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """Number of the image of each row, ascending."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the content."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Samples of each task."""
 
 
 @dataclass(frozen=True)
@@ -14,27 +48,31 @@ class UnitTable:
     """All units, ordered by task, then image; in arrays.
 
     Attributes:
-        rows: index rows, unit by unit; int64 ``[N]``.
-        starts: where each unit's rows begin in ``rows``; int64 ``[U + 1]``.
+        rows: index rows, unit by unit; unsigned ``[N]``.
+        starts: where each unit's rows begin in ``rows``; int64 ``[U + 1]``; ``None`` where a unit is a row.
         first: number of the first unit of each task, and U; four integers.
     """
 
-    rows: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    rows: NDArray[Any]
+    starts: NDArray[np.int64] | None
     first: tuple[int, int, int, int]
 
     @classmethod
-    def build(cls, index: StoreIndex, per_image: int) -> "UnitTable":
-        """Cuts each image's samples of a task into the fewest units of at most ``per_image``, evenly."""
-        # Rows of an image are adjacent, so a stable sort by task keeps them together, in the index's order.
-        rows = np.argsort(index.tasks, kind="stable").astype(np.int64)
-        tasks = index.tasks[rows]
+    def build(cls, index: PlanIndex, per_image: int, file: Path | None = None) -> "UnitTable":
+        """Cuts each image's samples of a task into the fewest units of at most ``per_image``, evenly.
+
+        Args:
+            index: the samples; rows of an image are adjacent.
+            per_image: most samples in a unit.
+            file: keep the rows there, mapped, instead of in memory.
+        """
+        rows = _by_task(index.tasks, index.counts(), file)
+        ends = np.cumsum([0, *index.counts()])
         if per_image == 1:
-            starts = np.arange(len(rows) + 1, dtype=np.int64)
-        else:
-            starts = _cut(tasks, index.images[rows], per_image)
-        bounds = np.searchsorted(tasks[starts[:-1]], np.arange(4))
-        return cls(rows, starts, (int(bounds[0]), int(bounds[1]), int(bounds[2]), int(bounds[3])))
+            return cls(rows, None, _four(ends))
+        # Rows of an image are adjacent, so they stay together, in the index's order.
+        starts = _cut(index.tasks[rows], index.images[rows], per_image)
+        return cls(rows, starts, _four(np.searchsorted(starts, ends)))
 
     def count(self, task: int) -> int:
         """Units of a task."""
@@ -42,7 +80,7 @@ class UnitTable:
 
     def samples(self, task: int) -> int:
         """Samples of a task."""
-        return int(self.starts[self.first[task + 1]] - self.starts[self.first[task]])
+        return self._start(self.first[task + 1]) - self._start(self.first[task])
 
     def per_sample(self, task: int) -> Fraction:
         """Units for each sample of a task (1 where it has none)."""
@@ -51,15 +89,43 @@ class UnitTable:
 
     def rows_of(self, units: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Index rows of the units, unit by unit, and where each unit's rows begin (one more than units)."""
+        if self.starts is None:
+            return self.rows[units].astype(np.int64), np.arange(len(units) + 1, dtype=np.int64)
         begin = self.starts[units]
         sizes = self.starts[units + 1] - begin
         splits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         places = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes) + np.repeat(begin, sizes)
-        return self.rows[places], splits
+        return self.rows[places].astype(np.int64), splits
 
-    def task_rows(self, task: int) -> NDArray[np.int64]:
-        """Index rows of all the task's samples."""
-        return self.rows[self.starts[self.first[task]] : self.starts[self.first[task + 1]]]
+    def _start(self, unit: int) -> int:
+        return unit if self.starts is None else int(self.starts[unit])
+
+
+def _four(numbers: NDArray[Any]) -> tuple[int, int, int, int]:
+    a, b, c, d = (int(n) for n in numbers)
+    return a, b, c, d
+
+
+def _by_task(tasks: NDArray[np.int8], counts: tuple[int, int, int], file: Path | None) -> NDArray[Any]:
+    """Row numbers ordered by task, then row; made part by part, so that memory for it stays small."""
+    kind = np.uint32 if len(tasks) < 1 << 32 else np.uint64
+    rows: NDArray[Any]
+    if file is None or not len(tasks):
+        rows = np.empty(len(tasks), kind)
+    else:
+        rows = np.memmap(file, kind, "w+", shape=(len(tasks),))
+    places = [int(n) for n in np.cumsum([0, *counts])[:3]]
+    for begin, part in _parts(tasks):
+        for t in range(3):
+            found = np.flatnonzero(part == t)
+            rows[places[t] : places[t] + len(found)] = found + begin
+            places[t] += len(found)
+    return rows
+
+
+def _parts(tasks: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.int8]]]:
+    for begin in range(0, len(tasks), _PART):
+        yield begin, tasks[begin : begin + _PART]
 
 
 def _cut(tasks: NDArray[np.int8], images: NDArray[np.int64], per_image: int) -> NDArray[np.int64]:
