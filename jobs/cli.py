@@ -23,12 +23,17 @@ _DATA = {
     "trace": Entry("jobs.trace", "trace", "Print the samples of each step and rank, from the plan alone."),
     "stream": Entry("jobs.trace", "stream", "The same from really streaming, with statistics."),
 }
+_MODEL = {
+    "info": Entry("jobs.model", "info", "Count the parameters by module."),
+    "verify": Entry("jobs.model", "verify", "Compare released mode with reference outputs."),
+}
 _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
     "train": Entry("jobs.train", "train", "Train a model on a store, or resume."),
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
+    "export": Entry("jobs.export", "export", "Write a model in another layout."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"
@@ -59,7 +64,7 @@ def data() -> None:
     """
 
 
-@cli.group(cls=LazyGroup, entries={"info": Entry("jobs.model", "info", "Count the parameters by module.")})
+@cli.group(cls=LazyGroup, entries=_MODEL)
 def model() -> None:
     """Look at a model.
 
