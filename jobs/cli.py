@@ -23,6 +23,10 @@ _DATA = {
     "trace": Entry("jobs.trace", "trace", "Print the samples of each step and rank, from the plan alone."),
     "stream": Entry("jobs.trace", "stream", "The same from really streaming, with statistics."),
 }
+_MODEL = {
+    "info": Entry("jobs.model", "info", "Count the parameters by module."),
+    "verify": Entry("jobs.model", "verify", "Compare released mode with reference outputs."),
+}
 _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
@@ -30,6 +34,7 @@ _COMMANDS = {
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
+    "export": Entry("jobs.export", "export", "Write a model in another layout."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"
@@ -60,7 +65,7 @@ def data() -> None:
     """
 
 
-@cli.group(cls=LazyGroup, entries={"info": Entry("jobs.model", "info", "Count the parameters by module.")})
+@cli.group(cls=LazyGroup, entries=_MODEL)
 def model() -> None:
     """Look at a model.
 

@@ -62,6 +62,33 @@ class DataConfig(Section):
     )
 
 
+class InitConfig(Section):
+    """Where the first weights come from; the language model's own come from ``model.language.path``."""
+
+    model: str | None = Field(None, description="an export of this project, all of whose weights are taken")
+    mask2former: str | None = Field(
+        None,
+        description="Mask2Former weights for vision encoder and decoders: detectron2 .pkl, .safetensors or a "
+        "Hugging Face folder",
+    )
+    parts: tuple[Literal["vision", "pixel_decoder", "mask_decoder"], ...] = Field(
+        ("vision", "pixel_decoder", "mask_decoder"), description="what mask2former fills"
+    )
+    strict: bool = Field(True, description="refuse missing and unexpected keys; false only reports them")
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters on the language model instead of training all of it; ours, not the paper's."""
+
+    rank: int = Field(0, ge=0, description="0: off, the whole language model is trained")
+    alpha: float = Field(16.0, gt=0, description="the adapters' part is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        (), description="names of the linear layers that get adapters; none: all of the blocks"
+    )
+    embeddings: bool = Field(True, description="train embeddings and output layer too ([SEG] is new to them)")
+
+
 class TrainConfig(Section):
     """Optimisation."""
 
@@ -81,6 +108,13 @@ class TrainConfig(Section):
     grad_clip: float = Field(1.0, ge=0, description="0 switches clipping off")
     precision: Literal["bf16", "fp32"] = "bf16"
     activation_checkpointing: bool = True
+    encoder_lr: float = Field(
+        1.0, gt=0, description="factor on lr for an encoder that is not frozen (model.vision.frozen=false)"
+    )
+    encoder_lr_decay: float = Field(
+        1.0, gt=0, le=1, description="layer-wise: factor on lr per encoder block, from the last one down"
+    )
+    lora: LoRAConfig = LoRAConfig()
     log_every: int = Field(10, ge=1)
 
 
@@ -133,6 +167,7 @@ class Config(Section):
     seed: int = 0
     build: BuildConfig | None = Field(None, description="how the quickstart builds its store")
     model: ModelConfig = Field(default_factory=ModelConfig)
+    init: InitConfig = InitConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     pts: PTSConfig = PTSConfig()
     data: DataConfig = DataConfig()

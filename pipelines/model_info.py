@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipelines.config import Config
-from unigeoseg.model import UniGeoSeg
+from unigeoseg.build import build_model
 from unigeoseg.tokens import load_tokenizer
 
 
@@ -28,9 +28,9 @@ def describe(config: Config) -> dict[str, Any]:
         UserError: the language model or the tokenizer is not where the configuration says.
     """
     path = config.tokenizer.path
-    vocabulary = load_tokenizer(path).vocab_size if path else config.tokenizer.vocab_size
+    vocabulary = load_tokenizer(path, config.model.mode).vocab_size if path else config.tokenizer.vocab_size
     with torch.device("cpu" if config.model.language.path else "meta"):
-        model = UniGeoSeg(config.model, vocabulary)
+        model = build_model(config.model, vocabulary)
     seen: set[int] = set()
     modules = [_count(name, module, seen) for name, module in model.named_children()]
     own = nn.ParameterList(list(model.parameters(recurse=False)))

@@ -57,7 +57,8 @@ class Batch:
         images: uint8 ``[I, 3, S, S]``, letterboxed, not normalised (the device does that).
         image_index: int64 ``[B]``, which image an instruction belongs to.
         input_ids: int64 ``[B, L]``; positions under ``image_mask`` hold the padding id.
-        attention_mask: bool ``[B, L]``, true where there is a token (padding stands on the right).
+        attention_mask: bool ``[B, L]``, true where there is a token (padding stands on the right). In
+            ``released`` mode the end token may be hidden too, see ``token_mask``.
         image_mask: bool ``[B, L]``, true at the places of the image tokens.
         instruction_mask: bool ``[B, L]``, true at the user's own instruction tokens.
         labels: int64 ``[B, L]``, -100 where no loss is taken.
@@ -68,6 +69,7 @@ class Batch:
         masks: uint8 ``[B, S, S]`` letterboxed truth, or ``None`` at prediction time.
         sample_ids: B identifiers, in order.
         positions: the plan positions that the batch came from (empty outside training).
+        token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
     """
 
     images: Tensor
@@ -84,6 +86,7 @@ class Batch:
     masks: Tensor | None
     sample_ids: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    token_mask: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""

@@ -12,6 +12,7 @@ from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox, letterbox_image, letterbox_mask
 from unigeoseg.prompts import PromptEncoder, PromptTokens, check_prompt
+from unigeoseg.released.text import ReleasedPromptEncoder
 from unigeoseg.tasks import INTERACTIVE, TASK_IDS
 from unigeoseg.tokens import Tokenizer
 
@@ -43,7 +44,9 @@ class Collator:
     def __init__(self, tokenizer: Tokenizer, config: ModelConfig, max_length: int = 512) -> None:
         self._size, self._image_tokens = config.image_size, config.image_tokens
         self._pad, self._max_length = tokenizer.pad_id, max_length
-        self._prompts = PromptEncoder(tokenizer, config.system_prompt)
+        self._released = config.mode == "released"
+        encoder = ReleasedPromptEncoder if self._released else PromptEncoder
+        self._prompts = encoder(tokenizer, config.system_prompt)
 
     def check(self, sample: Sample, image: NDArray[np.uint8]) -> None:
         """Refuses a sample that cannot be trained on.
@@ -74,7 +77,7 @@ class Collator:
             masks = torch.from_numpy(
                 np.stack([letterbox_mask(s.mask, size) for s in samples if s.mask is not None])
             )
-        ids, attention, image_mask, instruction_mask, labels = self._sequences(
+        ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(
             [self._tokens(s) for s in samples]
         )
         return Batch(
@@ -92,6 +95,7 @@ class Collator:
             masks=masks,
             sample_ids=[s.sample_id for s in samples],
             positions=list(positions),
+            token_mask=torch.from_numpy(tokens),
         )
 
     def _tokens(self, sample: Sample) -> PromptTokens:
@@ -100,7 +104,7 @@ class Collator:
             parts = self._prompts.encode(sample.task, sample.instruction, answer)
         except UserError as error:
             raise BadSample("empty_instruction", sample.sample_id, str(error)) from error
-        length = self._image_tokens + sum(map(len, vars(parts).values()))
+        length = self._image_tokens + parts.length
         if length > self._max_length:
             raise BadSample(
                 "too_long", sample.sample_id, f"{length} tokens, tokenizer.max_length is {self._max_length}"
@@ -108,11 +112,11 @@ class Collator:
         return parts
 
     def _sequences(self, prompts: Sequence[PromptTokens]) -> tuple[NDArray[np.generic], ...]:
-        lengths = [self._image_tokens + sum(map(len, vars(p).values())) for p in prompts]
+        lengths = [self._image_tokens + p.length for p in prompts]
         shape = (len(prompts), max(lengths))
         ids = np.full(shape, self._pad, dtype=np.int64)
         labels = np.full(shape, IGNORE, dtype=np.int64)
-        attention, image_mask, instruction_mask = (np.zeros(shape, dtype=bool) for _ in range(3))
+        attention, image_mask, instruction_mask, tokens = (np.zeros(shape, dtype=bool) for _ in range(4))
         for row, parts in enumerate(prompts):
             first = len(parts.before_image)
             start = first + self._image_tokens + len(parts.after_image)
@@ -125,9 +129,10 @@ class Collator:
             instruction_mask[row, start:stop] = True
             ids[row, stop:reply] = parts.close
             ids[row, reply : lengths[row]] = parts.reply
-            labels[row, reply : lengths[row]] = parts.reply
-            attention[row, : lengths[row]] = True
-        return ids, attention, image_mask, instruction_mask, labels
+            labels[row, reply : lengths[row]] = parts.labels
+            tokens[row, : lengths[row]] = True
+            attention[row, : lengths[row] - parts.hidden] = True
+        return ids, attention, image_mask, instruction_mask, labels, tokens
 
     def _coordinates(self, groups: Sequence[ImageGroup]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         count = sum(len(g.samples) for g in groups)
@@ -142,7 +147,8 @@ class Collator:
                 if sample.box is not None:
                     corners = (sample.box[:2], sample.box[2:])
                     given[row, 6] = True
-                numbers = [v for x, y in corners for v in box.point(x, y)]
+                # The released code leaves coordinates relative to the image, whatever the letterbox does.
+                numbers = [v for x, y in corners for v in ((x, y) if self._released else box.point(x, y))]
                 values[row, : len(numbers)] = numbers
                 given[row, : len(numbers)] = True
                 row += 1

@@ -26,6 +26,9 @@ class VisionConfig:
     #: Adds two channels (x, y in [-1, 1]) to the image before the patch embedding. Ours, not the paper's:
     #: it lets an encoder that is trained from scratch know where a patch is.
     coordinate_channels: bool = False
+    #: Keeps the window's size on every map and pads the map to multiples of it, as Mask2Former and the
+    #: released code do; otherwise (timm) the window shrinks to a smaller map. `released` mode always pads.
+    padded_windows: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ class LanguageConfig:
     intermediate_size: int = 8192
     max_positions: int = 2048
     initializer_range: float = 0.02
+    #: Share of a head's width that rotary position codes turn.
+    rotary_share: float = 0.5
+    rope_theta: float = 10000.0
+    #: At least so many rows of the embedding; a checkpoint may have more than its tokenizer has ids.
+    embedding_rows: int = 0
+    norm_eps: float = 1e-5
+    #: Whether the output layer has a bias, as Phi's in Hugging Face form; the released code has none.
+    head_bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,11 @@ class LKMConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
     slots: int = 4
     weight: float = 0.2
+    #: Makes lambda a learned gate that starts at ``weight``. Ours, not the paper's.
+    learned: bool = False
+    #: In `released` mode: whose task sets lambda. "first" is the released code, in which the first sample of
+    #: a batch decides for all of it; "own" takes each sample's task.
+    task_of: Literal["first", "own"] = "first"
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,8 @@ class DecoderConfig:
     pixel_ffn: int = 1024
     mask_layers: int = 9
     mask_ffn: int = 2048
+    #: ReLU after the lateral convolution, as in the released code; Mask2Former itself has none.
+    lateral_relu: bool = True
     #: Width of the query's two halves, A(s) and D(B(s), V).
     query_width: int = 512
 
@@ -108,7 +126,8 @@ class ModelConfig:
     """Everything that decides the model's shape and mathematics."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
-    mode: Literal["paper"] = "paper"
+    #: The paper's equations, or what the released code computes (see `unigeoseg.released`).
+    mode: Literal["paper", "released"] = "paper"
     #: Side S of the letterboxed square input, in pixels.
     image_size: int = 512
     vision: VisionConfig = field(default_factory=VisionConfig)

@@ -1,18 +1,28 @@
-"""A model on disk: ``config.json``, ``model.safetensors``, ``tokenizer.json``; no DeepSpeed, no Ray."""
+"""A model on disk: ``config.json``, ``model.safetensors``, ``tokenizer.json``; no DeepSpeed, no Ray.
 
+A language model that came from a Hugging Face folder leaves its architecture in ``language/config.json``, so
+that the export needs that folder no more.
+"""
+
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from unigeoseg.build import build_model
+from unigeoseg.causal_lm import shapes_only
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.released.folder import is_released, load_released
 from unigeoseg.tokens import Tokenizer, load_tokenizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LANGUAGE = "language"
 FORMAT = 1
 
 
@@ -42,30 +52,43 @@ def write_export(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
-    save_file(state, str(folder / WEIGHTS))
+    config = _own_language(config, folder)
+    save_file(_apart(state), str(folder / WEIGHTS))
     content = {
         "format": FORMAT,
         "model": config.to_dict(),
-        "vocab_size": tokenizer.vocab_size,
+        "vocab_size": vocab_size(state, tokenizer.vocab_size),
         "note": note or {},
     }
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 
 
+def vocab_size(state: Mapping[str, torch.Tensor], default: int) -> int:
+    """Rows of the embedding in a state dict: a checkpoint's may be more than its tokenizer's ids."""
+    rows = [len(t) for name, t in state.items() if name.endswith("embed_tokens.weight")]
+    return rows[0] if rows else default
+
+
 def load_export(folder: str | Path, device: str | torch.device = "cpu") -> tuple[UniGeoSeg, Tokenizer]:
-    """The model, in eval mode, and its tokenizer.
+    """The model, in eval mode, and its tokenizer; a released checkpoint's folder is read as well.
 
     Raises:
         UserError: a file is missing, damaged, or of other sizes than the configuration says.
     """
     folder = Path(folder)
+    if is_released(folder):
+        return load_released(folder, device)[:2]
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not an export: {name} is missing (give a run's export/ folder)")
     tokenizer = load_tokenizer(folder)
     try:
         content = json.loads((folder / CONFIG).read_text())
-        model = UniGeoSeg(ModelConfig.from_dict(content["model"]), content["vocab_size"])
+        config = ModelConfig.from_dict(content["model"])
+        if config.language.path is not None:
+            config = _with_language(config, str(folder / config.language.path))
+        with shapes_only():
+            model = build_model(config, content["vocab_size"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder / CONFIG} is not a configuration of this version ({error})") from error
     try:
@@ -74,3 +97,32 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu") -> tuple
     except Exception as error:  # safetensors and torch each raise their own kinds
         raise UserError(f"{folder / WEIGHTS} does not fit its configuration: {error}") from error
     return model.to(device).eval(), tokenizer
+
+
+def _own_language(config: ModelConfig, folder: Path) -> ModelConfig:
+    """Copies the architecture of a language model given by path into the export."""
+    if config.language.path is None:
+        return config
+    source = Path(config.language.path).expanduser() / CONFIG
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise UserError(f"the language model's {source} cannot be read any more ({error})") from error
+    (folder / LANGUAGE).mkdir(exist_ok=True)
+    (folder / LANGUAGE / CONFIG).write_bytes(content)
+    return _with_language(config, LANGUAGE)
+
+
+def _with_language(config: ModelConfig, path: str) -> ModelConfig:
+    return dataclasses.replace(config, language=dataclasses.replace(config.language, path=path))
+
+
+def _apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tied weights as tensors of their own: the file format does not share storage."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in state.items():
+        shared = tensor.numel() > 0 and tensor.data_ptr() in seen
+        apart[name] = tensor.clone() if shared else tensor
+        seen.add(tensor.data_ptr())
+    return apart

@@ -60,15 +60,19 @@ def uncertain_points(
 ) -> Tensor:
     """Points where the losses of ``logits [N, h, w]`` are taken, ``[N, points, 2]`` (no gradient)."""
     with torch.no_grad():
+        kept = int(config.points * config.importance)
         candidates = shifted_points(
             base_points(int(config.points * config.oversample), generator, logits.device), keys
         )
-        kept = int(config.points * config.importance)
-        margin = point_sample(logits, candidates).abs()
-        nearest = margin.topk(kept, dim=1, largest=False).indices
-        chosen = candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
+        chosen = most_uncertain(logits, candidates, kept)
         uniform = shifted_points(base_points(config.points - kept, generator, logits.device), keys)
         return torch.cat([chosen, uniform], dim=1)
+
+
+def most_uncertain(logits: Tensor, candidates: Tensor, kept: int) -> Tensor:
+    """The ``kept`` of ``candidates [N, P, 2]`` at which ``logits [N, h, w]`` are nearest to zero."""
+    nearest = point_sample(logits, candidates).abs().topk(kept, dim=1, largest=False).indices
+    return candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
 
 
 def mask_losses(
@@ -83,14 +87,21 @@ def mask_losses(
         config: point counts.
         generator: CPU generator of the step, the same on every rank.
     """
-    levels, count = predictions.shape[:2]
+    levels = len(predictions)
     logits = predictions.flatten(0, 1).float()
     points = uncertain_points(logits.detach(), keys.repeat(levels), config, generator)
-    sampled = point_sample(logits, points)
+    bce, dice = losses_at(predictions, masks, points)
+    return bce.sum(0), dice.sum(0)
+
+
+def losses_at(predictions: Tensor, masks: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE and dice, float32 ``[P, B]``, of ``predictions [P, B, h, w]`` at ``points [P * B, N, 2]``."""
+    levels, count = predictions.shape[:2]
+    sampled = point_sample(predictions.flatten(0, 1).float(), points)
     per_sample = points.view(levels, count, -1, 2).transpose(0, 1).flatten(1, 2)
     truth = point_sample(masks.float(), per_sample).view(count, levels, -1).transpose(0, 1).flatten(0, 1)
     bce = nn.functional.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1)
     probability = sampled.sigmoid()
     overlap = 2 * (probability * truth).sum(1) + 1
     dice = 1 - overlap / (probability.sum(1) + truth.sum(1) + 1)
-    return bce.view(levels, count).sum(0), dice.view(levels, count).sum(0)
+    return bce.view(levels, count), dice.view(levels, count)

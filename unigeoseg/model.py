@@ -18,7 +18,7 @@ from unigeoseg.vision import VisionEncoder, feature_sides
 
 
 class UniGeoSeg(nn.Module):
-    """The model in ``paper`` mode.
+    """The model in ``paper`` mode; :mod:`unigeoseg.released` overrides its underscored methods.
 
     Args:
         config: shapes and switches.
@@ -33,14 +33,17 @@ class UniGeoSeg(nn.Module):
         self.language = LanguageModel(config.language, vocab_size)
         width = self.language.width
         self.connector = Connector(config.connector, self.vision.widths[-1], sides[-1], width)
-        self.tate = TATE(config.tate, width)
-        self.lkm = LatentKnowledgeMemory(config.lkm, width)
-        self.pooling = InstructionPooling(width)
+        self._add_text_parts(width)
         self.query = QueryBuilder(
             width, self.vision.widths[-1], config.decoder.query_width, config.decoder.hidden
         )
         self.pixel_decoder = PixelDecoder(config.decoder, self.vision.widths, sides)
         self.mask_decoder = MaskDecoder(config.decoder, sides)
+
+    def _add_text_parts(self, width: int) -> None:
+        self.tate = TATE(self.config.tate, width)
+        self.lkm = LatentKnowledgeMemory(self.config.lkm, width)
+        self.pooling = InstructionPooling(width)
 
     def enable_activation_checkpointing(self) -> None:
         """Recomputes the large blocks in the backward pass instead of keeping their activations."""
@@ -63,7 +66,7 @@ class UniGeoSeg(nn.Module):
         predictions, states = self._run(batch)
         weights = self.config.loss
         bce, dice = mask_losses(predictions, batch.masks, batch.keys, weights, generator)
-        language = self.language.loss(states, batch.labels)  # [B]
+        language = self._language_loss(states, batch.labels)  # [B]
         each = weights.bce * bce + weights.dice * dice + weights.language * language  # [B]
         zeros = each.new_zeros(len(TASKS))
         return Losses(
@@ -87,10 +90,9 @@ class UniGeoSeg(nn.Module):
 
     def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:
         features = self.vision(batch.images)  # res2..res5, once for all instructions of an image
-        states = self.language(self._embeddings(batch, features[-1]))  # [B, L, d]
-        remembered = self.lkm(states)
-        pooled = self.pooling(remembered, batch.instruction_mask)  # [B, d]
-        query = self.query(pooled, features[-1], batch.image_index)  # [B, c]
+        states = self._read(self._embeddings(batch, features[-1]), batch)  # [B, L, d]
+        state = self._instruction_state(states, batch)  # [B, d]
+        query = self.query(state, features[-1], batch.image_index)  # [B, c]
         mask_features, levels = self.pixel_decoder(features)
         return self.mask_decoder(query, mask_features, levels, batch.image_index), states
 
@@ -99,10 +101,26 @@ class UniGeoSeg(nn.Module):
         embedded = self.language.embed(batch.input_ids)
         image_tokens = self.connector(res5)[batch.image_index]  # [B, N, d]
         embedded = embedded.masked_scatter(batch.image_mask[..., None], image_tokens.to(embedded.dtype))
+        return self._enhance(embedded, batch)
+
+    def _enhance(self, embedded: Tensor, batch: Batch) -> Tensor:
+        """TATE on the instruction's tokens; all others stay as they are."""
         rows, columns, mask = instruction_window(batch.instruction_mask)
         text = embedded[rows, columns]  # [B, Li, d]
         enhanced = self.tate(text, mask, batch.task, batch.coordinates, batch.coordinate_mask)
         return embedded.masked_scatter(batch.instruction_mask[..., None], enhanced[mask])
+
+    def _read(self, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Final hidden states of the language model, ``[B, L, d]``."""
+        return self.language(embeddings)
+
+    def _instruction_state(self, states: Tensor, batch: Batch) -> Tensor:
+        """Memory and pooling: one state per instruction, ``[B, d]``."""
+        return self.pooling(self.lkm(states), batch.instruction_mask)
+
+    def _language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy float32 ``[B]``."""
+        return self.language.loss(states, labels)
 
 
 def instruction_window(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

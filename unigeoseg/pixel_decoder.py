@@ -1,7 +1,8 @@
 """Mask2Former's pixel decoder (Cheng et al. 2022) with multi-scale deformable attention (Zhu et al. 2021).
 
 Its convolutions carry biases and both the lateral and the output convolution end in ReLU, as in the released
-code; deformable attention is the pure-PyTorch form of ``transformers``.
+code (``lateral_relu`` off: as in Mask2Former); deformable attention is the pure-PyTorch form of
+``transformers``.
 """
 
 import math
@@ -119,7 +120,9 @@ class PixelDecoder(nn.Module):
         self.level_embed = nn.Parameter(torch.randn(_LEVELS, hidden))
         self.layers = nn.ModuleList(DeformableLayer(config) for _ in range(config.pixel_layers))
         self.lateral = nn.Sequential(
-            nn.Conv2d(widths[0], hidden, 1), nn.GroupNorm(_GROUPS, hidden), nn.ReLU()
+            nn.Conv2d(widths[0], hidden, 1),
+            nn.GroupNorm(_GROUPS, hidden),
+            nn.ReLU() if config.lateral_relu else nn.Identity(),
         )
         self.output = nn.Sequential(
             nn.Conv2d(hidden, hidden, 3, padding=1), nn.GroupNorm(_GROUPS, hidden), nn.ReLU()

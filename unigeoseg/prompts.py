@@ -36,6 +36,8 @@ class PromptTokens:
         instruction: the user's text, closed by the [SEG] token.
         close: the end of the user's turn.
         reply: the supervised reply, answer and end token (empty at prediction time).
+        reply_labels: the reply's labels where they are not the reply itself; -100 where no loss is taken.
+        hidden: how many tokens at the end of the reply are hidden from attention.
     """
 
     before_image: list[int]
@@ -43,6 +45,19 @@ class PromptTokens:
     instruction: list[int]
     close: list[int]
     reply: list[int]
+    reply_labels: list[int] | None = None
+    hidden: int = 0
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels of the reply."""
+        return self.reply if self.reply_labels is None else self.reply_labels
+
+    @property
+    def length(self) -> int:
+        """Number of ids, without the image tokens."""
+        parts = (self.before_image, self.after_image, self.instruction, self.close, self.reply)
+        return sum(map(len, parts))
 
 
 class PromptEncoder:

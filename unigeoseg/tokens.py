@@ -55,12 +55,20 @@ class Tokenizer:
         self._inner.save(str(Path(folder) / FILE))
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
+def load_tokenizer(folder: str | Path, mode: str = "paper") -> Tokenizer:
     """Loads ``tokenizer.json`` from ``folder`` (a Hugging Face model folder, or an export's).
+
+    Args:
+        folder: where it lies.
+        mode: the model's mode; in ``released`` no token is added.
 
     Raises:
         UserError: the file is missing or is no tokenizer.
     """
+    if mode == "released":
+        from unigeoseg.released.tokenizer import load_released_tokenizer  # it builds on this module
+
+        return load_released_tokenizer(folder)
     path = Path(folder) / FILE
     if not path.is_file():
         raise UserError(f"no {FILE} in {folder}: give a folder that holds a Hugging Face fast tokenizer")

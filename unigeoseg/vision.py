@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unigeoseg.config import VisionConfig
+from unigeoseg.swin import PaddedSwin
 
 #: ImageNet statistics on the 0-255 scale, RGB (the released preprocessing).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -29,19 +30,7 @@ class VisionEncoder(nn.Module):
         self.checkpointing = False
         self.coordinate_channels = config.coordinate_channels
         self.widths = [config.embed_dim * 2**i for i in range(4)]
-        self.swin = SwinTransformer(
-            img_size=image_size,
-            patch_size=config.patch,
-            in_chans=5 if config.coordinate_channels else 3,
-            num_classes=0,
-            global_pool="",
-            embed_dim=config.embed_dim,
-            depths=config.depths,
-            num_heads=config.heads,
-            window_size=config.window,
-            drop_path_rate=0.0,
-        )
-        self.swin.norm = nn.Identity()
+        self.swin = _swin(config, image_size)
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in self.widths)
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
@@ -76,6 +65,29 @@ class VisionEncoder(nn.Module):
         return self.checkpointing and self.training and not self.frozen
 
 
+def _swin(config: VisionConfig, image_size: int) -> nn.Module:
+    channels = 5 if config.coordinate_channels else 3
+    if config.padded_windows:
+        sides = feature_sides(image_size, config.patch)
+        return PaddedSwin(
+            channels, config.embed_dim, config.depths, config.heads, config.window, config.patch, list(sides)
+        )
+    swin: nn.Module = SwinTransformer(
+        img_size=image_size,
+        patch_size=config.patch,
+        in_chans=channels,
+        num_classes=0,
+        global_pool="",
+        embed_dim=config.embed_dim,
+        depths=config.depths,
+        num_heads=config.heads,
+        window_size=config.window,
+        drop_path_rate=0.0,
+    )
+    swin.norm = nn.Identity()
+    return swin
+
+
 def coordinate_grid(like: Tensor) -> Tensor:
     """Pixel-centre coordinates (x, y) in [-1, 1], ``[1, 2, H, W]``, dtype and device of ``like``."""
     height, width = like.shape[-2:]
@@ -87,5 +99,5 @@ def coordinate_grid(like: Tensor) -> Tensor:
 
 def feature_sides(image_size: int, patch: int) -> Sequence[int]:
     """Sides of res2..res5 for a square image."""
-    side = image_size // patch
+    side = -(-image_size // patch)
     return [-(-side // 2**i) for i in range(4)]

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 
 from pipelines.storage import is_remote, open_filesystem
+from unigeoseg.build import build_model
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
-from unigeoseg.export import CONFIG, WEIGHTS, load_export
+from unigeoseg.export import CONFIG, WEIGHTS, load_export, vocab_size
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.released.folder import is_released
 from unigeoseg.tokens import Tokenizer
 
 
@@ -45,7 +47,8 @@ class ModelSource:
         if self.untrained_seed is not None:
             with torch.random.fork_rng():
                 torch.manual_seed(self.untrained_seed)
-                model = UniGeoSeg(model.config, tokenizer.vocab_size).to(device).eval()
+                size = vocab_size(model.state_dict(), tokenizer.vocab_size)
+                model = build_model(model.config, size).to(device).eval()
         return model, tokenizer
 
 
@@ -56,6 +59,8 @@ def find_export(path: str | Path) -> str:
         UserError: there is none; says which files were looked for.
     """
     filesystem, inside = open_filesystem(path)
+    if not is_remote(path) and is_released(inside):
+        return inside
     for folder, name in ((inside, str(path)), (f"{inside}/export", f"{str(path).rstrip('/')}/export")):
         if all(filesystem.exists(f"{folder}/{file}") for file in (CONFIG, WEIGHTS)):
             return name if is_remote(path) else folder
@@ -73,6 +78,8 @@ def export_config(export: str) -> ModelConfig:
         UserError: ``config.json`` is damaged or of another version.
     """
     filesystem, inside = open_filesystem(export)
+    if not is_remote(export) and is_released(inside):
+        return load_export(inside)[0].config  # its sizes stand in its tensors
     try:
         content = json.loads(filesystem.cat_file(f"{inside}/{CONFIG}"))
         return ModelConfig.from_dict(content["model"])

@@ -47,7 +47,8 @@ class Assembler:
         self.index = StoreIndex.open(store, config.data.split)
         self.plan = Plan.from_config(self.index, config)
         self._reader = StoreReader(self.index)
-        self._collate = Collator(load_tokenizer(tokenizer_path), config.model, config.tokenizer.max_length)
+        tokenizer = load_tokenizer(tokenizer_path, config.model.mode)
+        self._collate = Collator(tokenizer, config.model, config.tokenizer.max_length)
 
     def fill(self, micros: Sequence[Micro]) -> Block:
         """The content of micro-batches, each image read and decoded once for all of them.

@@ -19,9 +19,9 @@ def prepare_tokenizer(config: Config, index: StoreIndex, folder: Path) -> Tokeni
         UserError: ``tokenizer.path`` holds none, or the store is out of reach.
     """
     if (folder / "tokenizer.json").is_file():
-        return load_tokenizer(folder)
+        return load_tokenizer(folder, config.model.mode)
     if config.tokenizer.path is not None:
-        tokenizer = load_tokenizer(config.tokenizer.path)
+        tokenizer = load_tokenizer(config.tokenizer.path, config.model.mode)
         tokenizer.save(folder)
         return tokenizer
     texts = store_texts(index, TOKENIZER_IMAGES)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.distributed import ensure_process_group, import_deepspeed, local_device, mixed_seed
+from pipelines.train.parameter_groups import parameter_groups
 from pipelines.train.schedule import learning_rate
 from pipelines.train.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
 from unigeoseg.batch import Batch
@@ -67,9 +68,9 @@ class Engine:
         if config.train.activation_checkpointing and callable(enable):
             enable()
         self._wrapped = _LossModule(model)
-        trainable = [p for p in model.parameters() if p.requires_grad]
+        groups, self._rate_scales = parameter_groups(model, config.train)
         optimizer = torch.optim.AdamW(
-            trainable,
+            groups,
             lr=config.train.lr,
             betas=config.train.betas,
             weight_decay=config.train.weight_decay,
@@ -107,8 +108,8 @@ class Engine:
         if len(micro_batches) != self.accumulation:
             raise ValueError(f"step {step}: {len(micro_batches)} micro-batches, expected {self.accumulation}")
         rate = learning_rate(self.config.train, step, self.steps)
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = rate
+        for group, scale in zip(self._engine.optimizer.param_groups, self._rate_scales, strict=True):
+            group["lr"] = rate * scale
         totals, seconds = StepTotals(), StepSeconds(wait=wait)
         for place, batch in enumerate(micro_batches):
             self._micro_step(step, place, batch, instruction_count, totals, seconds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 from pipelines.plan.plan import Plan
@@ -17,16 +18,19 @@ from pipelines.train.checkpoint import find_checkpoint, load_checkpoint, save_ch
 from pipelines.train.engine import Engine
 from pipelines.train.job import Job, Outcome
 from pipelines.train.manifest import Checkpoint
+from pipelines.train.model import exported_state, make_model, with_local_language
 from pipelines.train.recorder import Recorder
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.step import NonFiniteLossError
 from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
-from unigeoseg.tokens import Tokenizer, load_tokenizer
+from unigeoseg.tokens import load_tokenizer
 
 #: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
 OpenStream = Callable[..., Stream]
 QUARANTINE = "quarantine"
+#: What was loaded from where, before the first step.
+WEIGHTS = "weights.json"
 
 
 @dataclass
@@ -83,14 +87,24 @@ class _Loop:
                 "while the run was starting; start it again"
             )
         self.tokenizer_path = self._tokenizer_path()
-        self.tokenizer = load_tokenizer(self.tokenizer_path)
+        self.tokenizer = load_tokenizer(self.tokenizer_path, self.config.model.mode)
         self.engine = Engine(
             self.config,
-            lambda: build_model(job, self.tokenizer),
+            self._make_model,
             self.plan.steps,
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
         self.checkpoint_name = ""
+
+    def _make_model(self) -> nn.Module:
+        model, reports = make_model(self.config, self.tokenizer)
+        if reports and dist.get_rank() == 0:
+            content = [report.plain() for report in reports]
+            self.run_folder.local(WEIGHTS).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            self.run_folder.publish(WEIGHTS)
+            for report in reports:
+                self.channel.post("note", {"message": report.summary()})
+        return model
 
     def run(self) -> Outcome:
         found = find_checkpoint(self.engine, self.run_folder)
@@ -182,7 +196,8 @@ class _Loop:
         if self.engine.rank == 0:
             note = {"run": self.run_folder.name, "step": self.plan.steps}
             folder = self.run_folder.local(f"{EXPORT}/config.json").parent
-            write_export(folder, state, self.config.model, self.tokenizer, note)
+            state = exported_state(self.config, state)
+            write_export(folder, state, with_local_language(self.config).model, self.tokenizer, note)
             self.run_folder.publish(EXPORT)
         self.engine.barrier()
 
@@ -191,13 +206,6 @@ class _Loop:
             return self.job.tokenizer
         self.run_folder.fetch(TOKENIZER)
         return str(Path(self.run_folder.base) / TOKENIZER)
-
-
-def build_model(job: Job, tokenizer: Tokenizer) -> nn.Module:
-    """The model of a job; the caller has set the random state."""
-    from unigeoseg.model import UniGeoSeg
-
-    return UniGeoSeg(job.config.model, tokenizer.vocab_size)
 
 
 def steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:

@@ -1,0 +1,90 @@
+"""The model that a job trains: built, filled with its first weights, adapters put in."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from pipelines.config import Config
+from pipelines.storage import open_filesystem
+from unigeoseg.build import build_model
+from unigeoseg.errors import UserError
+from unigeoseg.lora import add_lora, merge_lora
+from unigeoseg.tokens import Tokenizer
+from unigeoseg.weights.export_file import load_export_weights
+from unigeoseg.weights.mask2former import load_mask2former
+from unigeoseg.weights.report import LoadReport
+
+logger = logging.getLogger(__name__)
+
+
+def make_model(config: Config, tokenizer: Tokenizer) -> tuple[nn.Module, list[LoadReport]]:
+    """The model at the start of a job, the same on every rank; the caller has set the random state.
+
+    Also on resume: frozen parameters are not in checkpoints, so they come from here again.
+
+    Returns:
+        The model, and what was loaded from where (empty for random weights).
+
+    Raises:
+        UserError: weights that are missing, refused or do not fit.
+    """
+    model = build_model(with_local_language(config).model, tokenizer.vocab_size)
+    init, reports = config.init, []
+    if init.mask2former:
+        path = local_copy(init.mask2former)
+        reports.append(load_mask2former(model, path, init.parts, init.strict))
+    if init.model:
+        reports.append(load_export_weights(model, local_copy(init.model), init.strict))
+    for report in reports:
+        logger.info("%s", report.summary())
+    lora = config.train.lora
+    if lora.rank:
+        add_lora(model.language.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.embeddings)
+    return model, reports
+
+
+def exported_state(config: Config, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The trained state as an export holds it: adapters merged into their layers."""
+    lora = config.train.lora
+    return merge_lora(state, lora.alpha / lora.rank) if lora.rank else state
+
+
+def with_local_language(config: Config) -> Config:
+    """The configuration with ``model.language.path`` on this machine."""
+    path = config.model.language.path
+    if path is None or "://" not in path:
+        return config
+    values = config.plain()
+    values["model"]["language"]["path"] = str(local_copy(path))
+    return Config.model_validate(values)
+
+
+def local_copy(path: str) -> Path:
+    """A local path for a file or folder that may be in an object store; fetched once per machine.
+
+    Raises:
+        UserError: there is nothing at ``path``.
+    """
+    if "://" not in path:
+        return Path(path).expanduser()
+    fs, inside = open_filesystem(path)
+    if not fs.exists(inside):
+        raise UserError(f"no weights at {path}; check the address and the credentials")
+    name = hashlib.sha256(path.encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / f"unigeoseg-weights-{os.getuid()}" / name / Path(inside).name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fetched = Path(tempfile.mkdtemp(dir=target.parent)) / target.name
+    fs.get(inside, str(fetched), recursive=bool(fs.isdir(inside)))
+    try:
+        fetched.rename(target)  # whole or not at all, whoever else fetches it
+    except OSError:
+        logger.debug("%s was fetched by another process meanwhile", path)
+    shutil.rmtree(fetched.parent, ignore_errors=True)
+    return target

@@ -1,0 +1,23 @@
+"""The optimizer's parameter groups: one, or several when the encoder learns at rates of its own."""
+
+from typing import Any
+
+from torch import nn
+
+from pipelines.config import TrainConfig
+from unigeoseg.layer_scales import encoder_scales
+
+
+def parameter_groups(model: nn.Module, train: TrainConfig) -> tuple[list[dict[str, Any]], list[float]]:
+    """Trainable parameters by the factor on their learning rate, in the order of the model.
+
+    Returns:
+        Groups for the optimizer, and the factor of each; one group of factor 1 unless
+        ``train.encoder_lr`` or ``train.encoder_lr_decay`` says otherwise.
+    """
+    scales = encoder_scales(model, train.encoder_lr, train.encoder_lr_decay)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(scales.get(name, 1.0), []).append(parameter)
+    return [{"params": members} for members in groups.values()], list(groups)
