@@ -1,6 +1,7 @@
 """Swin Transformer features at four strides (timm's blocks), normalised as Mask2Former's Swin does."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.models.swin_transformer import SwinTransformer
@@ -30,7 +31,7 @@ class VisionEncoder(nn.Module):
         self.checkpointing = False
         self.coordinate_channels = config.coordinate_channels
         self.widths = [config.embed_dim * 2**i for i in range(4)]
-        self.swin = _swin(config, image_size)
+        self.swin: Any = _swin(config, image_size)
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in self.widths)
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)

@@ -14,7 +14,7 @@ _TASK_NAMES = {"interactive": "intera", "referring": "ref", "reasoning": "reason
 
 
 def compare_prompts(fixture: Fixture, name: str, batch: Batch) -> dict[str, float | bool]:
-    """Every recorded text through our collator; counts the set's sequences that none of them gives.
+    """Every recorded text through our collator; ``max_abs`` counts the sequences that none of them gives.
 
     A sequence counts as given when ids, labels, masks and coordinates are all equal.
     """

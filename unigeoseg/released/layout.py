@@ -115,8 +115,8 @@ def _text(config: ModelConfig) -> Iterator[Entry]:
 def _pixel_decoder(config: ModelConfig) -> Iterator[Entry]:
     name = "pixel_decoder"
     for level in range(3):
-        for part in range(2):
-            yield from _pairs(f"{name}.input_proj.{level}.{part}", f"{name}.input_proj.{level}.{part}")
+        for step in range(2):
+            yield from _pairs(f"{name}.input_proj.{level}.{step}", f"{name}.input_proj.{level}.{step}")
     yield Entry(f"{name}.transformer.level_embed", (f"{name}.level_embed",))
     for n in range(config.decoder.pixel_layers):
         there, here = f"{name}.transformer.encoder.layers.{n}", f"{name}.layers.{n}"
@@ -125,8 +125,8 @@ def _pixel_decoder(config: ModelConfig) -> Iterator[Entry]:
         for part in ("norm1", "linear1", "linear2", "norm2"):
             yield from _pairs(f"{there}.{part}", f"{here}.{part}")
     for there, here in (("adapter_1", "lateral"), ("layer_1", "output")):
-        for part in range(2):
-            yield from _pairs(f"{name}.{there}.{part}", f"{name}.{here}.{part}")
+        for step in range(2):
+            yield from _pairs(f"{name}.{there}.{step}", f"{name}.{here}.{step}")
     yield from _pairs(f"{name}.mask_features", f"{name}.mask_features")
 
 

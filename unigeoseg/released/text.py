@@ -14,8 +14,8 @@ class ReleasedPromptEncoder(PromptEncoder):
 
     Every piece between placeholders is encoded by itself; ``<seg>`` leaves nothing behind. The answer
     (closed, as the instruction, by the [SEG] id) is always supervised. The words around it are supervised
-    from one token before the length of the text up to ``[/INST] `` on, but not at all where padding is the end token:
-    the released length check then fails, and the end token is hidden from attention.
+    from one token before the length of the text up to ``[/INST] `` on, but not at all where padding is the
+    end token: the released length check then fails, and the end token is hidden from attention.
     """
 
     def __init__(self, tokenizer: Tokenizer, system_prompt: str) -> None:

@@ -107,6 +107,9 @@ def run_set(fixture: Fixture, model: ReleasedUniGeoSeg, name: str, batch: Batch,
     with _recorded(model, values):
         predictions, states = model._run(batch)
     values["hidden"] = states
+    if "logits_tail" in expected:
+        tail = states[:, -expected["logits_tail"].shape[1] :]
+        values["logits_tail"] = model.language.model.get_output_embeddings()(tail)
     quantities = {key: _like(value.detach(), key, expected) for key, value in values.items()}
     points = _points(fixture, model, predictions.detach(), expected)
     assert batch.masks is not None

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from tests.unit.model.conftest import group
@@ -23,6 +24,16 @@ def test_trains_predicts_and_is_exported(model, config, tokenizer, tmp_path):
     loaded, found = load_export(tmp_path)
     assert found.pad_id == tokenizer.pad_id
     assert torch.equal(loaded.predict(batch), model.predict(batch))
+
+
+@pytest.mark.parametrize("size", [100, 72])
+def test_any_image_size(config, tokenizer, size):
+    config = dataclasses.replace(config, image_size=size)
+    batch = Collator(tokenizer, config)([group(0)])
+    model = build_model(config, tokenizer.vocab_size).eval()
+    assert batch.image_mask.sum(1).tolist() == [config.image_tokens] * 4
+    assert model.predict(batch).shape == (4, size, size)
+    assert model.connector.norm1.normalized_shape[1] == -(-size // 32)
 
 
 def test_template_lies_between_image_and_instruction(config, tokenizer):
@@ -54,9 +65,8 @@ def test_first_sample_decides_the_memory_unless_each_its_own(config, tokenizer):
 
 
 def test_end_token_as_padding_leaves_the_answer_alone_supervised(config, tokenizer):
-    tokenizer = type(tokenizer)(
-        tokenizer._inner, {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-    )
+    end = "<|endoftext|>"
+    tokenizer = type(tokenizer)(tokenizer._inner, {"pad_token": end, "eos_token": end})
     batch = Collator(tokenizer, config)([group(0)])
     supervised = batch.input_ids[3][batch.labels[3] >= 0].tolist()
     assert supervised == [*tokenizer.encode("It is a house."), tokenizer.seg_id]
