@@ -81,7 +81,6 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu") -> tuple
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not an export: {name} is missing (give a run's export/ folder)")
-    tokenizer = load_tokenizer(folder)
     try:
         content = json.loads((folder / CONFIG).read_text())
         config = ModelConfig.from_dict(content["model"])
@@ -91,6 +90,7 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu") -> tuple
             model = build_model(config, content["vocab_size"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder / CONFIG} is not a configuration of this version ({error})") from error
+    tokenizer = load_tokenizer(folder, config.mode)
     try:
         state = load_file(str(folder / WEIGHTS), device=str(device))
         model.load_state_dict(state)

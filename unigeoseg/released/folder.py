@@ -15,6 +15,7 @@ from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.released.config import PROJECTOR, read_config
 from unigeoseg.released.convert import Converted, from_released, to_released
+from unigeoseg.released.layout import entries
 from unigeoseg.released.model import ReleasedUniGeoSeg
 from unigeoseg.released.tokenizer import ReleasedTokenizer, load_released_tokenizer
 from unigeoseg.tokens import Tokenizer
@@ -84,7 +85,8 @@ def save_released(
         unused: see :class:`~unigeoseg.released.convert.Converted`; absent ones are written as zeros.
 
     Returns:
-        ``{"keys", "zeros"}``: tensors written, and how many of them are zeros for want of a value.
+        ``{"keys", "zeros"}``: tensors written, and how many of them are zeros, in whole or in their unused
+        rows, because nothing was known of them.
 
     Raises:
         UserError: the model is not of ``mode: released``.
@@ -102,9 +104,8 @@ def save_released(
     tokenizer.save(folder)
     content = write_config(config, len(released[_EMBEDDING]))
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
-    kept = set(unused or ())
-    zeros = [e for e, t in tensors.items() if e not in kept and t.is_floating_point() and not t.any()]
-    return {"keys": len(tensors), "zeros": len(zeros)}
+    lost = {e.released for e in entries(config) if e.kind in ("unused", "last_third")} - set(unused or ())
+    return {"keys": len(tensors), "zeros": len(lost)}
 
 
 def write_config(config: ModelConfig, vocab_size: int) -> dict[str, Any]:

@@ -20,9 +20,11 @@ def test_trains_predicts_and_is_exported(model, config, tokenizer, tmp_path):
     assert all(p.grad is not None for p in model.parameters())
     assert torch.isfinite(losses.total)
     model.eval()
-    save_export(tmp_path, model, tokenizer)
+    end = "<|endoftext|>"  # padding by the end token, which only tokenizer_config.json tells
+    padded_by_end = type(tokenizer)(tokenizer._inner, {"pad_token": end, "eos_token": end})
+    save_export(tmp_path, model, padded_by_end)
     loaded, found = load_export(tmp_path)
-    assert found.pad_id == tokenizer.pad_id
+    assert found.pad_id == found.end_id == tokenizer.end_id != tokenizer.pad_id
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 
 

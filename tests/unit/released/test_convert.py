@@ -105,11 +105,11 @@ def test_missing_and_unexpected_keys_are_named(model, config):
 def checkpoint(tmp_path, model, config, tokenizer):
     unused = {e.released: torch.randn(e.shape) for e in entries(config) if e.kind == "unused"}
     written = save_released(tmp_path / "there", model.state_dict(), config, tokenizer, unused)
-    assert written["keys"] == len(entries(config))
+    assert written == {"keys": len(entries(config)), "zeros": 2 * config.decoder.mask_layers}
     return tmp_path / "there"
 
 
-def test_checkpoint_loads_and_comes_back_through_our_export(checkpoint, model, tmp_path, tokenizer):
+def test_checkpoint_comes_back_through_our_export(checkpoint, model, config, tmp_path, tokenizer):
     loaded, found, _ = load_released(checkpoint)
     state = model.state_dict()
     assert set(loaded.state_dict()) == set(state)
@@ -120,6 +120,10 @@ def test_checkpoint_loads_and_comes_back_through_our_export(checkpoint, model, t
     assert "seg_query" in ours["unused"]
     back = convert_model(tmp_path / "ours", "released", tmp_path / "back")
     first, second = (load_file(folder / "model.safetensors") for folder in (checkpoint, tmp_path / "back"))
+    halves = 2 * config.decoder.mask_layers  # the fresh model has no queries and keys of self-attention
+    assert (ours["zeros"], back["zeros"]) == (0, 0) and len(ours["unused"]) == len(
+        entries(config)[-23:]
+    ) + halves
     assert back["tensors"] == len(first) and set(first) == set(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (checkpoint / "config.json").read_text() == (tmp_path / "back" / "config.json").read_text()
