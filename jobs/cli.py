@@ -27,6 +27,9 @@ _MODEL = {
     "info": Entry("jobs.model", "info", "Count the parameters by module."),
     "verify": Entry("jobs.model", "verify", "Compare released mode with reference outputs."),
 }
+_BENCH = {
+    "step": Entry("jobs.bench", "step", "Time the parts of one training step."),
+}
 _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
@@ -71,6 +74,16 @@ def model() -> None:
     \b
     Example:
       unigeoseg model info --preset paper
+    """
+
+
+@cli.group(cls=LazyGroup, entries=_BENCH)
+def bench() -> None:
+    """Measure what things cost on this machine.
+
+    \b
+    Example:
+      unigeoseg bench step --preset quickstart --batch 4
     """
 
 

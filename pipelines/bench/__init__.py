@@ -1,0 +1,1 @@
+"""Measurements: what a training step costs, part by part."""
