@@ -9,6 +9,7 @@ from jobs.options import emit, json_option
 from unigeoseg.errors import UserError
 
 _ENTRIES = {
+    "step": Entry("jobs.bench_step", "step", "Time of a training step, part by part."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
 }
 

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.config import Config
 from pipelines.storage import open_filesystem
 from unigeoseg.build import build_model
 from unigeoseg.errors import UserError
 from unigeoseg.lora import add_lora, merge_lora
+from unigeoseg.model import UniGeoSeg
 from unigeoseg.tokens import Tokenizer
 from unigeoseg.weights.export_file import load_export_weights
 from unigeoseg.weights.mask2former import load_mask2former
@@ -22,7 +23,7 @@ from unigeoseg.weights.report import LoadReport
 logger = logging.getLogger(__name__)
 
 
-def make_model(config: Config, tokenizer: Tokenizer) -> tuple[nn.Module, list[LoadReport]]:
+def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[LoadReport]]:
     """The model at the start of a job, the same on every rank; the caller has set the random state.
 
     Also on resume: frozen parameters are not in checkpoints, so they come from here again.

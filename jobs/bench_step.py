@@ -1,0 +1,55 @@
+"""``unigeoseg bench step``: what the parts of a training step cost."""
+
+from typing import Any
+
+import click
+
+from jobs.options import emit, json_option, preset_option, set_option
+
+
+@click.command()
+@preset_option
+@click.option(
+    "--image-size", type=click.IntRange(min=32), help="Side of the image, in place of the preset's."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Samples; by default what a worker holds at once.")
+@click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Timed steps.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@set_option
+@json_option
+def step(
+    preset: str,
+    image_size: int | None,
+    batch: int | None,
+    steps: int,
+    device: str,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time the parts of one training step on random images, without Ray.
+
+    \b
+    Example:
+      unigeoseg bench step --preset quickstart --batch 4
+    """
+    from jobs.settings import load_config
+
+    config = load_config(preset, sets)
+    from pipelines.bench.step import bench_step
+
+    emit(bench_step(config, image_size, device, batch, steps), as_json, _step_table)
+
+
+def _step_table(result: dict[str, Any]) -> str:
+    lines = [f"{'part':<14} {'ms':>10} {'share':>7}"]
+    lines += [
+        f"{row['name']:<14} {1000 * row['seconds']:>10.1f} {row['share']:>6.1%}" for row in result["rows"]
+    ]
+    ratios = result["ratios"]
+    mfu = "unknown" if ratios["mfu"] is None else f"{ratios['mfu']:.1%}"
+    lines.append(
+        f"{ratios['samples_per_second']:.2f} samples/s (batch {ratios['batch']}, {ratios['image_size']} px, "
+        f"{ratios['tokens']} tokens, {ratios['precision']}); MFU {mfu}; "
+        f"peak memory {ratios['peak_memory_bytes'] / 2**30:.2f} GiB"
+    )
+    return "\n".join(lines)

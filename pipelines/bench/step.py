@@ -1,0 +1,111 @@
+"""One training step of a preset, timed by part, without Ray and without DeepSpeed."""
+
+import dataclasses
+from statistics import median
+from typing import Any
+
+import torch
+
+from pipelines.bench.device import describe_machine, peak_flops, peak_memory
+from pipelines.bench.samples import bench_batch, bench_tokenizer
+from pipelines.bench.stopwatch import PARTS, Stopwatch
+from pipelines.config import Config
+from pipelines.train.model import make_model
+from pipelines.train.parameter_groups import parameter_groups
+from unigeoseg.errors import UserError
+
+
+def bench_step(
+    config: Config,
+    image_size: int | None = None,
+    device: str = "cpu",
+    batch: int | None = None,
+    steps: int = 3,
+    warmup: int = 1,
+) -> dict[str, Any]:
+    """Times forward by part, backward and AdamW on random images.
+
+    Precision and activation checkpointing are the preset's: bfloat16 weights for ``bf16``, as the engine has
+    them. The optimizer works on those weights directly, so a sharded engine's master copies are not in it.
+
+    Args:
+        config: the preset.
+        image_size: in place of the preset's.
+        device: ``cpu`` or ``cuda``.
+        batch: images with one instruction each; by default what one worker holds at once.
+        steps: timed steps; the median of each part counts.
+        warmup: steps before.
+
+    Returns:
+        ``{"rows": [{"name", "seconds", "share"}], "ratios": {samples_per_second, mfu, ...},
+        "machine"}``; ``mfu`` is null where the device's peak is unknown.
+
+    Raises:
+        UserError: there is no such device, or the weights cannot be loaded.
+    """
+    place = _device(device)
+    if image_size is not None:
+        config = config.model_copy(update={"model": dataclasses.replace(config.model, image_size=image_size)})
+    size = batch or config.micro_batch
+    torch.manual_seed(config.seed)
+    tokenizer = bench_tokenizer(config)
+    model = make_model(config, tokenizer)[0].to(place).train()
+    if config.train.precision == "bf16":
+        model.bfloat16()
+    if config.train.activation_checkpointing:
+        model.enable_activation_checkpointing()
+    groups, _ = parameter_groups(model, config.train)
+    optimizer = torch.optim.AdamW(groups, lr=config.train.lr, betas=config.train.betas)
+    inputs = bench_batch(config, tokenizer, size).to(place)
+    watch = Stopwatch(place)
+    release = watch.watch(model)
+    laps = []
+    for number in range(warmup + steps):
+        watch.start()
+        total = model(inputs, torch.Generator().manual_seed(number)).total / size
+        total.backward()
+        watch.lap("backward")
+        optimizer.step()
+        optimizer.zero_grad()
+        watch.lap("optimizer")
+        if number >= warmup:
+            laps.append(watch.seconds)
+    release()
+    return _result(config, laps, size, inputs.input_ids.shape[1], place)
+
+
+def _result(
+    config: Config, laps: list[dict[str, float]], size: int, tokens: int, device: torch.device
+) -> dict[str, Any]:
+    parts = {part: median(lap[part] for lap in laps) for part in PARTS}
+    whole = median(sum(lap.values()) for lap in laps)
+    total = sum(parts.values())
+    rows = [{"name": part, "seconds": parts[part], "share": parts[part] / total} for part in PARTS]
+    ratios: dict[str, Any] = {
+        "step_seconds": whole,
+        "samples_per_second": size / whole,
+        "batch": size,
+        "tokens": tokens,
+        "image_size": config.model.image_size,
+        "precision": config.train.precision,
+        "peak_memory_bytes": peak_memory(device),
+        "mfu": None,
+    }
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if peak is not None:
+        from pipelines.model_info import flops_of_a_sample
+
+        ratios["mfu"] = flops_of_a_sample(config, tokens) * size / whole / peak
+    return {"rows": rows, "ratios": ratios, "machine": describe_machine(device)}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is no device; give cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this machine has no usable GPU; give cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name} cannot be timed here; give cpu or cuda")
+    return device

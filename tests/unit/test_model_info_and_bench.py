@@ -1,0 +1,68 @@
+"""``model info`` counts what the paper's table counts; ``bench step`` attributes all of a step."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from jobs.settings import load_config
+from pipelines.bench.stopwatch import PARTS
+from pipelines.model_info import describe, flops_of_a_sample
+from unigeoseg.build import build_model
+
+
+def rows(result):
+    return {row["name"]: row for row in result["modules"]}
+
+
+def test_the_paper_preset_has_the_released_modules_sizes():
+    """Modules that both modes share, as counted on the released code; the text parts differ by design."""
+    result = describe(load_config("paper", ["tokenizer.vocab_size=51200"]))
+    counted = {name: row["parameters"] for name, row in rows(result).items()}
+    assert counted["vision"] == 86_880_376
+    assert counted["connector"] == 62_134_272
+    assert counted["language.embeddings"] == 104_857_600
+    assert counted["language.layers"] == 1_208_504_320
+    assert counted["language.head"] == 104_857_600 + 51_200  # Hugging Face's Phi has a bias here
+    assert counted["lkm"] == 8_192
+    assert counted["query"] == 2 * 1_049_088 + 524_800 + 1_576_960 + 262_400
+    assert counted["pixel_decoder"] == 5_544_896
+    assert result["total"] == sum(counted.values())
+    assert rows(result)["vision"]["trainable"] == 0
+    assert rows(result)["vision"]["activation_bytes"] == rows(result)["vision"]["flops_backward"] == 0
+    assert all(row["flops_forward"] > 0 for name, row in rows(result).items() if "embeddings" not in name)
+
+
+def test_flops_are_those_of_a_real_pass():
+    config = load_config("quickstart", ["tokenizer.vocab_size=300"])
+    model = build_model(config.model, 300)
+    counted = rows(describe(config))["vision"]["flops_forward"]
+    with FlopCounterMode(display=False) as real:
+        model.vision(torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
+    assert counted == pytest.approx(real.get_total_flops(), rel=1e-6)
+    assert flops_of_a_sample(config, 100) < flops_of_a_sample(config, 200)
+
+
+def test_checkpointing_keeps_less():
+    sizes = [
+        describe(load_config("quickstart", [f"train.activation_checkpointing={on}"]))["activation_bytes"]
+        for on in ("true", "false")
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_bench_step_as_a_command(run_cli):
+    done = run_cli("bench", "step", "--preset", "quickstart", "--batch", "2", "--steps", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [row["name"] for row in result["rows"]] == list(PARTS)
+    assert sum(row["share"] for row in result["rows"]) == pytest.approx(1)
+    assert all(row["seconds"] > 0 for row in result["rows"])
+    assert result["ratios"]["samples_per_second"] > 0 and result["ratios"]["peak_memory_bytes"] > 0
+    assert result["ratios"]["mfu"] is None and result["machine"]["threads"] >= 1
+
+
+def test_bench_refuses_a_device_that_is_not_there(run_cli):
+    done = run_cli("bench", "step", "--preset", "quickstart", "--device", "toaster")
+    assert done.returncode == 2 and "give cpu or cuda" in done.stderr
