@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.status:
             code = _CODES[fault.status]
-            body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
             self._answer(fault.status, {"Content-Type": "application/xml"}, body, len(body))
             return
         to = http.client.HTTPConnection(urlsplit(self.owner.upstream).netloc, timeout=60)
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any
 
 
 _OWN = ("content-length", "connection", "transfer-encoding", "date", "server")

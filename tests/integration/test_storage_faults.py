@@ -164,4 +164,4 @@ def test_latency_is_hidden(proxy, config, tokenizer):
     found, stats = stream_all(config, tokenizer, pause_s=0.1)
     assert found == planned(config)
     later = stats.wait_s - stats.first_wait_s
-    print(f"waited {stats.first_wait_s:.3f} s at the start, {later:.3f} s in {stats.batches - 1} batches after")
+    print(f"waited {stats.first_wait_s:.3f} s at first, then {later:.3f} s in {stats.batches - 1} batches")
