@@ -29,23 +29,38 @@ _world_option = click.option(
 @preset_option
 @_steps_option
 @_world_option
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Draw the samples, worker by worker, into this PNG."
+)
 @set_option
 @json_option
 def trace(
-    store: str, preset: str, steps: str, world: int | None, sets: tuple[str, ...], as_json: bool
+    store: str,
+    preset: str,
+    steps: str,
+    world: int | None,
+    sheet: Path | None,
+    sets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Print which samples each worker gets, from the plan alone.
 
     \b
     Example:
-      unigeoseg data trace stores/synthetic --preset quickstart --steps 0:4 --world-size 2
+      unigeoseg data trace stores/synthetic --preset quickstart --steps 0:4 --world-size 2 --sheet look.png
     """
     config = load_config(preset, sets)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
     begin, end = parse_steps(steps, plan)
     workers = world or config.scale.workers
-    emit(planned(plan, index, begin, end, workers), as_json, as_text)
+    result = planned(plan, index, begin, end, workers)
+    if sheet is not None:
+        from pipelines.stream.sheet import draw_sheet
+
+        draw_sheet(plan, index, range(begin, end), workers, sheet)
+        result["sheet"] = str(sheet)
+    emit(result, as_json, as_text)
 
 
 @click.command()

@@ -25,8 +25,13 @@ def storage_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, *extra)
 
 
-def open_filesystem(path: str | Path) -> tuple[AbstractFileSystem, str]:
+def open_filesystem(path: str | Path, attempts: int | None = None) -> tuple[AbstractFileSystem, str]:
     """The filesystem that ``path`` lives on, and the path inside it (no trailing slash).
+
+    Args:
+        path: folder or ``s3://`` prefix.
+        attempts: how often the S3 client itself sends a request; for callers that repeat on their own clock,
+            since the client's pauses between its default of 8 attempts add up to minutes.
 
     A local path comes back absolute. The filesystem object must not cross a fork or a pickle boundary that
     changes the environment: call this anew in each process.
@@ -35,7 +40,13 @@ def open_filesystem(path: str | Path) -> tuple[AbstractFileSystem, str]:
     if not is_remote(text):
         return fsspec.filesystem("file"), str(Path(text.removeprefix("file://")).expanduser().resolve())
     protocol, _, rest = text.partition("://")
-    return fsspec.filesystem(protocol, **_options(protocol)), rest.rstrip("/")
+    options = _options(protocol)
+    if protocol != "s3" or attempts is None:
+        return fsspec.filesystem(protocol, **options), rest.rstrip("/")
+    options["config_kwargs"] |= {"retries": {"total_max_attempts": attempts, "mode": "standard"}}
+    fs = fsspec.filesystem(protocol, **options)
+    fs.retries = attempts  # s3fs repeats around the client's own repetitions
+    return fs, rest.rstrip("/")
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class RangeFetcher:
     def __init__(self, store: str, retry: Retry | None = None, at_once: int = 32) -> None:
         self.store = store
         self._retry, self._at_once = retry or Retry(), at_once
-        self._fs, self._root = open_filesystem(store)
+        # Repetitions are ours: bounded in time, counted, and with the object's name at the end.
+        self._fs, self._root = open_filesystem(store, attempts=1)
 
     def fetch(self, ranges: Sequence[Range], stats: FetchStats) -> list[bytes]:
         """The bytes of each range, in order.

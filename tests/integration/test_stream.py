@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -97,6 +98,25 @@ def test_a_users_error_comes_through_ray_as_itself(local_ray, tokenizer, tmp_pat
     (store / "shards" / "train-00001.tar").unlink()
     with pytest.raises(UserError, match=r"^\S*train-00001.tar is missing"):
         list(open_stream(config(decode), str(store), tokenizer))
+
+
+def test_a_killed_data_actor_is_replaced(local_ray, tokenizer, tmp_path):
+    """The process that reads and decodes dies in the middle; what arrives is still the plan."""
+    store = str(write_store(tmp_path / "store"))
+    cfg = config("actors", block_positions=8, actors=1)
+    index = StoreIndex.open(store)
+    plan = Plan.from_config(index, cfg)
+    found, killed = {}, []
+    with open_stream(cfg, store, tokenizer) as items:
+        for item in items:
+            found.setdefault(item.step, []).extend(item.batch.sample_ids)
+            if item.step == 1 and not killed:
+                for process in psutil.Process().children(recursive=True):
+                    if "_ReadInActor" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+    assert killed
+    assert found == {step: index.sample_ids(plan.batch(step).rows) for step in range(20)}
 
 
 def test_leaving_early_stops_reading(local_ray, store, tokenizer):

@@ -62,6 +62,17 @@ def test_trace_refuses(arguments, words, says):
         call(trace, *arguments, *words)
 
 
+def test_trace_with_a_sheet(arguments, tmp_path):
+    out = tmp_path / "new" / "look.png"
+    result = json.loads(call(trace, *arguments, "--steps", "0:2", "--sheet", str(out), "--json"))
+    assert result["sheet"] == str(out)
+    picture = np.asarray(Image.open(out))
+    assert picture.std() > 10
+    assert picture.shape[0] > 4 * 100  # a row for each of two steps and two workers
+    with pytest.raises(UserError, match="sheet holds 256"):
+        call(trace, *arguments, "--steps", "0:20", "--set", "train.global_batch=32", "--sheet", str(out))
+
+
 def test_plan_with_picture(arguments, tmp_path):
     store, *rest = arguments
     out = tmp_path / "shares.png"
