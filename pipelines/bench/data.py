@@ -49,8 +49,8 @@ def bench_data(
     steps = -(-samples // plan.batch_size)
     if steps > plan.steps:
         raise UserError(
-            f"--samples {samples}: the plan has {plan.steps * plan.batch_size} positions; raise train.steps or "
-            "train.epochs"
+            f"--samples {samples}: the plan has {plan.steps * plan.batch_size} positions; raise train.steps "
+            "or train.epochs"
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found: dict[str, list[Measured]] = {}
