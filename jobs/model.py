@@ -12,7 +12,7 @@ from jobs.options import emit, json_option, preset_option, set_option
 @set_option
 @json_option
 def info(preset: str, sets: tuple[str, ...], as_json: bool) -> None:
-    """Count the parameters of a preset's model by module.
+    """Count parameters, FLOPs and activation memory of a preset's model by module.
 
     \b
     Example:
@@ -58,11 +58,18 @@ def _differences(result: dict[str, Any]) -> str:
 
 
 def _table(result: dict[str, Any]) -> str:
-    rows = [
-        *result["modules"],
-        {"name": "total", "parameters": result["total"], "trainable": result["trainable"]},
-    ]
+    rows = [*result["modules"], {"name": "total", **result, "parameters": result["total"]}]
     width = max(len(row["name"]) for row in rows)
-    lines = [f"{'module':<{width}}  {'parameters':>14}  {'trainable':>14}"]
-    lines += [f"{row['name']:<{width}}  {row['parameters']:>14,}  {row['trainable']:>14,}" for row in rows]
-    return "\n".join(lines)
+    titles = ("parameters", "trainable", "GFLOP forward", "GFLOP backward", "MiB kept")
+    lines = [" ".join([f"{'module':<{width}}", *(f"{title:>15}" for title in titles)])]
+    for row in rows:
+        cells = [
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            f"{row['flops_forward'] / 1e9:,.2f}",
+            f"{row['flops_backward'] / 1e9:,.2f}",
+            f"{row['activation_bytes'] / 2**20:,.1f}",
+        ]
+        lines.append(" ".join([f"{row['name']:<{width}}", *(f"{cell:>15}" for cell in cells)]))
+    assumed = ", ".join(f"{key} {value}" for key, value in result["assumptions"].items())
+    return "\n".join([*lines, f"for {assumed}"])
