@@ -5,6 +5,7 @@ numbers, which is all that a detectron2 model-zoo file holds, and refuses every 
 called. Files of ``torch.save`` go through torch's own weights-only reader.
 """
 
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -97,21 +98,31 @@ def read_pickle(path: str | Path) -> Any:
     """The content of a pickle of dictionaries and arrays; nothing in the file is executed.
 
     Raises:
-        UserError: the file names anything but plain data, or is damaged.
+        UserError: the file cannot be read, names anything but plain data, or is damaged.
     """
     try:
-        with Path(path).open("rb") as file:
-            return _RestrictedUnpickler(file, encoding="latin1").load()
-    except _Refused as error:
-        raise UserError(
-            f"{path} is refused: as a pickle it asks for {error}, which no checkpoint needs and which could "
-            "run code; nothing was executed. Get the file from its authors, or as safetensors"
-        ) from error
+        data = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+    return parse_pickle(data, str(path))
+
+
+def parse_pickle(data: bytes, name: str) -> Any:
+    """As :func:`read_pickle`, from bytes; ``name`` is the file's in messages.
+
+    Raises:
+        UserError: the pickle names anything but plain data, or is damaged.
+    """
+    try:
+        return _RestrictedUnpickler(io.BytesIO(data), encoding="latin1").load()
+    except _Refused as error:
+        raise UserError(
+            f"{name} is refused: as a pickle it asks for {error}, which plain data never needs and which could "
+            "run code; nothing was executed. Get the file from its authors, or as safetensors"
+        ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise UserError(
-            f"{path} is no readable pickle ({type(error).__name__}: {error}); copy it again"
+            f"{name} is no readable pickle ({type(error).__name__}: {error}); copy it again"
         ) from error
 
 

@@ -1,0 +1,204 @@
+"""What a reader of triplets gives: images with their instructions, and how their masks are read."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.build.taxonomy import taxonomy
+from pipelines.store.record import BadRecord
+from pipelines.triplets.categories import taxonomy_id
+from pipelines.triplets.folder import Folder
+from pipelines.triplets.truth import Truth, decode_rgb, interior_point
+from unigeoseg.batch import Sample
+from unigeoseg.errors import UserError
+from unigeoseg.prompts import interactive_sentence
+from unigeoseg.tasks import REASONING
+
+Box = tuple[float, float, float, float]
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One instruction on an image.
+
+    Attributes:
+        task: one of :data:`unigeoseg.tasks.TASKS`.
+        n: counts the instructions of that task on the image.
+        truth: where its mask comes from.
+        instruction: empty where :meth:`TripletSource.complete` reads it with the image.
+        answer: the expected reply, may be empty.
+        subtask: as the data set names it.
+        category: the data set's own name, may be empty.
+        box: x0, y0, x1, y1 in [0, 1] of the image (interactive).
+        points: (x, y) in [0, 1] of the image (interactive).
+        text_file: the file that :meth:`TripletSource.complete` reads.
+        published_iou: what the data set's authors publish for their own method on this sample.
+    """
+
+    task: str
+    n: int
+    truth: Truth
+    instruction: str = ""
+    answer: str = ""
+    subtask: str = "none"
+    category: str = ""
+    box: Box | None = None
+    points: Points | None = None
+    text_file: str = ""
+    published_iou: float | None = None
+
+
+@dataclass(frozen=True)
+class TripletImage:
+    """An image with its instructions.
+
+    Attributes:
+        key: unique in the data set; letters, digits and underscores.
+        file: relative to the data set's folder.
+        source: name of the data set that the image comes from.
+        triplets: at least one.
+    """
+
+    key: str
+    file: str
+    source: str
+    triplets: tuple[Triplet, ...]
+
+    def sample_id(self, triplet: Triplet, prefix: str) -> str:
+        """``<source>/<image key>/<task>/<n>``."""
+        return f"{prefix}/{self.key}/{triplet.task}/{triplet.n}"
+
+
+class TripletSource(ABC):
+    """A reader of one layout. A small file each; registered in :mod:`pipelines.triplets.layouts`.
+
+    Args:
+        folder: as found by :meth:`find`.
+    """
+
+    #: What ``--layout`` and ``--source`` call it.
+    name: ClassVar[str]
+    #: The data set's full name.
+    title: ClassVar[str]
+    #: The files that it is recognised by, in words.
+    expects: ClassVar[str]
+    licence: ClassVar[str]
+    #: Where the data set comes from.
+    origin: ClassVar[str]
+    #: Whether its targets are boxes (visual grounding), so that boxes are compared.
+    boxes: ClassVar[bool] = False
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    @classmethod
+    @abstractmethod
+    def find(cls, folder: Folder) -> Folder | None:
+        """The folder where the layout begins, in ``folder`` or at its usual place beneath; else ``None``."""
+
+    @abstractmethod
+    def splits(self) -> list[str]:
+        """The splits that are there."""
+
+    @abstractmethod
+    def images(self, split: str) -> list[TripletImage]:
+        """The images of a split in a fixed order.
+
+        Raises:
+            UserError: an annotation file is damaged, or files are missing (they are named).
+        """
+
+    def complete(self, triplet: Triplet) -> Triplet:
+        """The triplet with its texts, for layouts that keep them in a file each.
+
+        Raises:
+            BadRecord: ``text`` or ``coordinates``.
+        """
+        return triplet
+
+    def read_image(self, image: TripletImage) -> NDArray[np.uint8]:
+        """The pixels, uint8 RGB ``[H, W, 3]``.
+
+        Raises:
+            BadRecord: ``unreadable_image``.
+        """
+        return decode_rgb(self.folder.read(image.file), image.file)
+
+    def read_sample(self, image: TripletImage, triplet: Triplet, height: int, width: int) -> Sample:
+        """A triplet with its mask, checked; ``height`` and ``width`` are the image's.
+
+        Raises:
+            BadRecord: with the reason.
+        """
+        triplet = self.complete(triplet)
+        mask = triplet.truth.read(self.folder, height, width)
+        box, points, text = triplet.box, triplet.points, triplet.instruction
+        category = taxonomy_id(triplet.category)
+        if not mask.any() and triplet.task != REASONING:
+            raise BadRecord("empty_mask", "the mask has no pixel")
+        if triplet.subtask == "point" and points is None:
+            points = (interior_point(mask),)
+            text = interactive_sentence(points=points)
+        if not text.strip():
+            raise BadRecord("text", "the instruction is empty")
+        return Sample(
+            sample_id=image.sample_id(triplet, self.name),
+            task=triplet.task,
+            subtask=triplet.subtask,
+            instruction=text,
+            answer=triplet.answer,
+            mask=mask,
+            box=box,
+            points=points,
+            category_id=category,
+            category=taxonomy()[category].name if category else triplet.category,
+            source=image.source,
+        )
+
+
+def image_keys(files: Iterable[str]) -> dict[str, str]:
+    """A key for each distinct file, in order: its path in letters, digits and underscores, made unique."""
+    keys: dict[str, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        if file in keys:
+            continue
+        stem = re.sub(r"[^0-9A-Za-z]+", "_", str(PurePosixPath(file).with_suffix(""))).strip("_") or "image"
+        key, number = stem, 1
+        while key in taken:
+            number += 1
+            key = f"{stem}_{number}"
+        taken.add(key)
+        keys[file] = key
+    return keys
+
+
+def grouped(pairs: Sequence[tuple[str, Triplet]], source: str, place: str = "") -> list[TripletImage]:
+    """One :class:`TripletImage` a file, from (file, triplet) in order; ``place`` is left out of the keys."""
+    by_file: dict[str, list[Triplet]] = {}
+    for file, triplet in pairs:
+        by_file.setdefault(file, []).append(triplet)
+    keys = image_keys(file.removeprefix(f"{place}/") for file in by_file)
+    return [
+        TripletImage(key, file, source, tuple(found))
+        for key, (file, found) in zip(keys.values(), by_file.items(), strict=True)
+    ]
+
+
+def inside(file: str, named_in: str) -> str:
+    """A relative path that stays in its folder.
+
+    Raises:
+        UserError: it is absolute or leads out with ``..``.
+    """
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise UserError(f"{named_in} names {file!r}, which is not a path inside the data set; correct it")
+    return str(path)
