@@ -1,6 +1,6 @@
-"""``unigeoseg evaluate``: a model on a split of a store."""
+"""``unigeoseg evaluate``: a model on a split of a store or a benchmark."""
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -9,11 +9,39 @@ from jobs.options import emit, json_option
 
 @click.command()
 @click.option("--model", required=True, metavar="EXPORT|RUN", help="Export folder, or a run with one.")
-@click.option("--data", required=True, metavar="STORE", help="Store: a folder or s3://…")
-@click.option("--split", default="val", show_default=True, help="Split of the store.")
 @click.option(
-    "--out", metavar="DIR", help="Writes evaluation.json, evaluation.md and per_sample.parquet there."
+    "--data", required=True, metavar="STORE|BENCHMARK", help="Store, or a benchmark's own folder; also s3://…"
 )
+@click.option(
+    "--layout",
+    metavar="NAME",
+    help="Layout of a benchmark's folder, where it is not recognised: geoselect, rrsisd, risbench, refsegrs, "
+    "dior-rsvg, sior, earthreason, geoseg, remotesam.",
+)
+@click.option(
+    "--split", help="Split; default: val of a store, test (else val) of a benchmark; all: every one."
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Writes evaluation.json, evaluation.md, per_sample.parquet and plots/ there. A killed "
+    "evaluation goes on when it is started again.",
+)
+@click.option("--plots/--no-plots", default=True, show_default=True, help="Draw plots and contact sheets.")
+@click.option(
+    "--compare",
+    type=click.Choice(["letterbox", "inside", "original"]),
+    default="letterbox",
+    show_default=True,
+    help="Compare masks on the letterboxed square with its padding (as released), without the padding, or at "
+    "the image's own size.",
+)
+@click.option(
+    "--boxes/--masks",
+    default=None,
+    help="Compare boxes of the largest components, or masks; default: boxes for dior-rsvg.",
+)
+@click.option("--published", metavar="FILE", help="YAML with published results to show beside these.")
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
     "--workers",
@@ -30,8 +58,13 @@ from jobs.options import emit, json_option
 def evaluate(
     model: str,
     data: str,
-    split: str,
+    layout: str | None,
+    split: str | None,
     out: str | None,
+    plots: bool,
+    compare: Literal["letterbox", "inside", "original"],
+    boxes: bool | None,
+    published: str | None,
     save_predictions: bool,
     workers: int,
     gpus_per_worker: float,
@@ -40,10 +73,11 @@ def evaluate(
     batch: int,
     as_json: bool,
 ) -> None:
-    """Measure gIoU, cIoU and Pr@ of a model on a split of a store, per task.
+    """Measure gIoU, cIoU and Pr@ of a model on a store or a benchmark, by task, category and size.
 
     \b
     unigeoseg evaluate --model runs/quickstart/export --data stores/quickstart --split val --out eval
+    unigeoseg evaluate --model runs/quickstart/export --data downloads/RRSIS-D --split test --out eval
     """
     from pipelines.evaluate.command import evaluate_command
 
@@ -60,6 +94,11 @@ def evaluate(
         max_samples=max_samples,
         seed=seed,
         images=batch,
+        layout=layout,
+        compare=compare,
+        boxes=boxes,
+        published=published,
+        plots=plots,
     )
     emit(result, as_json, lambda r: _text(r, out))
 
@@ -68,5 +107,5 @@ def _text(result: dict[str, Any], out: str | None) -> str:
     from pipelines.evaluate.tables import terminal_table
 
     return terminal_table(result) + (
-        f"\n{out}/evaluation.json, {out}/per_sample.parquet, {out}/evaluation.md" if out else ""
+        f"\n{out}/: evaluation.json, evaluation.md, per_sample.parquet, plots/" if out else ""
     )

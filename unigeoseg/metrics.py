@@ -8,7 +8,7 @@ foreground that is predicted in the padding counts as wrong.
 Everything that is added up is an integer, so any split of the samples over workers gives the same bits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -26,6 +26,8 @@ BOX_THRESHOLDS: tuple[float, ...] = (0.3, 0.5, 0.7)
 
 #: An IoU is a float64 of at least 2^-60 or zero, hence a multiple of 2^-128: its sums are exact integers.
 _SCALE_BITS = 128
+#: Numbers in one chunk of bootstrap weights.
+_CHUNK = 1 << 21
 
 
 def iou(intersection: int, union: int) -> float:
@@ -175,12 +177,26 @@ def bootstrap_ci95(
     _, image = np.unique(np.asarray(groups), return_inverse=True)
     count = int(image.max()) + 1
     per_image = np.stack([np.bincount(image, w, count) for w in (np.ones(len(inter)), values, inter, union)])
-    rng = np.random.default_rng(seed)
     draws = np.empty((resamples, 2))
-    for draw in draws:
-        n, total, i, u = per_image @ np.bincount(rng.integers(0, count, count), minlength=count)
-        draw[:] = total / n, i / (u + TOTAL_EPSILON)
+    done = 0
+    for weights in resampling_weights(count, seed, resamples):
+        n, total, i, u = per_image @ weights.T
+        draws[done : done + len(weights)] = np.stack([total / n, i / (u + TOTAL_EPSILON)], axis=1)
+        done += len(weights)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return {
         name: [round(float(low[k]), 6), round(float(high[k]), 6)] for k, name in enumerate(("gIoU", "cIoU"))
     }
+
+
+def resampling_weights(count: int, seed: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """How often each of ``count`` items is drawn in bootstrap resamples: int64 ``[R, count]``, in chunks.
+
+    A chunk holds as many resamples as fit a few tens of megabytes; together they are ``resamples``.
+    """
+    rng = np.random.default_rng(seed)
+    most = max(1, _CHUNK // count)
+    for first in range(0, resamples, most):
+        rows = min(most, resamples - first)
+        places = rng.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)

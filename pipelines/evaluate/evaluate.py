@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipelines.evaluate.data import Index, open_index
 from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
 from pipelines.evaluate.records import Portion
+from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
+from pipelines.evaluate.summary import foreign_categories, summarise, vanished
 from pipelines.evaluate.tables import markdown_table
 from pipelines.evaluate.worker import Job
 from pipelines.storage import open_filesystem
-from pipelines.store.index import StoreIndex
 from unigeoseg.errors import UserError
-from unigeoseg.metrics import MetricSums, bootstrap_ci95
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tasks import TASKS
 from unigeoseg.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -36,17 +35,25 @@ PER_SAMPLE = (
     "subtask",
     "source",
     "category_id",
+    "category",
+    "height",
+    "width",
+    "truth_share",
     "truth_area",
     "intersection",
     "union",
     "iou",
 )
 PREDICTIONS = ("prediction", "size")
-CONVENTIONS = (
+_CONVENTIONS = (
     "IoU = intersection / (union + 1e-5), 1.0 for an empty union; gIoU: mean IoU; "
-    "cIoU: sum of intersections / (sum of unions + 1e-10); Pr@t: share of samples with IoU > t; "
-    "masks compared on the letterboxed square, padding included; ci95: bootstrap over images"
+    "cIoU: sum of intersections / (sum of unions + 1e-10); Pr@t: share of samples with IoU > t"
 )
+_PLACES = {
+    "letterbox": "on the letterboxed square, padding included",
+    "inside": "on the letterboxed square, padding excluded",
+    "original": "at the image's own size",
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,13 @@ class Evaluation:
         table: a row a sample in store order, columns of :data:`pipelines.evaluate.records.SCHEMA`.
         images: the image of each row of ``table``, any integers.
         result: the content of ``evaluation.json``.
+        index: of the data.
     """
 
     table: pa.Table
     images: np.ndarray[Any, np.dtype[np.int64]]
     result: dict[str, Any]
+    index: Index
 
 
 def evaluate_store(
@@ -88,11 +97,12 @@ def evaluate_store(
     images: int = 16,
     loaded: tuple[UniGeoSeg, Tokenizer] | None = None,
     progress: bool = False,
+    resume: str | None = None,
 ) -> Evaluation:
     """Evaluates a model; the result does not depend on the placement, to the last bit.
 
     Args:
-        job: model, store, split, and what to measure.
+        job: model, store or benchmark, split, and what to measure.
         placement: this process, or Ray actors.
         max_samples: most samples of each task (a subset drawn by whole images), or ``None`` for all.
         seed: of the subset and of the bootstrap.
@@ -100,22 +110,30 @@ def evaluate_store(
             round differently beside other samples.
         loaded: a model and its tokenizer in memory, instead of ``job.model``; only in this process.
         progress: shows a bar on a terminal.
+        resume: folder that keeps finished portions, so that a killed evaluation goes on when called again
+            with the same arguments; not with a model in memory.
 
     Raises:
-        UserError: no model, no store, an empty split, or no sample that can be used.
+        UserError: no model, no data, an empty split, or no sample that can be used.
     """
-    index = StoreIndex.open(job.store, job.split)
+    if loaded and (placement.workers or resume):
+        raise ValueError("a model in memory is evaluated in this process and not resumed: workers=0")
+    index = open_index(job.store, job.split, job.layout)
     rows = choose_rows(index, max_samples, seed)
-    parts = list(portions(rows, index.images, images))
+    parts = list(enumerate(portions(rows, index.images, images)))
     config = loaded[0].config if loaded else export_config(job.model.export)
-    if placement.workers and loaded:
-        raise ValueError("a model in memory is evaluated in this process: workers=0")
-    answers = (
-        run_on_ray(job, parts, placement.workers, placement.cpus, placement.gpus)
-        if placement.workers
-        else run_here(job, parts, loaded)
-    )
-    table, bad = _gather(answers, len(rows), progress)
+    finished = Finished(resume, evaluation_key(job, index, rows, images) if resume else "")
+    done = finished.load()
+    todo = [part for part in parts if part[0] not in done]
+    if done:
+        log.info("going on with an unfinished evaluation: %d of %d portions are there", len(done), len(parts))
+    if not todo:
+        answers: Iterable[Portion] = ()
+    elif placement.workers:
+        answers = run_on_ray(job, todo, index, placement.workers, placement.cpus, placement.gpus)
+    else:
+        answers = run_here(job, todo, index, loaded)
+    table, bad = _gather(done.values(), answers, finished, len(rows), progress)
     reasons = dict(Counter(reason for _, reason in bad))
     if not table.num_rows:
         raise UserError(
@@ -124,50 +142,65 @@ def evaluate_store(
     if bad:
         log.warning("%d of %d samples cannot be used and are left out: %s", len(bad), len(rows), reasons)
     image = index.images[table["row"].to_numpy()]
-    result = summarise(table, image, seed) | {
+    result = summarise(table, image, seed, job.boxes) | {
         "model": job.model.export,
         "data": job.store,
+        "layout": job.layout,
         "split": job.split,
         "fingerprint": index.fingerprint,
         "image_size": config.image_size,
+        "compare": job.compare,
+        "boxes": job.boxes,
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
-        "conventions": CONVENTIONS,
+        "vanished": vanished(table),
+        "foreign_categories": foreign_categories(table),
+        "conventions": conventions(job),
     }
-    return Evaluation(table, image, result)
+    _warn(result)
+    return Evaluation(table, image, result, index)
 
 
-def _gather(answers: Iterable[Portion], total: int, progress: bool) -> tuple[pa.Table, list[tuple[str, str]]]:
+def _gather(
+    done: Iterable[Portion], answers: Iterable[Portion], finished: Finished, total: int, progress: bool
+) -> tuple[pa.Table, list[tuple[str, str]]]:
+    """The rows of all portions in order, whichever came first, and the unusable samples."""
     tables, bad = [], []
     with tqdm(total=total, desc="evaluate", unit="sample", disable=None if progress else True) as bar:
-        for answer in answers:
-            tables.append(answer.table)
-            bad += answer.bad
-            bar.update(answer.table.num_rows + len(answer.bad))
+        for portions_, fresh in ((done, False), (answers, True)):
+            for portion in portions_:
+                if fresh:
+                    finished.save(portion)
+                tables.append(portion.table)
+                bad += portion.bad
+                bar.update(portion.table.num_rows + len(portion.bad))
     return pa.concat_tables(tables).sort_by("row").combine_chunks(), bad
 
 
-def summarise(table: pa.Table, images: Any, seed: int = 0) -> dict[str, Any]:
-    """``tasks``, ``overall`` and ``sources`` of ``evaluation.json``; groups without samples are left out."""
+def conventions(job: Job) -> str:
+    """The rules of the comparison in words."""
+    what = "boxes of the largest 8-connected components" if job.boxes else "masks"
+    return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over images"
 
-    def group(mask: Any) -> dict[str, Any]:
-        inter, union = (table[c].to_numpy()[mask] for c in ("intersection", "union"))
-        sums = MetricSums().add_all(inter.tolist(), union.tolist())
-        return {**sums.result(), "ci95": bootstrap_ci95(inter, union, images[mask], seed)}
 
-    def groups(column: str, names: Iterable[str]) -> dict[str, Any]:
-        masks = {name: pc.equal(table[column], name).to_numpy() for name in names}
-        return {name: group(mask) for name, mask in masks.items() if mask.any()}
-
-    return {
-        "tasks": groups("task", TASKS),
-        "overall": group(np.ones(table.num_rows, dtype=bool)),
-        "sources": groups("source", sorted(set(table["source"].to_pylist()))),
-    }
+def _warn(result: dict[str, Any]) -> None:
+    """Says what a reader of the numbers must know about data that do not fit the model."""
+    if result["vanished"]:
+        log.warning(
+            "%d targets have no pixel left at the model's size of %d and count as empty: use a model with a "
+            "larger image_size, or --compare original",
+            result["vanished"],
+            result["image_size"],
+        )
+    if result["foreign_categories"]:
+        log.warning(
+            "the data were built with another taxonomy, their own names are used: %s",
+            ", ".join(result["foreign_categories"][:5]),
+        )
 
 
 def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -> list[str]:
-    """Writes ``evaluation.json``, ``evaluation.md`` and ``per_sample.parquet``.
+    """Writes ``evaluation.json``, ``evaluation.md`` and ``per_sample.parquet``; drops finished portions.
 
     The same evaluation gives the same bytes.
 
@@ -183,6 +216,7 @@ def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -
     columns = [*PER_SAMPLE, *(PREDICTIONS if save_predictions else ())]
     with filesystem.open(f"{inside}/per_sample.parquet", "wb") as file:
         pq.write_table(evaluation.table.select(columns), file)
+    forget_portions(out)
     return [
         f"{out.rstrip('/')}/{name}" for name in ("evaluation.json", "evaluation.md", "per_sample.parquet")
     ]

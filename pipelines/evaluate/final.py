@@ -8,6 +8,7 @@ from typing import Any
 import ray
 
 from pipelines.config import Config
+from pipelines.evaluate.data import open_reader
 from pipelines.evaluate.evaluate import Evaluation, Placement, evaluate_store, write_evaluation
 from pipelines.evaluate.measures import measure_tasks
 from pipelines.evaluate.models import ModelSource
@@ -15,8 +16,6 @@ from pipelines.evaluate.plots import plot_iou_histogram, plot_yardsticks
 from pipelines.evaluate.report import EVALUATION, MEASURES, PLOTS, SAMPLES, write_report
 from pipelines.evaluate.sheets import draw_sheet, examples
 from pipelines.evaluate.worker import Job
-from pipelines.store.index import StoreIndex
-from pipelines.store.reader import StoreReader
 from pipelines.train.run_folder import EXPORT, RunFolder
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def draw_pictures(folder: RunFolder, evaluation: Evaluation, measures: dict[str,
     result = evaluation.result
     plot_yardsticks(measures, folder.local(f"{PLOTS}/yardsticks.png"))
     plot_iou_histogram(evaluation.table, folder.local(f"{PLOTS}/iou.png"))
-    reader = StoreReader(StoreIndex.open(result["data"], result["split"]))
+    reader = open_reader(evaluation.index)
     for task, values in measures.items():
         items = examples(evaluation.table, task, reader, result["image_size"])
         title = (

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.evaluate.evaluate import Evaluation
+from unigeoseg.metrics import resampling_weights
 from unigeoseg.tasks import INTERACTIVE
 
 #: Keys of a measured mean and the column that it is the mean of.
@@ -65,9 +66,5 @@ def mean_ci95(values: Any, images: Any, seed: int) -> list[float]:
     _, image = np.unique(images, return_inverse=True)
     count = int(image.max()) + 1
     totals, sizes = np.bincount(image, values, count), np.bincount(image, minlength=count)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(_RESAMPLES):
-        weight = np.bincount(rng.integers(0, count, count), minlength=count)
-        draws.append(float((totals * weight).sum() / (sizes * weight).sum()))
+    draws = np.concatenate([(w @ totals) / (w @ sizes) for w in resampling_weights(count, seed, _RESAMPLES)])
     return [round(float(v), 6) for v in np.quantile(draws, [0.025, 0.975])]

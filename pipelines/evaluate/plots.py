@@ -68,18 +68,44 @@ def plot_shares(history: History, path: Path) -> Path:
 
 def plot_iou_histogram(table: pa.Table, path: Path) -> Path:
     """Distribution of the samples' IoU, one panel a task, with its mean."""
-    figure = new_figure(13, 3.4)
-    for axes, task in zip(figure.subplots(1, len(TASKS), sharex=True), TASKS, strict=True):
+    present = set(table["task"].to_pylist())
+    tasks = [task for task in TASKS if task in present]
+    figure = new_figure(1 + 4 * len(tasks), 3.4)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharex=True, squeeze=False)[0], tasks, strict=True):
         values = table.filter(pc.field("task") == task)["iou"].to_numpy()
         axes.hist(values, bins=np.linspace(0, 1, 21), color=COLOURS[task], alpha=0.8, edgecolor="white")
-        if len(values):
-            mean = float(values.mean())
-            axes.axvline(mean, color="black", linestyle="--", linewidth=1.2)
-            axes.set_title(f"{task}: {len(values)} samples, gIoU {mean:.3f}")
-        else:
-            axes.set_title(f"{task}: no samples")
+        mean = float(values.mean())
+        axes.axvline(mean, color="black", linestyle="--", linewidth=1.2)
+        axes.set_title(f"{task}: {len(values)} samples, gIoU {mean:.3f}")
         axes.set(xlabel="IoU", ylabel="samples")
         axes.grid(alpha=0.3)
+    return save(figure, path)
+
+
+def plot_groups(groups: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> Path:
+    """A bar a group: its gIoU with the 95 % interval and the number of samples."""
+    names = list(groups)
+    values = [groups[name]["gIoU"] for name in names]
+    limits = [groups[name]["ci95"]["gIoU"] for name in names]
+    # The rounded limits of the interval may lie inside the exact mean by half a millionth.
+    below = [max(0.0, v - low) for v, (low, _) in zip(values, limits, strict=True)]
+    above = [max(0.0, high - v) for v, (_, high) in zip(values, limits, strict=True)]
+    figure = new_figure(8.5, 1.3 + 0.28 * len(names))
+    axes = figure.subplots()
+    axes.barh(names, values, xerr=[below, above], color="#4c86b8", ecolor="#333333", capsize=2)
+    for place, (name, (_, high)) in enumerate(zip(names, limits, strict=True)):
+        axes.text(
+            max(high, 0.0) + 0.01,
+            place,
+            f"{values[place]:.3f}  n={groups[name]['n']}",
+            va="center",
+            fontsize=8,
+        )
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set(title=title, xlabel="gIoU, with 95 % interval")
+    axes.set_xlim(0, 1.25)  # room for the numbers
+    axes.grid(alpha=0.3, axis="x")
     return save(figure, path)
 
 

@@ -1,5 +1,6 @@
 """Portions over workers: Ray actors, or this process; the same answers either way."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -8,6 +9,7 @@ import torch
 from ray.exceptions import RayTaskError
 from ray.util import ActorPool
 
+from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.worker import Job, Worker
@@ -21,15 +23,19 @@ log = logging.getLogger(__name__)
 _RESTARTS = 3
 
 
+#: A portion's number and its rows.
+Part = tuple[int, Rows]
+
+
 def run_here(
-    job: Job, parts: Sequence[Rows], loaded: tuple[UniGeoSeg, Tokenizer] | None = None
+    job: Job, parts: Sequence[Part], index: Index, loaded: tuple[UniGeoSeg, Tokenizer] | None = None
 ) -> Iterator[Portion]:
     """Evaluates the portions one after another in this process."""
     threads = torch.get_num_threads()
     try:
-        worker = Worker(job, loaded)
-        for rows in parts:
-            yield worker.evaluate(rows)
+        worker = Worker(job, loaded, index)
+        for number, rows in parts:
+            yield dataclasses.replace(worker.evaluate(rows), number=number)
     finally:
         torch.set_num_threads(threads)
 
@@ -37,23 +43,25 @@ def run_here(
 class _Actor:
     """A worker that loads its model with the first portion, so that what goes wrong there can be told."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, index: Index) -> None:
+        self._job, self._index = job, index
         self._worker: Worker | None = None
 
-    def evaluate(self, rows: Rows) -> Portion:
-        self._worker = self._worker or Worker(self._job)
-        return self._worker.evaluate(rows)
+    def evaluate(self, part: Part) -> Portion:
+        self._worker = self._worker or Worker(self._job, index=self._index)
+        number, rows = part
+        return dataclasses.replace(self._worker.evaluate(rows), number=number)
 
 
 def run_on_ray(
-    job: Job, parts: Sequence[Rows], workers: int, cpus: float = 1.0, gpus: float = 0.0
+    job: Job, parts: Sequence[Part], index: Index, workers: int, cpus: float = 1.0, gpus: float = 0.0
 ) -> Iterator[Portion]:
     """Evaluates the portions on actors of the connected Ray cluster, in whatever order they finish.
 
     Args:
         job: what to do.
         parts: portions.
+        index: of the job's data; goes to the actors through the object store, once.
         workers: actors wanted; fewer are started when there are fewer portions, or no room for more.
         cpus: CPUs of an actor.
         gpus: GPUs of an actor.
@@ -63,9 +71,10 @@ def run_on_ray(
         log.warning("evaluation.workers is %d, the cluster has room for %d: using those", workers, count)
     limits = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
     actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **limits)(_Actor)
-    actors = [actor.remote(job) for _ in range(count)]
+    shared = ray.put(index)
+    actors = [actor.remote(job, shared) for _ in range(count)]
     try:
-        yield from ActorPool(actors).map_unordered(lambda a, rows: a.evaluate.remote(rows), parts)
+        yield from ActorPool(actors).map_unordered(lambda a, part: a.evaluate.remote(part), parts)
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, UserError) else error) from None
     finally:

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from pipelines.evaluate.yardsticks import Masks
 from unigeoseg.batch import Sample
-from unigeoseg.metrics import iou
+from unigeoseg.metrics import box_counts, iou
 
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")
@@ -23,6 +23,10 @@ SCHEMA = pa.schema(
         ("subtask", pa.string()),
         ("source", pa.string()),
         ("category_id", pa.int32()),
+        ("category", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("truth_share", pa.float64()),
         ("truth_area", pa.int64()),
         ("intersection", pa.int64()),
         ("union", pa.int64()),
@@ -40,11 +44,26 @@ class Portion:
 
     table: pa.Table
     bad: list[tuple[str, str]]
+    number: int = 0
 
 
-def describe(row: int, sample: Sample, prediction: Masks, truth: Masks) -> dict[str, Any]:
-    """The columns up to ``iou`` of one sample; masks bool ``[S, S]``."""
-    intersection, union = int((prediction & truth).sum()), int((prediction | truth).sum())
+def describe(
+    row: int, sample: Sample, prediction: Masks, truth: Masks, boxes: bool = False
+) -> dict[str, Any]:
+    """The columns up to ``iou`` of one sample.
+
+    Args:
+        row: of the index.
+        sample: with its mask at the image's size.
+        prediction: bool ``[H, W]`` at the size at which masks are compared.
+        truth: the same shape.
+        boxes: compares the boxes of the largest components instead of the masks.
+    """
+    assert sample.mask is not None
+    if boxes:
+        intersection, union = box_counts(prediction, truth)
+    else:
+        intersection, union = int((prediction & truth).sum()), int((prediction | truth).sum())
     return {
         "row": row,
         "sample_id": sample.sample_id,
@@ -52,6 +71,10 @@ def describe(row: int, sample: Sample, prediction: Masks, truth: Masks) -> dict[
         "subtask": sample.subtask,
         "source": sample.source,
         "category_id": sample.category_id,
+        "category": sample.category,
+        "height": sample.mask.shape[0],
+        "width": sample.mask.shape[1],
+        "truth_share": float(sample.mask.mean()),
         "truth_area": int(truth.sum()),
         "intersection": intersection,
         "union": union,

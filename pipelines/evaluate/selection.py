@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.store.index import StoreIndex
+from pipelines.evaluate.data import Index
 from unigeoseg.tasks import TASKS
 
 Rows = NDArray[np.int64]
 
 
-def choose_rows(index: StoreIndex, max_samples: int | None, seed: int = 0) -> Rows:
+def choose_rows(index: Index, max_samples: int | None, seed: int = 0) -> Rows:
     """Row numbers to evaluate, ascending: all, or at most ``max_samples`` of each task.
 
     A subset takes whole images in an order drawn from ``seed`` (all of an image's samples of a task or none:

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
+from pipelines.evaluate.data import Reader
 from pipelines.evaluate.drawing import PREDICTION, TRUTH, Picture, enlarge, mark_prompt, overlay
 from pipelines.evaluate.plots import new_figure, save
 from pipelines.evaluate.records import decode_mask
 from pipelines.evaluate.yardsticks import Masks
-from pipelines.store.reader import StoreReader
 from unigeoseg.batch import Sample
 from unigeoseg.letterbox import letterbox_image, letterbox_mask
 
@@ -63,7 +63,7 @@ def pick_rows(
     return picked
 
 
-def examples(table: pa.Table, task: str, reader: StoreReader, size: int, seed: int = 0) -> list[Example]:
+def examples(table: pa.Table, task: str, reader: Reader, size: int, seed: int = 0) -> list[Example]:
     """The examples of one task, read from the store again; ``table`` must hold predictions."""
     part = table.filter(pc.field("task") == task)
     images = reader.index.images[part["row"].to_numpy()].tolist()
@@ -80,11 +80,16 @@ def examples(table: pa.Table, task: str, reader: StoreReader, size: int, seed: i
                 (loaded.image.shape[0], loaded.image.shape[1]),
                 letterbox_image(loaded.image, size),
                 letterbox_mask(loaded.sample.mask, size) > 0,
-                decode_mask(row["prediction"], row["size"]),
+                _square(decode_mask(row["prediction"], row["size"]), size),
                 row["iou"],
             )
         )
     return found
+
+
+def _square(prediction: Masks, size: int) -> Masks:
+    """A prediction on the letterboxed square, whichever size it was compared at."""
+    return letterbox_mask(prediction.astype(np.uint8), size) > 0
 
 
 def draw_sheet(items: Sequence[Example], title: str, path: Path, columns: int = 2) -> Path:

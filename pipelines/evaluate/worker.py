@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from pipelines.evaluate.data import Index, open_index, open_reader
 from pipelines.evaluate.models import ModelSource, best_device
 from pipelines.evaluate.records import SCHEMA, Portion, describe, encode_mask
 from pipelines.evaluate.selection import Rows
@@ -22,11 +23,10 @@ from pipelines.evaluate.yardsticks import (
     swap_partners,
     swapped_ious,
 )
-from pipelines.store.index import StoreIndex
-from pipelines.store.reader import Loaded, StoreReader
+from pipelines.store.reader import Loaded
 from unigeoseg.batch import ImageGroup, Sample
 from unigeoseg.collate import BadSample, Collator
-from unigeoseg.letterbox import letterbox_mask
+from unigeoseg.letterbox import letterbox_mask, unletterbox
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.tokens import Tokenizer
 
@@ -45,6 +45,10 @@ class Job:
         max_instructions: most instructions in one forward pass.
         threads: CPU threads of a worker. Part of the job, because sums over another number of threads may
             round differently.
+        layout: of a benchmark's folder; ``None`` where ``store`` is a store.
+        compare: where masks are compared: on the ``letterbox`` square with its padding (the released
+            evaluator), ``inside`` the image's part of the square, or at the image's ``original`` size.
+        boxes: compares boxes of the largest components (visual grounding) instead of masks.
     """
 
     store: str
@@ -55,6 +59,15 @@ class Job:
     keep_predictions: bool = False
     max_instructions: int = 64
     threads: int = 1
+    layout: str | None = None
+    compare: Literal["letterbox", "inside", "original"] = "letterbox"
+    boxes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.yardsticks and (self.boxes or self.compare != "letterbox"):
+            raise ValueError(
+                "yardsticks are masks on the letterboxed square: boxes=False, compare='letterbox'"
+            )
 
 
 @dataclass(frozen=True)
@@ -73,9 +86,12 @@ class Worker:
     Args:
         job: what to do.
         loaded: a model and tokenizer already in memory, instead of ``job.model``.
+        index: of the job's data, where it is open already.
     """
 
-    def __init__(self, job: Job, loaded: tuple[UniGeoSeg, Tokenizer] | None = None) -> None:
+    def __init__(
+        self, job: Job, loaded: tuple[UniGeoSeg, Tokenizer] | None = None, index: Index | None = None
+    ) -> None:
         self._job, self._device = job, best_device()
         torch.set_num_threads(job.threads)
         model, tokenizer = loaded or job.model.load(self._device)
@@ -86,8 +102,8 @@ class Worker:
         self.image_size = model.config.image_size
         # No sample is too long for an evaluation: the language model's own limit decides.
         self._collator = Collator(tokenizer, model.config, model.config.language.max_positions)
-        self._index = StoreIndex.open(job.store, job.split)
-        self._reader = StoreReader(self._index)
+        self._index = index or open_index(job.store, job.split, job.layout)
+        self._reader = open_reader(self._index)
 
     def evaluate(self, rows: Rows) -> Portion:
         """Evaluates these rows of the index; their images share nothing with other portions."""
@@ -96,7 +112,7 @@ class Worker:
         records: list[dict[str, Any]] = []
         for image in images:
             first, last = len(records), len(records) + len(image.samples)
-            records += self._measure(image, [p[first:last] for p in predictions])
+            records += self._measure(image, [np.stack(p[first:last]) for p in predictions])
         return Portion(pa.Table.from_pylist(records, schema=SCHEMA), bad)
 
     def _read(self, rows: Rows) -> tuple[list[_Image], list[tuple[str, str]]]:
@@ -127,8 +143,8 @@ class Worker:
             return error.reason
         return ""
 
-    def _predict(self, images: Sequence[_Image]) -> list[Masks]:
-        """Predicted masks bool ``[B, S, S]`` of each model, for the samples of the images in order."""
+    def _predict(self, images: Sequence[_Image]) -> list[list[Masks]]:
+        """Predicted masks of each model at the size of comparison, for the samples of the images in order."""
         most = self._job.max_instructions
         pieces = [
             ImageGroup(image.pixels, tuple(_question(s) for s in image.samples[i : i + most]))
@@ -139,14 +155,24 @@ class Worker:
         for part in _forward_parts(pieces, most):
             batch = self._collator(part).to(self._device)
             for masks, model in zip(found, self._models, strict=True):
-                masks.append((model.predict(batch) > 0).cpu().numpy())
-        return [np.concatenate(masks) if masks else np.zeros((0, 0, 0), bool) for masks in found]
+                shapes = [piece.image.shape[:2] for piece in part for _ in piece.samples]
+                logits = model.predict(batch).cpu().numpy()
+                masks += [self._mask(*one) for one in zip(logits, shapes, strict=True)]
+        return found
+
+    def _mask(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Masks:
+        """Foreground of logits ``[S, S]`` where masks are compared."""
+        if self._job.compare == "original":
+            return unletterbox(logits, *shape) > 0
+        if self._job.compare == "inside":
+            return (logits > 0) & all_foreground(*shape, self.image_size)
+        return logits > 0
 
     def _measure(self, image: _Image, predictions: list[Masks]) -> list[dict[str, Any]]:
         truths = self._truths(image.samples)
         records = []
         for row, sample, mask, truth in zip(image.rows, image.samples, predictions[0], truths, strict=True):
-            record = describe(row, sample, mask, truth)
+            record = describe(row, sample, mask, truth, self._job.boxes)
             if self._job.keep_predictions:
                 record |= encode_mask(mask)
             records.append(record)
@@ -172,7 +198,9 @@ class Worker:
             record["category_iou"] = pair_iou(regions[category], truth) if category > 0 else None
 
     def _truths(self, samples: Sequence[Sample]) -> Masks:
-        """Letterboxed truth, bool ``[K, S, S]``."""
+        """The truths where masks are compared, bool ``[K, H, W]``."""
+        if self._job.compare == "original":
+            return np.stack([s.mask for s in samples if s.mask is not None]) > 0
         return np.stack([letterbox_mask(s.mask, self.image_size) for s in samples if s.mask is not None]) > 0
 
 

@@ -64,7 +64,9 @@ class DiorRSVGSource(TripletSource):
         try:
             return {int(line) for line in lines}
         except ValueError as error:
-            raise UserError(f"{self.folder.path}/{split}.txt holds no numbers ({error}); correct it") from error
+            raise UserError(
+                f"{self.folder.path}/{split}.txt holds no numbers ({error}); correct it"
+            ) from error
 
     def _objects(self) -> Iterator[tuple[str, ElementTree.Element, str]]:
         for name in sorted(n for n in self.folder.names(_NOTES) if n.endswith(".xml")):

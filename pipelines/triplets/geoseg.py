@@ -133,4 +133,6 @@ def prompt_of(question: str) -> tuple[Box | None, Points | None]:
 
 def _is_list(folder: Folder, split: str) -> bool:
     content = folder.read_json(f"{split}.json")
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "img" in content[0]
+    return (
+        isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "img" in content[0]
+    )

@@ -1,8 +1,8 @@
 """The cases of GeoSelect's project page (github Avalon-S/GeoSelect): test samples of RRSIS-D and RISBench.
 
-``cases.json`` names the cases; ``static/cases/<id>/`` holds ``input.jpg`` and ``mask_from_gt.png``, a mask that
-was recovered from the page's picture of the truth (``gt.jpg``, yellow at half opacity) and is good to about two
-pixels. ``iou`` of a case is what the page gives for its authors' own method, in percent.
+``cases.json`` names the cases; ``static/cases/<id>/`` holds ``input.jpg`` and ``mask_from_gt.png``, a mask
+recovered from the page's picture of the truth (``gt.jpg``, yellow at half opacity), good to about two pixels.
+``iou`` of a case is what the page gives for its authors' own method, in percent.
 """
 
 from typing import Any

@@ -2,8 +2,8 @@
 
 ``<name>/instances.json`` in COCO form, ``<name>/refs(unc).p`` with the expressions, and the images in
 ``images/<name>/JPEGImages``. Facts of the real RRSIS-D files: ``segmentation`` is a list with one compressed
-RLE; ``bbox`` is x1, y1, x2, y2 and ``area`` is unreliable, so neither is used; ids count from 0 over DIOR's 20
-classes. The first sentence of an expression counts, in its ``raw`` spelling, as in the released evaluation.
+RLE; ``bbox`` is x1, y1, x2, y2 and ``area`` is unreliable, so neither is used; ids count from 0 over DIOR's
+20 classes. The first sentence of an expression counts, in its ``raw`` spelling, as in the released evaluator.
 RemoteSAM-270K is read through the same interface by its authors' code (github 1e12Leon/RemoteSAM,
 ``refer/refer.py``); no file of it was at hand.
 """

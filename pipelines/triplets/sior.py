@@ -1,9 +1,9 @@
 """SIOR of SAMRS (arXiv 2305.02034): instance masks on DIOR's images, here as box and point prompts.
 
 ``hbox_segs_trainvaltest_init/ins/<image>.pkl`` is a pickled list of ``{"mask": RLE, "category", …}`` (written
-by ``main_sam_hbox_semantic.py`` of github ViTAE-Transformer/SAMRS); the images lie in ``JPEGImages-trainval/``
-and ``JPEGImages-test/``. Each instance becomes two interactive samples: its tight box, and the one point
-deepest inside. How the paper drew its prompts is not published.
+by ``main_sam_hbox_semantic.py`` of github ViTAE-Transformer/SAMRS); the images lie in
+``JPEGImages-trainval/`` and ``JPEGImages-test/``. Each instance becomes two interactive samples: its tight
+box, and the one point deepest inside. How the paper drew its prompts is not published.
 """
 
 from collections.abc import Iterator
@@ -72,12 +72,16 @@ def _triplets(content: Any, where: str) -> Iterator[Triplet]:
             yield Triplet(INTERACTIVE, 2 * number, truth, text, subtask="box", category=category, box=box)
             yield Triplet(INTERACTIVE, 2 * number + 1, truth, subtask="point", category=category)
     except (TypeError, LookupError, ValueError) as error:
-        raise UserError(f"{where} is no list of instances with masks ({error!r}); download it again") from error
+        raise UserError(
+            f"{where} is no list of instances with masks ({error!r}); download it again"
+        ) from error
 
 
 def _tight_box(runs: dict[str, Any]) -> Box | None:
     height, width = (int(v) for v in runs["size"])
-    x, y, w, h = (float(v) for v in coco_mask.toBbox({"size": runs["size"], "counts": runs["counts"].encode()}))
+    x, y, w, h = (
+        float(v) for v in coco_mask.toBbox({"size": runs["size"], "counts": runs["counts"].encode()})
+    )
     if w <= 0 or h <= 0:
         return None
     return x / width, y / height, (x + w) / width, (y + h) / height

@@ -117,8 +117,8 @@ def parse_pickle(data: bytes, name: str) -> Any:
         return _RestrictedUnpickler(io.BytesIO(data), encoding="latin1").load()
     except _Refused as error:
         raise UserError(
-            f"{name} is refused: as a pickle it asks for {error}, which plain data never needs and which could "
-            "run code; nothing was executed. Get the file from its authors, or as safetensors"
+            f"{name} is refused: as a pickle it asks for {error}, which plain data never needs and which "
+            "could run code; nothing was executed. Get the file from its authors, or as safetensors"
         ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise UserError(

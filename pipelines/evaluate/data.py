@@ -1,0 +1,208 @@
+"""What an evaluation reads: a split of a store, or of a benchmark in the layout of its release.
+
+Both are an index (a row a sample, the rows of an image adjacent) and a reader that loads rows.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.storage import open_filesystem
+from pipelines.store.index import CARD, INDEX, StoreIndex
+from pipelines.store.reader import Loaded, StoreReader
+from pipelines.store.record import BadRecord
+from pipelines.triplets.base import TripletImage, TripletSource
+from pipelines.triplets.layouts import LAYOUTS, open_layout, recognise
+from unigeoseg.errors import UserError
+from unigeoseg.tasks import TASKS
+
+#: The name of all splits together.
+ALL = "all"
+#: The split of a benchmark when none is named: the first that it has.
+_PREFERRED = ("test", "val")
+_STORE_SPLIT = "val"
+
+
+@dataclass(frozen=True)
+class BenchmarkIndex:
+    """One split of a benchmark, with what a :class:`StoreIndex` offers to an evaluation.
+
+    Attributes:
+        store: the benchmark's folder.
+        split: name of the split.
+        source: its reader.
+        groups: its images in order.
+    """
+
+    store: str
+    split: str
+    source: TripletSource
+    groups: list[TripletImage]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """``sample_id``, ``key`` and ``task`` of each row."""
+        ids, keys, tasks = [], [], []
+        for image in self.groups:
+            for triplet in image.triplets:
+                ids.append(image.sample_id(triplet, self.source.name))
+                keys.append(image.key)
+                tasks.append(triplet.task)
+        return pa.table({"sample_id": ids, "key": keys, "task": tasks})
+
+    @cached_property
+    def tasks(self) -> NDArray[np.int8]:
+        """Task id of each row; int8 ``[N]``."""
+        numbers = [TASKS.index(triplet.task) for image in self.groups for triplet in image.triplets]
+        return np.asarray(numbers, dtype=np.int8)
+
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """Number of the image of each row; int64 ``[N]``."""
+        sizes = [len(image.triplets) for image in self.groups]
+        return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """First row of each image; int64 ``[I]``."""
+        return np.flatnonzero(np.diff(self.images, prepend=-1))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the samples' ids, texts, prompts and where their masks lie."""
+        digest = hashlib.sha256(f"{self.source.name} {self.split}".encode())
+        for image in self.groups:
+            digest.update(repr((image.key, image.file, image.triplets)).encode())
+        return digest.hexdigest()
+
+    def published(self) -> dict[str, float]:
+        """What the benchmark's authors give for their own method, by sample id."""
+        return {
+            image.sample_id(t, self.source.name): t.published_iou
+            for image in self.groups
+            for t in image.triplets
+            if t.published_iou is not None
+        }
+
+
+class BenchmarkReader:
+    """Reads rows of a benchmark; each image is read and decoded once for all rows asked for together."""
+
+    def __init__(self, index: BenchmarkIndex) -> None:
+        self.index = index
+
+    def load(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Loaded]:
+        """Each row on its own, in the order asked for; a row that cannot be used says why.
+
+        Raises:
+            UserError: a file vanished since the index was made.
+        """
+        pictures: dict[int, NDArray[np.uint8] | BadRecord] = {}
+        return [self._load(int(row), pictures) for row in rows]
+
+    def _load(self, row: int, pictures: dict[int, NDArray[np.uint8] | BadRecord]) -> Loaded:
+        number = int(self.index.images[row])
+        image = self.index.groups[number]
+        triplet = image.triplets[row - int(self.index.starts[number])]
+        name = image.sample_id(triplet, self.index.source.name)
+        if number not in pictures:
+            try:
+                pictures[number] = self.index.source.read_image(image)
+            except BadRecord as error:
+                pictures[number] = error
+        pixels = pictures[number]
+        try:
+            if isinstance(pixels, BadRecord):
+                raise pixels
+            height, width = pixels.shape[:2]
+            sample = self.index.source.read_sample(image, triplet, height, width)
+        except BadRecord as error:
+            return Loaded(row, name, None, None, error.reason, error.detail)
+        return Loaded(row, name, pixels, sample)
+
+
+Index = StoreIndex | BenchmarkIndex
+Reader = StoreReader | BenchmarkReader
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """Which data an evaluation means.
+
+    Attributes:
+        split: of the store or benchmark.
+        layout: of a benchmark, ``None`` for a store.
+        boxes: whether the benchmark compares boxes.
+    """
+
+    split: str
+    layout: str | None
+    boxes: bool
+
+
+def choose_data(path: str, split: str | None = None, layout: str | None = None) -> DataChoice:
+    """Finds out what ``path`` is; without ``split``, ``val`` of a store, ``test`` or ``val`` of a benchmark.
+
+    Raises:
+        UserError: it is neither a store nor a benchmark, the layout does not fit, or there is no such split.
+    """
+    source = open_layout(path, layout) if layout else None if _is_store(path) else recognise(path)
+    if source is None:
+        if not _is_store(path):
+            _refuse(path)
+        return DataChoice(split or _STORE_SPLIT, None, False)
+    there = source.splits()
+    chosen = split or next((s for s in _PREFERRED if s in there), there[0] if there else ALL)
+    if chosen != ALL and chosen not in there:
+        raise UserError(
+            f"{path} ({source.title}) has no split {chosen!r}: it has {there}; give one of them "
+            f"with --split, or {ALL}"
+        )
+    return DataChoice(chosen, source.name, source.boxes)
+
+
+def open_index(path: str, split: str, layout: str | None = None) -> Index:
+    """The index of a split.
+
+    Raises:
+        UserError: no store or benchmark there, missing files, or nothing in the split.
+    """
+    if layout is None:
+        return StoreIndex.open(path, split)
+    source = open_layout(path, layout)
+    splits: Iterable[str] = source.splits() if split == ALL else (split,)
+    groups = [image for name in splits for image in source.images(name)]
+    if not groups:
+        raise UserError(
+            f"{path} ({source.title}) has no samples in split {split!r}: it has {source.splits()}"
+        )
+    return BenchmarkIndex(path, split, source, groups)
+
+
+def open_reader(index: Index) -> Reader:
+    """What loads the rows of an index."""
+    return BenchmarkReader(index) if isinstance(index, BenchmarkIndex) else StoreReader(index)
+
+
+def _is_store(path: str) -> bool:
+    fs, root = open_filesystem(path)
+    return any(fs.exists(f"{root}/{name}") for name in (CARD, INDEX))
+
+
+def _refuse(path: str) -> None:
+    fs, root = open_filesystem(path)
+    if not fs.exists(root):
+        raise UserError(f"no data at {path}: there is no such folder; give --data a store or a benchmark")
+    known = "; ".join(f"{name} ({layout.expects})" for name, layout in LAYOUTS.items())
+    raise UserError(
+        f"{path} is neither a store (no {CARD}: none, or its build was interrupted) nor a benchmark in a "
+        f"known layout: {known}. Give the folder where the layout begins, or name it with --layout"
+    )
