@@ -32,7 +32,7 @@ class ReferSource(TripletSource):
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder)
-        self._notes = next((n for n in self.inner if folder.has(f"{n}/{_REFS}" if n else _REFS)), "")
+        self._notes = next(n for n in self.inner if self._named(folder, n))
         prefix = f"{self._notes}/" if self._notes else ""
         folder.require((prefix + _INSTANCES, prefix + _REFS), "the annotations")
         self._instances = folder.read_json(prefix + _INSTANCES)
@@ -45,12 +45,15 @@ class ReferSource(TripletSource):
     def find(cls, folder: Folder) -> Folder | None:
         """Looks for either annotation file, so that the other can be missed by name."""
         for place in cls.places:
-            inner = folder / place
-            for name in cls.inner:
-                prefix = f"{name}/" if name else ""
-                if inner.has(prefix + _REFS) or (name and inner.has(prefix + _INSTANCES)):
-                    return inner
+            if any(cls._named(folder / place, name) for name in cls.inner):
+                return folder / place
         return None
+
+    @staticmethod
+    def _named(folder: Folder, name: str) -> bool:
+        """Whether the folder ``name`` holds the annotations; ``instances.json`` alone is too common a name."""
+        prefix = f"{name}/" if name else ""
+        return folder.has(prefix + _REFS) or bool(name and folder.has(prefix + _INSTANCES))
 
     def splits(self) -> list[str]:
         """The splits that the expressions name."""

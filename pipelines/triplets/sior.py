@@ -6,6 +6,7 @@ by ``main_sam_hbox_semantic.py`` of github ViTAE-Transformer/SAMRS); the images 
 box, and the one point deepest inside. How the paper drew its prompts is not published.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from unigeoseg.prompts import interactive_sentence
 from unigeoseg.tasks import INTERACTIVE
 from unigeoseg.weights.pickle_file import parse_pickle
 
+_LOG = logging.getLogger(__name__)
 _PLACES = ("", "SIOR", "dior")
 _IMAGES = "JPEGImages-"
 
@@ -47,11 +49,15 @@ class SIORSource(TripletSource):
         pictures = sorted(self.folder.names(place))
         files = {name: f"{notes}/{name.rpartition('.')[0]}.pkl" for name in pictures}
         self.folder.require(files.values(), f"split {split!r}")
-        pairs = []
+        pairs, empty = [], 0
         for name, file in files.items():
             where = f"{self.folder.path}/{file}"
             content = parse_pickle(self.folder.read(file), where)
-            pairs += [(f"{place}/{name}", triplet) for triplet in _triplets(content, where)]
+            found = list(_triplets(content, where))
+            pairs += [(f"{place}/{name}", triplet) for triplet in found]
+            empty += len(content) - len(found) // 2
+        if empty:
+            _LOG.info("%s: %d instances have an empty mask and give no sample", self.folder.path, empty)
         return grouped(pairs, self.name)
 
 
@@ -66,7 +72,7 @@ def _triplets(content: Any, where: str) -> Iterator[Triplet]:
             runs, category = instance["mask"], str(instance["category"])
             box = _tight_box(runs)
             if box is None:
-                continue  # SAM found nothing in this box: there is no target to ask for
+                continue  # SAM found nothing in this box
             truth = Segments(runs)
             text = interactive_sentence(box=box)
             yield Triplet(INTERACTIVE, 2 * number, truth, text, subtask="box", category=category, box=box)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -60,6 +60,7 @@ def test_any_number_of_workers_gives_the_same_bytes(cluster, job, tmp_path):
     here = _bytes(job, Placement(workers=0), tmp_path / "0")
     assert set(here) == {"evaluation.json", "evaluation.md", "per_sample.parquet"}
     assert _bytes(job, Placement(workers=1), tmp_path / "1") == here
+    assert _bytes(job, Placement(workers=4), tmp_path / "4") == here
     killer = _Killer(daemon=True)
     killer.start()
     assert _bytes(job, Placement(workers=2), tmp_path / "2") == here
