@@ -1,8 +1,13 @@
 """The model that a configuration asks for."""
 
+from unigeoseg.baselines.psalm import PsalmLike
+from unigeoseg.baselines.segearth import SegEarthLike
 from unigeoseg.config import ModelConfig
+from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.released.model import ReleasedUniGeoSeg
+
+_KINDS: dict[str, type[UniGeoSeg]] = {"none": UniGeoSeg, "psalm": PsalmLike, "segearth": SegEarthLike}
 
 
 def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
@@ -11,6 +16,14 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
     Args:
         config: shapes, switches and mode.
         vocab_size: number of token ids of the tokenizer (or rows of a checkpoint's embedding).
+
+    Raises:
+        UserError: a baseline in released mode.
     """
-    kind = ReleasedUniGeoSeg if config.mode == "released" else UniGeoSeg
+    baseline = config.baseline.kind
+    if config.mode == "released" and baseline != "none":
+        raise UserError(
+            f"model.baseline.kind={baseline} is no part of the released code: set model.mode=paper"
+        )
+    kind = ReleasedUniGeoSeg if config.mode == "released" else _KINDS[baseline]
     return kind(config, max(vocab_size, config.language.embedding_rows))

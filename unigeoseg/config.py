@@ -122,6 +122,20 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """Another model on the same parts, to compare with (see `unigeoseg.baselines`)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    #: "psalm": learned mask queries classified by the [SEG] embedding; "segearth": the description's
+    #: embedding as the only query. Both without TATE and LKM.
+    kind: Literal["none", "psalm", "segearth"] = "none"
+    #: Mask queries of "psalm".
+    queries: int = 100
+    #: Weight of the loss that names the matched query of "psalm" (Mask2Former's).
+    class_weight: float = 2.0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the model's shape and mathematics."""
 
@@ -137,6 +151,7 @@ class ModelConfig:
     lkm: LKMConfig = field(default_factory=LKMConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     #: System sentence of the prompt template.
     system_prompt: str = (
         "You are a helpful language and vision assistant. You are able to understand the visual content that "
@@ -164,6 +179,7 @@ class ModelConfig:
             "lkm": LKMConfig,
             "decoder": DecoderConfig,
             "loss": LossConfig,
+            "baseline": BaselineConfig,
         }
         built = {
             key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})

@@ -67,17 +67,13 @@ class UniGeoSeg(nn.Module):
         weights = self.config.loss
         bce, dice = mask_losses(predictions, batch.masks, batch.keys, weights, generator)
         language = self._language_loss(states, batch.labels)  # [B]
-        each = weights.bce * bce + weights.dice * dice + weights.language * language  # [B]
-        zeros = each.new_zeros(len(TASKS))
-        return Losses(
-            total=each.sum(),
-            parts={
-                "mask_bce": bce.detach().sum(),
-                "mask_dice": dice.detach().sum(),
-                "language": language.detach().sum(),
+        return sum_losses(
+            batch,
+            {
+                "mask_bce": (weights.bce, bce),
+                "mask_dice": (weights.dice, dice),
+                "language": (weights.language, language),
             },
-            per_task=zeros.index_add(0, batch.task, each.detach()),
-            counts=torch.bincount(batch.task, minlength=len(TASKS)),
         )
 
     @torch.inference_mode()
@@ -121,6 +117,18 @@ class UniGeoSeg(nn.Module):
     def _language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy float32 ``[B]``."""
         return self.language.loss(states, labels)
+
+
+def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]]) -> Losses:
+    """The losses of a micro-batch from its parts: name to weight and value per instruction, ``[B]``."""
+    each = torch.stack([weight * value for weight, value in parts.values()]).sum(0)  # [B]
+    zeros = each.new_zeros(len(TASKS))
+    return Losses(
+        total=each.sum(),
+        parts={name: value.detach().sum() for name, (_, value) in parts.items()},
+        per_task=zeros.index_add(0, batch.task, each.detach()),
+        counts=torch.bincount(batch.task, minlength=len(TASKS)),
+    )
 
 
 def instruction_window(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
