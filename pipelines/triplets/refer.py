@@ -51,7 +51,7 @@ class ReferSource(TripletSource):
 
     @staticmethod
     def _named(folder: Folder, name: str) -> bool:
-        """Whether the folder ``name`` holds the annotations; ``instances.json`` alone is too common a name."""
+        """Whether the folder ``name`` holds the annotations; ``instances.json`` alone is a common name."""
         prefix = f"{name}/" if name else ""
         return folder.has(prefix + _REFS) or bool(name and folder.has(prefix + _INSTANCES))
 
