@@ -64,7 +64,7 @@ class Segments:
             raise BadRecord("unreadable_mask", f"a segmentation of type {type(parts).__name__}")
         mask = np.zeros((height, width), np.uint8)
         for part in parts:
-            mask |= self._one(part, height, width)
+            np.bitwise_or(mask, self._one(part, height, width), out=mask)
         return mask
 
     @staticmethod
