@@ -107,9 +107,8 @@ def matching_cost(
         dice: weight.
         classes: weight.
     """
-    target = nn.functional.adaptive_avg_pool2d(truth[:, None].float(), tuple(masks.shape[-2:])).flatten(
-        1
-    )  # [B, N]
+    height, width = masks.shape[-2:]
+    target = nn.functional.adaptive_avg_pool2d(truth[:, None].float(), (height, width)).flatten(1)  # [B, N]
     costs = []
     for logits, score in zip(masks.float().flatten(3), scores.float(), strict=True):
         probability = logits.sigmoid()
