@@ -1,6 +1,6 @@
 """What an adapter gives to the construction pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,7 +38,8 @@ class SourceItem:
         key: unique in the source, made of letters, digits and underscores.
         scene: the place that the image shows.
         group: what the split keeps together (the scene, or a folder of scenes that touch).
-        detail: what the adapter needs to read it.
+        detail: what the adapter needs to read it, as plain JSON values; paths of files as text, so that a
+            changed file is noticed.
         split: the source's own "train", "val" or "test", where it has one (``split.own`` decides on its use).
     """
 
@@ -156,14 +157,19 @@ class OpenImage(Protocol):
 class Source(Protocol):
     """A data set that can be turned into a store.
 
-    A source may also have ``fingerprint: str``, what decides its labels beside its files and options.
+    It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
+    decides its labels beside its files and options.
     """
 
     name: str
     licence: str
 
-    def items(self) -> Sequence[SourceItem]:
-        """Every image, in a fixed order."""
+    def items(self) -> Iterable[SourceItem]:
+        """Every image, in a fixed order; asked for once a build.
+
+        Raises:
+            UserError: the source's folder does not hold what it should.
+        """
         ...
 
     def read(self, item: SourceItem) -> SourceImage | OpenImage:

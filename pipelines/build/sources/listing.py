@@ -17,17 +17,18 @@ _KEY_LENGTH = 72
 
 @dataclass
 class Found:
-    """What one layout matches: relative path of each image with the texts of its places, and label paths."""
+    """Relative paths that fit one layout: images, and masks or label files."""
 
     layout: Layout
-    images: dict[str, dict[str, str]]
+    images: list[str]
     labels: set[str]
 
 
-def list_items(root: Path, table: SourceTable, layout: str | None) -> tuple[Layout, list[SourceItem]]:
-    """The layout that fits a folder, and its images in natural order.
+def list_items(root: Path, table: SourceTable, layout: str | None) -> Iterator[SourceItem]:
+    """The images of a folder in natural order, by the layout that fits.
 
     An image without a mask, and a mask without an image, are listed too: reading them says what is missing.
+    What is held in memory are the paths.
 
     Args:
         root: folder.
@@ -42,10 +43,7 @@ def list_items(root: Path, table: SourceTable, layout: str | None) -> tuple[Layo
         raise UserError(f"source {table.name} has no layout {layout!r}: choose from {names}")
     wanted = [known for known in table.layouts if layout in (None, known.name)]
     chosen = _choose(root, table, _search(root, wanted))
-    items = _items(root, chosen)
-    _check_unique(table, items)
-    _check_splits(table, items)
-    return chosen.layout, items
+    return _items(root, table, chosen)
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -59,11 +57,11 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _search(root: Path, layouts: list[Layout]) -> list[Found]:
-    found = [Found(layout, {}, set()) for layout in layouts]
+    found = [Found(layout, [], set()) for layout in layouts]
     for path in _files(root):
         for one in found:
-            if match := compile_pattern(one.layout.image).fullmatch(path):
-                one.images[path] = match.groupdict()
+            if compile_pattern(one.layout.image).fullmatch(path):
+                one.images.append(path)
             elif compile_pattern(_labels_of(one.layout)).fullmatch(path):
                 one.labels.add(path)
     return found
@@ -82,75 +80,68 @@ def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
     raise UserError(f"{root} holds no image of source {table.name}: expected {patterns} below --root")
 
 
-def _items(root: Path, found: Found) -> list[SourceItem]:
-    layout = found.layout
-    items, claimed = [], {}
+def _items(root: Path, table: SourceTable, found: Found) -> Iterator[SourceItem]:
+    layout, pattern = found.layout, compile_pattern(found.layout.image)
+    own = layout.mask is not None or bool(names_of(layout.labels or ""))
+    claimed: dict[str, str] = {}
+    splits: dict[str, tuple[str, str]] = {}
     for path in sorted(found.images, key=natural):
-        values = found.images[path]
-        label = fill(_labels_of(layout), values)
-        own = layout.mask is not None or names_of(layout.labels or "")
-        if own and label in claimed:
+        match = pattern.fullmatch(path)
+        assert match is not None
+        label = fill(_labels_of(layout), match.groupdict())
+        if own and claimed.setdefault(label, path) != path:
             raise UserError(
                 f"{root}: {claimed[label]} and {path} both belong to {label}: rename or remove one of them"
             )
-        claimed[label] = path
-        items.append(_item(root, layout, path, label, values))
+        item = _item(root, layout, path, label, match.groupdict())
+        if item.split is not None:
+            _check_split(table, item, splits)
+        yield item
     if layout.mask is not None:
-        orphans = sorted(found.labels - claimed.keys(), key=natural)
-        items += [_orphan(root, path) for path in orphans if not _swallowed(path, found)]
-    return items
-
-
-def _swallowed(path: str, found: Found) -> bool:
-    """Whether a file fits the mask pattern by accident: it is an image itself."""
-    return path in found.images
+        for path in sorted(found.labels - claimed.keys(), key=natural):
+            yield _orphan(root, layout, path)
 
 
 def _item(root: Path, layout: Layout, path: str, label: str, values: Mapping[str, str]) -> SourceItem:
     stem = path.rpartition(".")[0] or path
     scene = fill(layout.scene, values) if layout.scene else stem
     group = fill(layout.group, values) if layout.group else scene
-    detail = {"image": str(root / path), "label": str(root / label)}
+    detail = {"image": str(root / path), "label": str(root / label), "form": _form(layout)}
     split = layout.splits.get(values.get("split", ""))
-    return SourceItem(item_key(stem), scene, group, detail, split)
+    key = item_key(fill(layout.key, values) if layout.key else stem)
+    return SourceItem(key, scene, group, detail, split)
 
 
-def _orphan(root: Path, path: str) -> SourceItem:
+def _form(layout: Layout) -> str:
+    return layout.boxes or layout.encoding
+
+
+def _orphan(root: Path, layout: Layout, path: str) -> SourceItem:
     stem = path.rpartition(".")[0] or path
-    detail = {"image": "", "label": str(root / path)}
+    detail = {"image": "", "label": str(root / path), "form": _form(layout)}
     return SourceItem(item_key(f"{stem}-alone"), stem, stem, detail)
 
 
 def item_key(path: str) -> str:
-    """A path as a key of letters, digits and underscores; a short hash keeps changed ones apart.
+    """A path as a key of letters, digits and underscores.
 
-    Slashes, spaces, dots and hyphens become underscores. Where that, or a loss of other characters, could make
-    two paths equal, six digits of the path's hash follow.
+    Slashes, dots and hyphens become underscores. Six digits of the path's hash follow where anything else is
+    lost (spaces, accents, other scripts, length), so that the key is the same whatever lies beside the file.
     """
-    plain = re.sub(r"[ /.\-]+", "_", path).strip("_").lower()
-    kept = re.sub(r"[^0-9a-z_]+", "", plain)
-    if kept == path and len(kept) <= _KEY_LENGTH:
+    plain = re.sub(r"[/.\-]+", "_", path).strip("_")
+    kept = re.sub(r"[^0-9A-Za-z_]+", "", re.sub(r"\s+", "_", plain))
+    if kept == plain and 0 < len(kept) <= _KEY_LENGTH:
         return kept
     digits = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:6]
     return f"{kept[-_KEY_LENGTH:].strip('_') or 'image'}_{digits}"
 
 
-def _check_unique(table: SourceTable, items: list[SourceItem]) -> None:
-    seen: dict[str, SourceItem] = {}
-    for item in items:
-        if (other := seen.setdefault(item.key, item)) is not item:
-            one, two = other.detail["image"], item.detail["image"]
-            raise UserError(f"source {table.name}: {one} and {two} get the same key; rename one of them")
-
-
-def _check_splits(table: SourceTable, items: list[SourceItem]) -> None:
+def _check_split(table: SourceTable, item: SourceItem, seen: dict[str, tuple[str, str]]) -> None:
     """Refuses a scene that the source itself has in two splits: its held-out scores would mean nothing."""
-    seen: dict[str, SourceItem] = {}
-    for item in (item for item in items if item.split is not None):
-        other = seen.setdefault(item.group, item)
-        if other.split != item.split:
-            raise UserError(
-                f"source {table.name}: scene {item.group!r} is in two splits, as {other.detail['image']} "
-                f"({other.split}) and {item.detail['image']} ({item.split}): remove one of them, or take "
-                "`splits` out of the table, so that scenes are split anew"
-            )
+    image, split = str(item.detail["image"]), str(item.split)
+    other, its = seen.setdefault(item.group, (image, split))
+    if its != split:
+        raise UserError(
+            f"source {table.name}: scene {item.group!r} is in two splits, as {other} ({its}) and {image} "
+            f"({split}): remove one of them, or take `splits` out of the table, so that scenes are split anew"
+        )

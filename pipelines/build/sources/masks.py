@@ -1,6 +1,6 @@
 """Sources with a semantic mask per image, as a table describes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,20 +75,21 @@ class MaskSource:
         root: the data set's folder.
         layout: name of a layout; ``None`` takes the one that fits.
         max_unknown_share: share of a mask that may be unknown.
-
-    Raises:
-        UserError: the folder does not hold such a data set.
     """
 
     def __init__(self, table: SourceTable, root: Path, layout: str | None, max_unknown_share: float) -> None:
         self.name, self.licence = table.name, table.licence
         self.fingerprint = table.fingerprint
         self._table, self._share = table, max_unknown_share
-        self._layout, self._items = list_items(root, table, layout)
+        self._root, self._wanted = root, layout
 
-    def items(self) -> Sequence[SourceItem]:
-        """One item an image, then one a mask without image."""
-        return self._items
+    def items(self) -> Iterator[SourceItem]:
+        """One item an image, then one a mask without image.
+
+        Raises:
+            UserError: the folder does not hold such a data set.
+        """
+        return list_items(self._root, self._table, self._wanted)
 
     def read(self, item: SourceItem) -> MaskImage:
         """Opens an image with its mask.
@@ -102,7 +103,7 @@ class MaskSource:
         image, encoded, extension = open_image(image_file, self._table.bands, self._table.stretch)
         if not mask_file.is_file():
             raise UnusableImage("missing_mask", str(mask_file), f"there is no mask for {image_file.name}")
-        indexed = self._layout.encoding == "index"
+        indexed = item.detail["form"] == "index"
         mask = open_index(mask_file) if indexed else open_colours(mask_file)
         if (mask.height, mask.width) != (image.height, image.width):
             raise UnusableImage(

@@ -1,7 +1,7 @@
 """Path patterns with named places: ``{split}/images/{name}.png``.
 
-``{name}`` stands for one or more characters other than ``/``; ``{name:REGEX}`` for what the expression fits; ``*``
-for anything within a folder or file name. A name that occurs again must have the same text.
+``{name}`` stands for one or more characters other than ``/``; ``{name:REGEX}`` for what the expression fits;
+``*`` for anything within a folder or file name. A name that occurs again must have the same text.
 """
 
 import re

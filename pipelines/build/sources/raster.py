@@ -1,4 +1,4 @@
-"""Image files of any size, read as strips of rows: small ones by Pillow at once, large and TIFF by rasterio."""
+"""Image files of any size, read as strips of rows: small ones by Pillow, large and TIFF by rasterio."""
 
 import io
 import warnings
@@ -225,7 +225,9 @@ def open_colours(file: Path) -> Raster:
     if raster.bands == 1 and colours is not None:
         return _Palette(raster, colours)
     raise UnusableImage(
-        "mask_kind", str(file), f"the mask should have colours, but has {raster.bands} bands of {raster.dtype}"
+        "mask_kind",
+        str(file),
+        f"the mask should have colours, not {raster.bands} bands of {raster.dtype}",
     )
 
 

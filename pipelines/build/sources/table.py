@@ -1,7 +1,7 @@
 """A data set described by a table: where its files are and which class becomes which category.
 
-The tables of this package lie in ``tables/``; one of a user's own has the same form. Three of its keys suffice
-beside the name: ``licence``, ``layouts`` and ``classes``.
+The tables of this package lie in ``tables/``; one of a user's own has the same form. Three of its keys
+suffice beside the name: ``licence``, ``layouts`` and ``classes``.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Stretch = Literal["auto", "none", "percentile"] | tuple[float, float]
 
 
 def _category(value: Any) -> int | None:
-    """ "25 Building" as 25, checked against the taxonomy, so that a reader sees both and both are right."""
+    """The 25 of "25 Building"; the name is checked, so that a reader sees both and both are right."""
     if value is None:
         return None
     found = _CATEGORY.fullmatch(str(value))
@@ -76,6 +76,7 @@ class Layout(_Part):
     labels: str | None = Field(None, description="file with the boxes of an image, or of all images")
     encoding: Literal["index", "palette"] = "index"
     boxes: Literal["dota", "voc", "fair1m", "csv"] | None = Field(None, description="form of the label files")
+    key: str | None = Field(None, description="the image's name in the store; default: its path")
     scene: str | None = Field(None, description="the place that an image shows; default: its path")
     group: str | None = Field(None, description="what the split keeps together; default: the scene")
     splits: dict[str, Literal["train", "val", "test"]] = Field(
@@ -86,7 +87,7 @@ class Layout(_Part):
     def _sound(self) -> "Layout":
         compile_pattern(self.image)
         known = names_of(self.image)
-        for what in ("mask", "labels", "scene", "group"):
+        for what in ("mask", "labels", "key", "scene", "group"):
             text = getattr(self, what)
             if text is not None:
                 compile_pattern(text)
@@ -147,7 +148,7 @@ class SourceTable(_Part):
 
     @property
     def kind(self) -> str:
-        """ "masks" or "boxes"."""
+        """What the labels are: "masks" or "boxes"."""
         return "masks" if self.layouts[0].mask else "boxes"
 
     @property
@@ -187,7 +188,11 @@ def explain_rows(error: ValidationError, model: type[BaseModel]) -> str:
         where = ".".join(str(part) for part in row["loc"])
         text = row["msg"].removeprefix("Value error, ")
         if row["type"] == "extra_forbidden":
-            text = f"unknown key; known are {', '.join(model.model_fields)}" if "." not in where else "unknown key"
+            text = (
+                f"unknown key; known are {', '.join(model.model_fields)}"
+                if "." not in where
+                else "unknown key"
+            )
         found.append(f"{where}: {text}" if where else text)
     return "; ".join(found[:5])
 
