@@ -191,9 +191,10 @@ class _Build:
         total = self._manifest.images
         if number > self._config.max_bad_share * total:
             shown = "; ".join(f"{row['file']}: {row['detail']}" for row in bad[:3])
+            share = min(1.0, 1.5 * number / total)
             raise UserError(
                 f"{number} of {total} images cannot be used: {shown}. Repair or remove them, or leave "
-                f"them out with max_bad_share={min(1.0, 1.5 * number / total):.2g} (they are then counted and named)"
+                f"them out with max_bad_share={share:.2g} (they are then counted and named)"
             )
 
     def _balance(self, diversity: Counter[int]) -> Balance:

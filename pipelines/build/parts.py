@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -56,9 +57,16 @@ class _PartWriter:
             self._writer.write_table(_table(self._tiles))
             self._tiles, self._bytes = [], 0
 
-    def close(self) -> None:
-        self.flush()
-        self._writer.close()
+    def __enter__(self) -> "_PartWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.flush()
+            self._writer.close()
+            return
+        with suppress(OSError):  # the file is given up; it only must not be written to after its end
+            self._writer.close()
 
 
 def run_block(number: int, source: Source, config: BuildConfig, store: str) -> dict[str, Any]:
@@ -76,8 +84,7 @@ def run_block(number: int, source: Source, config: BuildConfig, store: str) -> d
     diversity: Counter[int] = Counter()
     filesystem, root = open_filesystem(store)
     remote = is_remote(store)
-    with atomic_write(filesystem, part_path(root, number), remote) as handle:
-        writer = _PartWriter(handle)
+    with atomic_write(filesystem, part_path(root, number), remote) as handle, _PartWriter(handle) as writer:
         for place, item in enumerate(items):
             own, shown = StageCounts(), Counter[int]()
             try:
@@ -92,7 +99,6 @@ def run_block(number: int, source: Source, config: BuildConfig, store: str) -> d
                 continue
             counts.merge(own.rows())
             diversity.update(shown)
-        writer.close()
     report = {
         "block": number,
         "stamp": stamp(items),

@@ -193,6 +193,8 @@ class IndexWriter:
 
     def abort(self) -> None:
         """Gives the index up."""
+        with suppress(OSError):
+            self._writer.close()
         error = RuntimeError("the index was given up")
         with suppress(RuntimeError):
             self._context.__exit__(type(error), error, None)

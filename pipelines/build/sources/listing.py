@@ -76,8 +76,8 @@ def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
         for one in found:
             if test(one):
                 return one
-    patterns = " or ".join(repr(one.layout.image) for one in found)
-    raise UserError(f"{root} holds no image of source {table.name}: expected {patterns} below --root")
+    wanted = table.expects or " or ".join(one.layout.image for one in found)
+    raise UserError(f"{root} holds no image of source {table.name}: --root must hold {wanted}")
 
 
 def _items(root: Path, table: SourceTable, found: Found) -> Iterator[SourceItem]:

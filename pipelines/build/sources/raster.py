@@ -23,7 +23,16 @@ _AT_ONCE = 50_000_000
 _MOST = 4_000_000_000
 _PLAIN = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 #: Formats whose files hold pixels themselves; others of GDAL's may name further files or servers.
-_DRIVERS = ["GTiff", "PNG", "JPEG", "JP2OpenJPEG", "BMP"]
+_DRIVERS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"BM": "BMP",
+}
 _CACHE_MB = 96
 _PREVIEW = 1024
 
@@ -64,7 +73,7 @@ class FileRaster:
         self._file, self._what = file, what
         with _damage(file, what), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            self._data = rasterio.open(file, driver=_DRIVERS)
+            self._data = rasterio.open(file, driver=_driver(file))
         self.height, self.width = int(self._data.height), int(self._data.width)
         self.bands = int(self._data.count)
         self.dtype = np.dtype(self._data.dtypes[0])
@@ -93,6 +102,16 @@ class FileRaster:
             if 0 <= value < 256:
                 colours[value] = colour[:3]
         return colours
+
+
+def _driver(file: Path) -> str:
+    """The reader for a file, by its first bytes."""
+    with file.open("rb") as handle:
+        head = handle.read(8)
+    for start, driver in _DRIVERS.items():
+        if head.startswith(start):
+            return driver
+    raise ValueError("not an image of a known kind")
 
 
 class _Colour:
@@ -234,9 +253,7 @@ def open_colours(file: Path) -> Raster:
 def _pillow(file: Path, what: str, mode: str | None) -> tuple[Grid, bytes, str] | None:
     """A small 8-bit PNG, JPEG or BMP decoded at once, its bytes and its mode; ``None`` for all others."""
     with _damage(file, what):
-        with file.open("rb") as handle:
-            head = handle.read(4)
-        if head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if _driver(file) in ("GTiff", "JP2OpenJPEG"):
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -264,8 +281,6 @@ def _damage(file: Path, what: str) -> Iterator[None]:
         raise UnusableImage(f"huge_{what}", str(file), str(error)) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, rasterio.errors.RasterioError) as error:
         detail = str(error).replace(str(file), "it").strip() or type(error).__name__
-        if "BytesIO" in detail:
-            detail = "not an image of a known kind"
         raise UnusableImage(
             f"unreadable_{what}", str(file), f"the {what} cannot be read ({detail}): replace or remove it"
         ) from error
