@@ -58,10 +58,10 @@ def _tile(
     config: BuildConfig,
     counts: StageCounts,
 ) -> Tile:
-    regions, noise = _regions(part, config.rules)
+    regions, noise = regions_of(part, config.rules)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
     key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
-    samples = _samples(f"{source.name}/{key}", regions, window, config, counts)
+    samples = samples_of(f"{source.name}/{key}", regions, window, config, counts)
     extension, encoded = part.extension, part.encoded
     if not samples:
         encoded = b""
@@ -82,7 +82,7 @@ def _tile(
     )
 
 
-def _regions(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:
+def regions_of(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:
     """Regions of a tile, and how many were noise."""
     least = rules.min_component_px
     if part.regions is not None:
@@ -95,9 +95,10 @@ def _regions(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:
     return split_semantic(part.labels, max(least, math.ceil(share)))
 
 
-def _samples(
+def samples_of(
     name: str, regions: list[Region], window: Window, config: BuildConfig, counts: StageCounts
 ) -> list[dict[str, Any]]:
+    """Samples of a tile's regions, as they stand in the store's JSON."""
     height, width = window.height, window.width
     rng = generator(config.seed, "select", name)
     chosen = select(regions, height, width, config.rules, rng)

@@ -34,6 +34,8 @@ def prepare(store: str, plan: dict[str, str | int], force: bool) -> bool:
         )
     if force:
         _clear(store, entries)
+    elif entries == {FOLDER} and _plan_of(store) is None:
+        _clear(store, entries)  # killed before it wrote its plan, or while it was being removed
     elif entries:
         _check_resumable(store, plan)
     _write_plan(store, plan)

@@ -56,6 +56,7 @@ class Segmenter:
     def masks(self, pixels: NDArray[np.uint8], boxes: Sequence[Box]) -> list[NDArray[np.bool_]]:
         """A mask ``[H, W]`` for each box of an image ``[H, W, 3]``; boxes x0, y0, x1, y1 in pixels."""
         torch, found = self._torch, []
+        pixels = np.array(pixels)  # torch wants an array that it may write to
         with torch.inference_mode():
             first = self._processor(images=pixels, return_tensors="pt").to(self._device)
             features = self._model.get_image_embeddings(first["pixel_values"])
