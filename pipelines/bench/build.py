@@ -93,7 +93,7 @@ def bench_build(
     encoded = [encode_png(part.pixels) for _, part in parts]
     seconds["encode (PNG)"] = _least(lambda: [encode_png(part.pixels) for _, part in parts], repeats)
     seconds["write"] = _least(lambda: _write(parts, made, encoded), repeats)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "seconds": value, "tiles_per_second": len(parts) / value}
         for name, value in seconds.items()
     ]

@@ -273,7 +273,7 @@ class _Build:
                 yield number, found
                 bar.update()
 
-    def _bar(self, step: str, unit: str, total: int) -> tqdm:
+    def _bar(self, step: str, unit: str, total: int) -> Any:
         return tqdm(total=total, unit=unit, desc=f"{self._source.name} {step}", disable=not self._progress)
 
 

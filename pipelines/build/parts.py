@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.manifest import FOLDER, read_block, stamp
-from pipelines.build.process import Tile, process_item
+from pipelines.build.process import process_item
 from pipelines.build.sources.base import Source, UnusableImage
 from pipelines.build.stages import StageCounts
+from pipelines.build.tile import Tile
 from pipelines.storage import is_remote, open_filesystem
 from pipelines.store.writer import atomic_write
 

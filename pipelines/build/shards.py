@@ -97,7 +97,7 @@ class Shard:
 
     def stamp(self, documents: Documents, stamps: Mapping[int, str]) -> str:
         """Changes with whatever decides the shard's bytes."""
-        facts = [self.path, self.parts, [stamps[block] for block, _, _ in self.parts]]
+        facts: list[Any] = [self.path, self.parts, [stamps[block] for block, _, _ in self.parts]]
         facts += [documents.balance.cutoff, sorted(documents.balance.last.items())]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 

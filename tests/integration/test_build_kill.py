@@ -18,7 +18,8 @@ def command(out, workers):
     sets = [f"workers={workers}", "block_images=4", "source.scenes=60", "shard_bytes=200000"]
     options = [part for text in sets for part in ("--set", text)]
     return [
-        sys.executable, "-m", "jobs.cli", "data", "build", "--source", "synthetic", "--out", str(out), *options,
+        sys.executable, "-m", "jobs.cli", "data", "build", "--source", "synthetic",
+        "--out", str(out), *options,
     ]  # fmt: skip
 
 

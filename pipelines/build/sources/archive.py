@@ -115,10 +115,10 @@ def _members(archive: Path) -> Iterator[_Member]:
             if entry.isdir():
                 _inside(archive, Path(), entry.name)
                 continue
-            content = tar.extractfile(entry) if entry.isreg() else None
-            if content is None:
+            plain = tar.extractfile(entry) if entry.isreg() else None
+            if plain is None:
                 raise _link(archive, entry.name)
-            yield _Member(entry.name, entry.size, content)
+            yield _Member(entry.name, entry.size, plain)
 
 
 def _link(archive: Path, name: str) -> UserError:
