@@ -10,6 +10,7 @@ from unigeoseg.errors import UserError
 
 _ENTRIES = {
     "step": Entry("jobs.bench_step", "step", "Time of a training step, part by part."),
+    "build": Entry("jobs.bench_build", "build", "Tiles per second of each construction step."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
 }
 

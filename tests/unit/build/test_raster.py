@@ -1,0 +1,131 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.build.sources.base import UnusableImage
+from pipelines.build.sources.raster import ArrayRaster, open_colours, open_image, open_index
+from pipelines.build.sources.strips import Strips
+from pipelines.build.tiling import Window
+from tests.unit.build.layouts import write_tiff
+
+
+def read(file, bands=None, stretch="auto"):
+    raster, _, _ = open_image(file, bands, stretch)
+    return raster.rows(0, raster.height)
+
+
+def test_sixteen_bits_are_stretched_by_limits_and_by_percentiles(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4000, (60, 70, 5)).astype(np.uint16)
+    write_tiff(tmp_path / "a.tif", values)
+    found = read(tmp_path / "a.tif", (4, 1, 2), (500.0, 3000.0))
+    wanted = values[..., [3, 0, 1]].astype(np.float64)
+    expected = np.clip(np.rint((wanted - 500) * 255 / 2500), 0, 255)
+    assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1
+    assert (found != expected).mean() < 0.001  # rounding of exact halves in float32
+    found = read(tmp_path / "a.tif", (2,))
+    low, high = np.percentile(values[..., 1], [2, 98])
+    expected = np.clip(np.rint((values[..., 1].astype(np.float64) - low) * 255 / (high - low)), 0, 255)
+    assert np.abs(found - expected[..., None]).max() <= 1 and (found[..., 0] == found[..., 2]).all()
+    with pytest.raises(UnusableImage, match=r"a\.tif: values are uint16: set stretch"):
+        read(tmp_path / "a.tif", None, "none")
+    with pytest.raises(UnusableImage, match="has 5 bands, band 6 is asked for"):
+        read(tmp_path / "a.tif", (6, 1, 2))
+
+
+def test_no_data_and_not_a_number_do_not_stretch(tmp_path):
+    values = np.full((40, 40), -9999.0, np.float32)
+    values[:20] = np.linspace(10, 20, 800).reshape(20, 40)
+    values[0, 0] = np.nan
+    write_tiff(tmp_path / "a.tif", values, nodata=-9999.0)
+    found = read(tmp_path / "a.tif")[..., 0]
+    assert found[20:].max() == 0 and found[0, 0] == 0
+    assert found[19, 39] == 255 and 100 < found[10, 0] < 150
+
+
+def test_a_sixteen_bit_png_is_not_clipped(tmp_path):
+    values = np.linspace(0, 60000, 1600).reshape(40, 40).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    found = read(tmp_path / "a.png", None, (0.0, 60000.0))[..., 0]
+    assert np.abs(found - values / 60000 * 255).max() <= 1
+
+
+def test_index_masks_in_all_their_forms(tmp_path):
+    values = np.random.default_rng(0).integers(0, 7, (30, 20)).astype(np.uint8)
+    palette = Image.fromarray(values)
+    palette.putpalette([255 - i for i in range(256) for _ in range(3)])
+    forms = {"grey.png": Image.fromarray(values), "palette.png": palette}
+    forms["rgb.png"] = Image.fromarray(np.repeat(values[..., None], 3, 2))
+    for name, image in forms.items():
+        image.save(tmp_path / name)
+        assert (open_index(tmp_path / name).rows(0, 30) == values).all(), name
+    assert Image.open(tmp_path / "palette.png").mode == "P"
+    write_tiff(tmp_path / "m.tif", values.astype(np.int16))
+    assert (open_index(tmp_path / "m.tif").rows(3, 9) == values[3:9]).all()
+    Image.fromarray(np.random.default_rng(0).integers(0, 9, (5, 5, 3)).astype(np.uint8)).save(
+        tmp_path / "colour.png"
+    )
+    with pytest.raises(UnusableImage, match="one class number a pixel"):
+        open_index(tmp_path / "colour.png")
+    write_tiff(tmp_path / "plain.tif", values)
+    with pytest.raises(UnusableImage, match="the mask should have colours"):
+        open_colours(tmp_path / "plain.tif")
+
+
+def test_files_that_only_pretend(tmp_path):
+    (tmp_path / "a.tif").write_text('<VRTDataset rasterXSize="5" rasterYSize="5"></VRTDataset>')
+    with pytest.raises(UnusableImage, match="not an image of a known kind"):
+        read(tmp_path / "a.tif")
+    write_tiff(tmp_path / "b.tif", np.ones((200, 200, 3), np.uint16))
+    whole = (tmp_path / "b.tif").read_bytes()
+    (tmp_path / "b.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableImage, match=r"b\.tif.*cannot be read"):
+        read(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("stride", [16, 24, 40])
+def test_strips_give_each_window_and_read_each_row_once(stride):
+    pixels = np.random.default_rng(0).integers(0, 255, (101, 37)).astype(np.uint8)
+    seen = []
+    strips = Strips(ArrayRaster(pixels), lambda rows: seen.append(len(rows)) or rows)
+    for y in [*range(0, 101 - 40, stride), 61]:
+        for x in (0, 10):
+            window = Window(y, x, 40, 27)
+            assert (strips.cut(window) == pixels[window.slices]).all()
+    assert sum(seen) == 101
+    with pytest.raises(ValueError, match="given up"):
+        strips.cut(Window(0, 0, 40, 27))
+
+
+BIG = """
+import resource, sys
+from pipelines.build import BuildConfig, build_store
+config = BuildConfig(workers=0, instruct={"diversity_quantile": 0.0}, rules={"min_area": 0.3},
+                     tile={"size": 512, "stride": 512})
+build_store("chesapeake", sys.argv[1], sys.argv[2], config, progress=False, preview=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_twenty_thousand_pixel_scene_needs_little_memory(tmp_path):
+    """1.6 GB of pixels and 0.4 GB of labels; int32 labels alone would be 1.6 GB."""
+    import rasterio
+
+    folder = tmp_path / "in" / "de_1m_2013_extended-debuffered-train_tiles"
+    folder.mkdir(parents=True)
+    side, rng = 20_000, np.random.default_rng(0)
+    options = {"driver": "GTiff", "height": side, "width": side, "dtype": "uint8", "tiled": True}
+    for name, bands in (("m_1_naip-new", 4), ("m_1_lc", 1)):
+        with rasterio.open(folder / f"{name}.tif", "w", count=bands, compress="lzw", **options) as data:
+            for y in range(0, side, 500):
+                rows = np.kron(rng.integers(1, 7, (bands, 2, 80)), np.ones((1, 250, 250))).astype(np.uint8)
+                data.write(rows, window=rasterio.windows.Window(0, y, side, 500))
+    done = subprocess.run(
+        [sys.executable, "-c", BIG, tmp_path / "in", tmp_path / "out"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1200, f"{done.stdout} MB"
