@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.plan.plan import Plan
 from pipelines.stream.stream import StreamStats
 from pipelines.train.channel import Channel
+from pipelines.train.checkpoint import SaveReport
 from pipelines.train.engine import Engine
 from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
@@ -30,6 +31,9 @@ class Recorder:
         channel: to the driver.
         start_step: rows of this step and later are replaced.
         samples_seen: instructions in the steps before.
+
+    Attributes:
+        checkpoint: what the newest checkpoint cost, for the next row.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Recorder:
         self._ids: dict[int, list[str]] = {}
         self._window, self._report = Window(), RankReport()
         self.tracker: Tracker | None = None
+        self.checkpoint: SaveReport | None = None
         if engine.rank == 0:
             for name in (LEDGER, METRICS):
                 run.fetch(name)
@@ -72,6 +77,8 @@ class Recorder:
         reports = self.flush()
         if self._engine.rank == 0:
             row = metrics_row(result, self._window, reports, self._facts(result))
+            if self.checkpoint is not None:
+                row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             self._metrics.append([row])
             self._channel.post("row", row)
             assert self.tracker is not None
@@ -94,13 +101,11 @@ class Recorder:
             )
         return [report for _, report in gathered]
 
-    def before_checkpoint(self) -> None:
-        """The records of all steps up to here reach the disk (or the object store); a collective call."""
-        self.flush()
-        if self._engine.rank == 0:
-            self._ledger.sync()
-            self._metrics.sync()
-            self._run.publish(LEDGER, METRICS)
+    def publish(self) -> None:
+        """Brings the records so far to the disk and the object store; on rank 0, beside training."""
+        self._ledger.sync()
+        self._metrics.sync()
+        self._run.publish_growing(LEDGER, METRICS)
 
     def close(self) -> int:
         """Ends the records; returns the number of rows that MLflow does not have."""

@@ -79,7 +79,7 @@ def test_two_workers_see_the_same_batches_with_the_same_losses(alone, tmp_path, 
 def test_resume_from_before_a_damaged_checkpoint_replays_exactly(alone, tmp_path, store):
     run = tmp_path / "run"
     shutil.copytree(alone, run)
-    shard = next((run / "checkpoints/step-00000008").glob("*optim_states.pt"))
+    shard = next((run / "checkpoints/step-00000008").glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     output = finish(start("plain", run, store, **{"train.micro_batch": 2, "resume": True}))
     assert "damaged" in output and "resuming from step 4" in output
