@@ -95,7 +95,9 @@ class Checkpoints:
         frozen: "Future[dict[str, Any] | None] | None" = None,
     ) -> None:
         self._engine, self._run, self._settings, self._frozen = engine, run, settings, frozen
-        self._group = dist.new_group(backend="gloo", timeout=_GROUP_TIMEOUT) if engine.world > 1 else None
+        self._group: Any = None  # alone, there is nobody to talk to
+        if engine.world > 1:
+            self._group = dist.new_group(backend="gloo", timeout=_GROUP_TIMEOUT)
         self._pending: Future[SaveReport] | None = None
         self.committed = ""
 
