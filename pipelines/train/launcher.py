@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def _fit(job: Job, progress: Progress) -> Outcome:
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
-            trainer = _trainer(job, mailbox, bookkeeping)
+            settings = {"job": job, "mailbox": mailbox}
+            trainer = make_trainer(job.config, _worker, settings, RunFolder(job.run).name, bookkeeping)
 
             def handle(kind: str, content: dict[str, Any]) -> None:
                 if kind == FATAL:
@@ -144,22 +146,36 @@ class _Trainer(TorchTrainer):
         return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
-def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
-    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
-    scale = job.config.scale
+def make_trainer(
+    config: Config,
+    worker: Callable[[dict[str, Any]], None],
+    settings: dict[str, Any],
+    name: str,
+    bookkeeping: str,
+) -> _Trainer:
+    """The trainer of a job.
+
+    Args:
+        config: says what workers take and how often they are restarted.
+        worker: what each runs.
+        settings: its argument.
+        name: of the run.
+        bookkeeping: folder for Ray Train's own files, as checkpoints are ours.
+    """
+    scale = config.scale
     per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
     if scale.gpus_per_worker:
         per_worker["GPU"] = scale.gpus_per_worker
     return _Trainer(
-        _worker,
-        train_loop_config={"job": job, "mailbox": mailbox},
+        worker,
+        train_loop_config=settings,
         scaling_config=ray.train.ScalingConfig(
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=per_worker
         ),
         run_config=ray.train.RunConfig(
-            name=RunFolder(job.run).name,
+            name=name,
             storage_path=bookkeeping,
-            failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=config.checkpoint.max_failures),
         ),
     )
 

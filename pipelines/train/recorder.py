@@ -14,6 +14,7 @@ from pipelines.train.engine import Engine
 from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
 from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, metrics_row
+from pipelines.train.mfu import Utilisation
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker
@@ -52,6 +53,7 @@ class Recorder:
         self._steps_here = 0
         self._ids: dict[int, list[str]] = {}
         self._window, self._report = Window(), RankReport()
+        self._mfu = Utilisation(job.config, engine.world)
         self.tracker: Tracker | None = None
         self.checkpoint: SaveReport | None = None
         if engine.rank == 0:
@@ -77,6 +79,10 @@ class Recorder:
         reports = self.flush()
         if self._engine.rank == 0:
             row = metrics_row(result, self._window, reports, self._facts(result))
+            window = self._window
+            mfu = self._mfu(window.images, window.instructions, window.tokens, window.wall)
+            if mfu is not None:
+                row["rates"]["mfu"] = mfu
             if self.checkpoint is not None:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             self._metrics.append([row])
