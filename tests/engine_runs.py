@@ -1,8 +1,8 @@
 """Many short runs of the engine on batches in memory, in one process or under torchrun.
 
-``python -m tests.engine_runs FOLDER [all]``: runs the table of this world size, and writes losses and gradient
-norms of every step to ``FOLDER/world-N.json``. Both world sizes run side by side and take up each other's
-checkpoints, for which they wait.
+``python -m tests.engine_runs FOLDER [all]``: runs the table of this world size, and writes losses and
+gradient norms of every step to ``FOLDER/world-N.json``. Both world sizes run side by side and take up each
+other's checkpoints, for which they wait.
 """
 
 import json

@@ -1,6 +1,4 @@
-"""What a checkpoint costs training: how long it stands still, how much slower it is meanwhile, how much is
-written.
-"""
+"""What a checkpoint costs training: how long it stands still, how much slower it is, how much is written."""
 
 import tempfile
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What Ray Train adds to a step: the same engine on data in memory, in a plain process and in a Ray worker."""
+"""What Ray Train adds to a step: the same engine and data in a plain process and in a Ray worker."""
 
 import tempfile
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def bench_overhead(
     Returns:
         ``{"rows": [{"name": "plain" | "ray", "step_seconds", "rounds": [...]}], "ratios":
         {"overhead_percent", "overhead_ms", "overhead_percent_of_1s", "spread_percent"}, "machine"}``.
-        ``spread_percent`` is how much the plain rounds differ among themselves: an overhead below it is noise.
+        ``spread_percent`` is how much the plain rounds differ: an overhead below it is noise.
     """
     from pipelines.bench.engine_steps import alone
 
@@ -75,16 +75,28 @@ def in_plain_process(config: Config, steps: int) -> list[float]:
 def in_ray_worker(config: Config, steps: int) -> list[float]:
     """The same in one Ray Train worker."""
     import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
 
     from pipelines.train.channel import Mailbox
-    from pipelines.train.launcher import make_trainer
     from pipelines.train.ray_session import ray_session
 
     with ray_session(config):
         mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
-            settings = {"config": config, "steps": steps, "mailbox": mailbox}
-            make_trainer(config, _in_worker, settings, "overhead", bookkeeping).fit()
+            TorchTrainer(
+                _in_worker,
+                train_loop_config={"config": config, "steps": steps, "mailbox": mailbox},
+                scaling_config=ScalingConfig(
+                    num_workers=1,
+                    use_gpu=config.scale.gpus_per_worker > 0,
+                    resources_per_worker={
+                        "CPU": config.scale.cpus_per_worker,
+                        **({"GPU": config.scale.gpus_per_worker} if config.scale.gpus_per_worker else {}),
+                    },
+                ),
+                run_config=RunConfig(name="overhead", storage_path=bookkeeping),
+            ).fit()
         times: list[float] = ray.get(mailbox.result.remote())
         ray.kill(mailbox)
     return times

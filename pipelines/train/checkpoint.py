@@ -181,7 +181,7 @@ class Checkpoints:
             if first:
                 frozen = self._frozen.result() if self._frozen else None
                 patience(records)
-                patience(lambda: commit(run, name, {**state, "frozen": frozen}, parts))
+                patience(lambda: commit(run, name, {**state, "frozen": frozen}, parts, engine.tied_names()))
                 patience(lambda: prune(run, self._settings))
                 if run.remote:
                     shutil.rmtree(run.base / name, ignore_errors=True)

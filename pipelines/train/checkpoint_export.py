@@ -1,7 +1,6 @@
 """An export from a checkpoint alone: no cluster, no process group, no DeepSpeed."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,10 @@ def export_checkpoint(path: str | Path, out: str | Path) -> dict[str, Any]:
     """
     run_path, _, name = str(path).rstrip("/").rsplit("/", 2)
     run, inside = RunFolder(run_path), f"checkpoints/{name}"
-    with tempfile.TemporaryDirectory(prefix="unigeoseg-export-"):
-        try:
-            return _export(run, inside, Path(out))
-        finally:
-            run.close()
+    try:
+        return _export(run, inside, Path(out))
+    finally:
+        run.close()
 
 
 def _export(run: RunFolder, name: str, out: Path) -> dict[str, Any]:

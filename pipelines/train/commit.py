@@ -25,6 +25,7 @@ def commit(
     name: str,
     state: dict[str, Any],
     parts: list[tuple[str, dict[str, Any], dict[str, Any]]],
+    tied: dict[str, str],
 ) -> None:
     """Writes index, state and manifest, and last the mark that makes the checkpoint count.
 
@@ -33,9 +34,10 @@ def commit(
         name: the checkpoint's folder inside the run.
         state: content of ``state.json``.
         parts: of every rank, its file, the manifest's entry of it, and the pieces in it.
+        tied: other names of parameters in the model.
     """
     folder = run.local(f"{name}/{STATE}").parent
-    layout = layout_of({file: pieces for file, _, pieces in parts})
+    layout = layout_of({file: pieces for file, _, pieces in parts}, tied)
     _write(folder / LAYOUT, json.dumps(layout))
     _write(folder / STATE, json.dumps(state, indent=2, sort_keys=True))
     files = {file: entry for file, entry, _ in parts} | describe(folder, [LAYOUT, STATE])

@@ -171,6 +171,15 @@ class Engine:
             if p.requires_grad
         }
 
+    def tied_names(self) -> dict[str, str]:
+        """Second names of trained parameters that the model uses in several places, each with the first."""
+        first: dict[int, str] = {}
+        return {
+            name: first[id(p)]
+            for name, p in self.model.named_parameters(remove_duplicate=False)
+            if p.requires_grad and first.setdefault(id(p), name) != name
+        }
+
     def restore(self, reader: ShardReader, pieces: list[Piece]) -> None:
         """Sets weights and optimizer state from a checkpoint; a collective call.
 

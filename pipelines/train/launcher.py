@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,7 @@ def _fit(job: Job, progress: Progress) -> Outcome:
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
-            settings = {"job": job, "mailbox": mailbox}
-            trainer = make_trainer(job.config, _worker, settings, RunFolder(job.run).name, bookkeeping)
+            trainer = _trainer(job, mailbox, bookkeeping)
 
             def handle(kind: str, content: dict[str, Any]) -> None:
                 if kind == FATAL:
@@ -146,36 +144,22 @@ class _Trainer(TorchTrainer):
         return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
-def make_trainer(
-    config: Config,
-    worker: Callable[[dict[str, Any]], None],
-    settings: dict[str, Any],
-    name: str,
-    bookkeeping: str,
-) -> _Trainer:
-    """The trainer of a job.
-
-    Args:
-        config: says what workers take and how often they are restarted.
-        worker: what each runs.
-        settings: its argument.
-        name: of the run.
-        bookkeeping: folder for Ray Train's own files, as checkpoints are ours.
-    """
-    scale = config.scale
+def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
+    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
+    scale = job.config.scale
     per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
     if scale.gpus_per_worker:
         per_worker["GPU"] = scale.gpus_per_worker
     return _Trainer(
-        worker,
-        train_loop_config=settings,
+        _worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
         scaling_config=ray.train.ScalingConfig(
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=per_worker
         ),
         run_config=ray.train.RunConfig(
-            name=name,
+            name=RunFolder(job.run).name,
             storage_path=bookkeeping,
-            failure_config=ray.train.FailureConfig(max_failures=config.checkpoint.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
         ),
     )
 

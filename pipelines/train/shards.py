@@ -83,11 +83,12 @@ def write_shard(path: Path, snapshot: Snapshot) -> None:
         raise
 
 
-def layout_of(shards: Mapping[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+def layout_of(shards: Mapping[str, dict[str, dict[str, Any]]], tied: Mapping[str, str]) -> dict[str, Any]:
     """Content of ``layout.json``.
 
     Args:
         shards: by file, the ``parameters`` of its snapshot.
+        tied: other names of parameters in the model, each with the name in the shards.
     """
     parameters: dict[str, dict[str, Any]] = {}
     for pieces in shards.values():
@@ -98,7 +99,7 @@ def layout_of(shards: Mapping[str, dict[str, dict[str, Any]]]) -> dict[str, Any]
         file: {name: [piece["start"], piece["count"]] for name, piece in pieces.items()}
         for file, pieces in shards.items()
     }
-    return {"format": FORMAT, "parameters": parameters, "files": files}
+    return {"format": FORMAT, "parameters": parameters, "tied": dict(tied), "files": files}
 
 
 class ShardReader:
@@ -136,6 +137,11 @@ class ShardReader:
     def steps(self) -> dict[str, float]:
         """AdamW's count by parameter."""
         return {name: float(entry["step"]) for name, entry in self._layout["parameters"].items()}
+
+    @property
+    def tied(self) -> dict[str, str]:
+        """Other names in the model, each with the parameter that it means."""
+        return dict(self._layout["tied"])
 
     def files_for(self, spans: Iterable[tuple[str, int, int]]) -> set[str]:
         """Files that hold any element of the ``(parameter, start, count)``."""
