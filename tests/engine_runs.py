@@ -63,7 +63,7 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
     runs += [Run(f"w{world}-accumulated", 2, options=small), Run(f"w{world}-recomputed", 3, options=again)]
     quick = {
         1: ("stage0", "stage3", "accumulated"),
-        2: ("stage0", "stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
+        2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
@@ -79,7 +79,7 @@ def resumed_runs(world: int, every: bool = True) -> list[Run]:
     ]
     quick = {
         1: [("w2-stage2", 3), ("w2-stage3", 1), ("w2-stage2", 0)],
-        2: [("w1-stage0", 2), ("w1-stage3", 3), ("w2-stage2", 2)],
+        2: [("w1-stage0", 2), ("w1-stage3", 3)],
     }
     return [
         Run(f"w{world}-stage{stage}{'-offload' * bool(more)} from {source}", stage, source, more)

@@ -99,6 +99,7 @@ class Checkpoints:
         if engine.world > 1:
             self._group = dist.new_group(backend="gloo", timeout=_GROUP_TIMEOUT)
         self._pending: Future[SaveReport] | None = None
+        self._ended: SaveReport | None = None
         self.committed = ""
 
     def save(self, state: dict[str, Any], records: Callable[[], None] = lambda: None) -> None:
@@ -113,7 +114,8 @@ class Checkpoints:
             UserError: the same, for a reason that the user must put right (no space, no permission).
         """
         started = time.perf_counter()
-        self.finish()
+        if self._pending is not None:
+            self._collect()
         waited = time.perf_counter() - started
         pieces = self._engine.own_pieces()
         size = sum(v.numel() * 4 for piece in pieces for v in piece.values.values())
@@ -124,22 +126,26 @@ class Checkpoints:
             lambda: self._write(snapshot, state, records, started, stalled, waited), "checkpoint"
         )
         if not beside:
-            self.finish()
+            self._collect()
 
     def poll(self) -> SaveReport | None:
         """The report of a save that has ended since the last call; raises as :meth:`save`."""
-        if self._pending is None or not self._pending.done():
-            return None
-        pending, self._pending = self._pending, None
-        report = pending.result()
-        self.committed = report.name
+        if self._pending is not None and self._pending.done():
+            self._collect()
+        report, self._ended = self._ended, None
         return report
 
     def finish(self) -> SaveReport | None:
         """Waits for the save that is under way; as :meth:`poll` otherwise."""
         if self._pending is not None:
-            self._pending.exception()
+            self._collect()
         return self.poll()
+
+    def _collect(self) -> None:
+        assert self._pending is not None
+        pending, self._pending = self._pending, None
+        self._ended = pending.result()
+        self.committed = self._ended.name
 
     def close(self, timeout: float = 60.0) -> None:
         """Gives a save that is under way a last chance, when training ends with an error."""
