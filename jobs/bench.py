@@ -12,6 +12,8 @@ _ENTRIES = {
     "step": Entry("jobs.bench_step", "step", "Time of a training step, part by part."),
     "build": Entry("jobs.bench_build", "build", "Tiles per second of each construction step."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
+    "checkpoint": Entry("jobs.bench_checkpoint", "checkpoint", "What a checkpoint costs training."),
+    "overhead": Entry("jobs.bench_overhead", "overhead", "What Ray Train adds to a step."),
 }
 
 
