@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from cluster.s3 import HOST, InputError, require_free_port
+from cluster.errors import InputError
+from cluster.s3 import HOST, require_free_port
 
 _SQLITE = b"SQLite format 3\x00"
 

@@ -3,6 +3,7 @@
 ``python -m cluster.s3`` prints the variables to export; tests use :class:`LocalS3`.
 """
 
+import json
 import logging
 import os
 import signal
@@ -12,15 +13,13 @@ from types import TracebackType
 from typing import Any
 
 import click
+import requests
+
+from cluster.errors import InputError
 
 HOST = "127.0.0.1"
 _REGION = "us-east-1"
-
-
-class InputError(click.ClickException):
-    """What the user can put right: one message, exit code 2."""
-
-    exit_code = 2
+_USER = "unigeoseg"
 
 
 class LocalS3:
@@ -29,13 +28,15 @@ class LocalS3:
     Args:
         bucket: made at the start.
         port: 0 lets the system choose.
+        keys: generates a key pair and refuses all others.
 
     Raises:
         InputError: on entering, when moto is not installed or the port is taken.
     """
 
-    def __init__(self, bucket: str = "unigeoseg", port: int = 0) -> None:
-        self.bucket, self.port = bucket, port
+    def __init__(self, bucket: str = "unigeoseg", port: int = 0, keys: bool = False) -> None:
+        self.bucket, self.port, self._with_keys = bucket, port, keys
+        self._keys = ("local", "local-secret")
         self._server: Any = None
 
     @property
@@ -43,8 +44,8 @@ class LocalS3:
         """What a client needs: endpoint, keys and region."""
         return {
             "AWS_ENDPOINT_URL": f"http://{HOST}:{self.port}",
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local-secret",
+            "AWS_ACCESS_KEY_ID": self._keys[0],
+            "AWS_SECRET_ACCESS_KEY": self._keys[1],
             "AWS_REGION": _REGION,
             "AWS_DEFAULT_REGION": _REGION,
         }
@@ -56,7 +57,6 @@ class LocalS3:
 
     def __enter__(self) -> "LocalS3":
         try:
-            import boto3
             from moto.server import ThreadedMotoServer
         except ImportError as error:
             raise InputError(
@@ -68,15 +68,34 @@ class LocalS3:
         self._server = ThreadedMotoServer(ip_address=HOST, port=self.port, verbose=False)
         self._server.start()
         self.port = self._server.get_host_and_port()[1]
-        client = boto3.client(
-            "s3",
+        self._client("s3").create_bucket(Bucket=self.bucket)
+        if self._with_keys:
+            self._require_keys()
+        return self
+
+    def _client(self, service: str) -> Any:
+        import boto3
+
+        return boto3.client(
+            service,
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=self._keys[0],
+            aws_secret_access_key=self._keys[1],
             region_name=_REGION,
         )
-        client.create_bucket(Bucket=self.bucket)
-        return self
+
+    def _require_keys(self) -> None:
+        """Makes one user with a generated key pair, and has the server check signatures from now on."""
+        iam = self._client("iam")
+        iam.create_user(UserName=_USER)
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+        }
+        iam.put_user_policy(UserName=_USER, PolicyName=_USER, PolicyDocument=json.dumps(policy))
+        made = iam.create_access_key(UserName=_USER)["AccessKey"]
+        requests.post(f"{self.environment['AWS_ENDPOINT_URL']}/moto-api/reset-auth", data=b"0", timeout=10)
+        self._keys = (made["AccessKeyId"], made["SecretAccessKey"])
 
     def __exit__(
         self,
@@ -107,7 +126,8 @@ def require_free_port(port: int) -> None:
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="chosen by the system")
 @click.option("--bucket", default="unigeoseg", show_default=True, help="Bucket to make.")
-def main(port: int, bucket: str) -> None:
+@click.option("--keys", is_flag=True, help="Generate a key pair and refuse all others.")
+def main(port: int, bucket: str, keys: bool) -> None:
     """Serve S3 on loopback until interrupted; what is stored is lost at the end.
 
     Example: python -m cluster.s3 --port 9123
@@ -115,7 +135,7 @@ def main(port: int, bucket: str) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with LocalS3(bucket, port) as server:
+    with LocalS3(bucket, port, keys) as server:
         for name, value in server.environment.items():
             click.echo(f"export {name}={value}")
         click.echo(f"# serving {server.url}, process {os.getpid()}; Ctrl-C stops it")

@@ -1,4 +1,4 @@
-"""unigeoseg <- pipelines <- jobs, cluster beside them: who may import whom, read from the source."""
+"""unigeoseg <- pipelines <- jobs, and cluster <- jobs: who may import whom, read from the source."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ OURS = {"unigeoseg", "pipelines", "jobs", "cluster"}
 ALLOWED = {
     "unigeoseg": {"unigeoseg"},
     "pipelines": {"unigeoseg", "pipelines"},
-    "jobs": {"unigeoseg", "pipelines", "jobs"},
+    "jobs": {"unigeoseg", "pipelines", "jobs", "cluster"},
     "cluster": {"cluster"},
 }
 #: The model is plain PyTorch, and the engine runs in a plain process.

@@ -1,0 +1,212 @@
+"""Up, status and down of a cluster on this machine."""
+
+import os
+import secrets
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.local.processes import LOOPBACK, MARK, end_marked, marked_processes, wait_for
+from cluster.local.ray_nodes import NodeSize, start_head, start_worker
+from cluster.local.services import start_mlflow, start_s3
+from cluster.local.state import LocalCluster, forget, read_state, write_private, write_state
+from cluster.submission.client import connect, living_jobs
+
+_JOIN_SECONDS = 90.0
+_BUCKET = "unigeoseg"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What ``up`` is asked for.
+
+    Attributes:
+        workers: raylets beside the head.
+        cpus: that each worker offers; they may be more than the machine has.
+        memory: object store of each node in bytes.
+        host: address that dashboard and MLflow listen on.
+        s3: whether to start an S3 server.
+        data: folder of MLflow's database and artifacts, which outlive the cluster.
+        resources: custom resources of each worker.
+    """
+
+    workers: int
+    cpus: int
+    memory: int
+    host: str
+    s3: bool
+    data: Path
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+def up(folder: Path, wishes: Wishes, say: Say) -> LocalCluster:
+    """Starts everything, or nothing: what was started is stopped again when a later part fails.
+
+    Raises:
+        InputError: a cluster runs already, or a part does not start.
+    """
+    there = read_state(folder)
+    if there is not None:
+        if there.alive:
+            raise InputError(
+                f"a cluster runs already ({there.gcs}, {there.workers} workers); "
+                "`unigeoseg cluster status` shows it, `unigeoseg cluster down` stops it"
+            )
+        say("a cluster that was not stopped has died; clearing away what it left")
+        forget(folder, there)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temp = Path(tempfile.mkdtemp(prefix="ugs-"))
+    identity = uuid.uuid4().hex
+    try:
+        return _start(folder, wishes, temp, identity, say)
+    except BaseException:
+        say("stopping what was started")
+        end_marked(identity)
+        raise
+
+
+def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) -> LocalCluster:
+    token_file = folder.resolve() / "ray_token"
+    write_private(token_file, secrets.token_hex(32))
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+    environment = _environment(identity) | ours
+    s3: dict[str, str] = {}
+    if wishes.s3:
+        say("starting the S3 server")
+        s3, _ = start_s3(temp, _BUCKET, environment)
+        environment |= s3
+    say("starting MLflow")
+    wishes.data.mkdir(parents=True, exist_ok=True)
+    data = wishes.data.resolve()
+    mlflow, _ = start_mlflow(
+        wishes.host, temp, f"sqlite:///{data}/mlflow.db", str(data / "mlartifacts"), environment
+    )
+    environment["MLFLOW_TRACKING_URI"] = mlflow
+    say("starting the Ray head")
+    nothing = NodeSize(0, wishes.memory, {})
+    gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment)
+    size = NodeSize(wishes.cpus, wishes.memory, wishes.resources)
+    for number in range(wishes.workers):
+        say(f"starting Ray worker {number + 1} of {wishes.workers}")
+        start_worker(gcs, LOOPBACK, temp, number, size, environment)
+    made = LocalCluster(
+        id=identity,
+        temp=str(temp),
+        gcs=gcs,
+        dashboard=dashboard,
+        token_file=str(token_file),
+        mlflow=mlflow,
+        s3=s3.get("AWS_ENDPOINT_URL"),
+        bucket=f"s3://{_BUCKET}" if s3 else None,
+        workers=wishes.workers,
+        environment={
+            **ours,
+            "RAY_ADDRESS": gcs,
+            "RAY_API_SERVER_ADDRESS": dashboard,
+            "MLFLOW_TRACKING_URI": mlflow,
+            **s3,
+        },
+    )
+    if not wait_for(lambda: len(_living(made)) == wishes.workers + 1, _JOIN_SECONDS):
+        raise InputError(
+            f"only {len(_living(made)) - 1} of {wishes.workers} workers joined within {_JOIN_SECONDS:.0f} s; "
+            f"their logs are in {temp}"
+        )
+    write_state(folder, made)
+    return made
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """What runs.
+
+    Returns:
+        ``{"running": false}``, or with ``running: true`` the ``address``, ``dashboard``, ``mlflow``, ``s3``,
+        ``bucket``, ``nodes`` (``id``, ``head``, ``alive``, ``resources``), ``jobs`` (``id``, ``status``,
+        ``entrypoint``) and ``processes``.
+
+    Raises:
+        InputError: the head does not answer.
+    """
+    there = read_state(folder)
+    if there is None or not there.alive:
+        return {"running": False, "stale": there is not None}
+    client = connect(there.dashboard, there.token_file)
+    return {
+        "running": True,
+        "address": there.gcs,
+        "dashboard": there.dashboard,
+        "mlflow": there.mlflow,
+        "s3": there.s3,
+        "bucket": there.bucket,
+        "nodes": _nodes(there),
+        "jobs": [
+            {"id": job.submission_id, "status": str(job.status.value), "entrypoint": job.entrypoint}
+            for job in client.list_jobs()
+            if job.submission_id
+        ],
+        "processes": len(marked_processes(there.id)),
+    }
+
+
+def running_jobs(folder: Path) -> list[str]:
+    """Ids of the jobs that run or wait; none when nothing answers."""
+    there = read_state(folder)
+    if there is None or not there.alive:
+        return []
+    try:
+        return living_jobs(connect(there.dashboard, there.token_file))
+    except InputError:
+        return []
+
+
+def down(folder: Path) -> int:
+    """Ends every process of the cluster and removes its files; returns how many processes there were.
+
+    Raises:
+        InputError: there is no cluster.
+    """
+    there = read_state(folder)
+    if there is None:
+        raise InputError(f"no cluster is written down in {folder}; `unigeoseg cluster up` starts one")
+    ended = end_marked(there.id)
+    forget(folder, there)
+    return ended
+
+
+def _environment(identity: str) -> dict[str, str]:
+    """Ours, the mark, and the environment's own programs first: a job's ``python`` is the head's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "PATH": path, MARK: identity, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def _living(cluster: LocalCluster) -> list[dict[str, Any]]:
+    return [node for node in _nodes(cluster) if node["alive"]]
+
+
+def _nodes(cluster: LocalCluster) -> list[dict[str, Any]]:
+    import requests
+
+    headers = {"Authorization": f"Bearer {Path(cluster.token_file).read_text()}"}
+    try:
+        answer = requests.get(
+            f"{cluster.dashboard}/api/v0/nodes?detail=true&limit=1000", headers=headers, timeout=15
+        )
+        rows = answer.json()["data"]["result"]["result"]
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return []
+    return [
+        {
+            "id": row["node_id"],
+            "head": bool(row["is_head_node"]),
+            "alive": row["state"] == "ALIVE",
+            "resources": row.get("resources_total") or {},
+        }
+        for row in rows
+    ]

@@ -1,0 +1,78 @@
+"""The job server of a cluster, and what goes wrong on the way to it in plain words."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from cluster.errors import InputError
+
+_LIVING = (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+def connect(address: str, token_file: str | None = None) -> Any:
+    """A ``JobSubmissionClient`` for a dashboard's URL.
+
+    Args:
+        address: ``http://host:port`` of the dashboard.
+        token_file: Ray's access token; without it the environment's own, by Ray's rules.
+
+    Raises:
+        InputError: nothing answers there, or the token is refused.
+    """
+    token = read_token(token_file)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with plain_errors(address):
+        answer = requests.get(f"{address}/api/version", headers=headers, timeout=10)
+        if answer.status_code in (401, 403):
+            raise InputError(
+                f"the cluster at {address} refuses the access token "
+                f"({'none was given' if not token else 'wrong or expired'}); set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to the cluster's own (`ray get-auth-token` on its head)"
+            )
+        answer.raise_for_status()
+        return JobSubmissionClient(address, headers=headers)
+
+
+def read_token(token_file: str | None = None) -> str | None:
+    """The access token: of the file, of ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, of ``~/.ray``.
+
+    Raises:
+        InputError: a file was named and cannot be read.
+    """
+    if token_file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
+        return token.strip()
+    named = token_file or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        if named:
+            raise InputError(f"cannot read the access token {path}: {error.strerror}") from error
+        return None
+
+
+@contextmanager
+def plain_errors(address: str) -> Iterator[None]:
+    """Turns what a connection raises into one line.
+
+    Raises:
+        InputError: nothing answers at ``address``.
+    """
+    try:
+        yield
+    except (requests.RequestException, ConnectionError) as error:
+        raise InputError(
+            f"no Ray job server answers at {address} ({type(error).__name__}); give the dashboard's URL with "
+            "--address or RAY_API_SERVER_ADDRESS, open the tunnel (`ray dashboard ray_cluster.yaml`), or "
+            "start a local cluster: unigeoseg cluster up"
+        ) from error
+
+
+def living_jobs(client: Any) -> list[str]:
+    """Ids of the submitted jobs that run or wait."""
+    return [job.submission_id for job in client.list_jobs() if job.submission_id and job.status in _LIVING]

@@ -1,0 +1,90 @@
+"""One job: command, variables and tree, handed to the job server."""
+
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.submission.client import plain_errors, read_token
+from cluster.submission.sealed import SEALED, seal
+from cluster.submission.tree import Tree, stage
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to run.
+
+    Attributes:
+        command: with arguments; ``python`` is that of the cluster.
+        tree: uploaded as its working directory.
+        environment: variables that anyone may see.
+        secrets: variables that nobody may see.
+        metadata: shown on the job's page.
+    """
+
+    command: Sequence[str]
+    tree: Tree
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def take_by_name(names: Sequence[str]) -> dict[str, str]:
+    """Values of variables of this process.
+
+    Raises:
+        InputError: one is not set, or a value was given in place of a name.
+    """
+    found = {}
+    for name in names:
+        if "=" in name:
+            raise InputError(
+                f"{name.partition('=')[0]}: give the name alone; the value is taken from the environment"
+            )
+        if name not in os.environ:
+            raise InputError(f"the variable {name} is not set here; export it before submitting")
+        found[name] = os.environ[name]
+    return found
+
+
+def submit(client: Any, address: str, order: Order, token_file: str | None = None) -> str:
+    """Uploads the tree and starts the job; returns its id.
+
+    Raises:
+        InputError: the server does not answer, or secrets are to go to a cluster without a token.
+    """
+    variables = dict(order.environment)
+    if order.secrets:
+        token = read_token(token_file)
+        if token is None:
+            raise InputError(
+                "secrets are sealed with the cluster's access token, and there is none; start it with "
+                "RAY_AUTH_MODE=token, or give it the secrets itself (instance role, Kubernetes secret)"
+            )
+        variables[SEALED] = seal(order.secrets, token)
+    entry = ["python", "-m", "cluster.submission.entry", *order.command]
+    with tempfile.TemporaryDirectory(prefix="unigeoseg-tree-") as folder, plain_errors(address):
+        working = stage(order.tree, Path(folder))
+        job: str = client.submit_job(
+            entrypoint=shlex.join(entry),
+            runtime_env={"working_dir": str(working), "env_vars": variables},
+            metadata={**order.metadata, **({"commit": order.tree.commit} if order.tree.commit else {})},
+        )
+    return job
+
+
+def stop(client: Any, address: str, job: str) -> bool:
+    """Stops a job; whether it was running.
+
+    Raises:
+        InputError: there is no such job.
+    """
+    with plain_errors(address):
+        try:
+            return bool(client.stop_job(job))
+        except RuntimeError as error:
+            raise InputError(f"no job {job} on this cluster; `unigeoseg submit list` shows them") from error
