@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.storage import storage_errors
+from pipelines.train.job import Job
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.tracking import TrackingRun, end_run, known_run_id, remember_run
 
@@ -55,26 +56,22 @@ class Ending:
 
 
 @contextmanager
-def recorded(
-    run: RunFolder, tracking: TrackingRun, store: str, dataset: str, plan: str, steps: int
-) -> Iterator[Ending]:
+def recorded(run: RunFolder, job: Job, dataset: str, steps: int) -> Iterator[Ending]:
     """Keeps ``status.json`` and MLflow's status true to what happens in the block.
 
     Args:
         run: the folder.
-        tracking: the MLflow run, opened or not yet.
-        store: path of the store, for ``unigeoseg resume``.
-        dataset: its fingerprint.
-        plan: fingerprint of the plan.
+        job: its store is what ``unigeoseg resume`` trains on.
+        dataset: the store's fingerprint.
         steps: of the whole run.
     """
     before = read_status(run)
     write_status(
         run,
         state=RUNNING,
-        store=store,
+        store=job.store,
         dataset_fingerprint=dataset,
-        plan_fingerprint=plan,
+        plan_fingerprint=job.plan_fingerprint,
         steps=steps,
         started=before.get("started", time.time()),
         attempts=before.get("attempts", 0) + 1,
@@ -83,7 +80,7 @@ def recorded(
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    ending, state, error = Ending(tracking), FAILED, None
+    ending, state, error = Ending(job.tracking), FAILED, None
     try:
         yield ending
         state = FINISHED
