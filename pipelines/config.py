@@ -141,8 +141,8 @@ class RecoveryConfig(Section):
     stall_seconds: float | None = Field(
         1800,
         gt=0,
-        description="without a step for so long, all ranks write their stacks and the workers start anew from "
-        "the newest checkpoint; more than the longest step and checkpoint; null: wait for ever",
+        description="without a step for so long, all ranks write their stacks and the workers start anew "
+        "from the newest checkpoint; more than the longest step and checkpoint; null: wait for ever",
     )
     grace_seconds: float = Field(
         25, ge=0, description="after SIGTERM or Ctrl-C, how long the run may take for a last checkpoint"
@@ -172,8 +172,8 @@ class ScaleConfig(Section):
     min_workers: int | None = Field(
         None,
         ge=1,
-        description="elastic: train with as many workers from here to `workers` as the cluster has room for and "
-        "the global batch divides by; null: always `workers`",
+        description="elastic: train with as many workers from here to `workers` as the cluster has room for "
+        "and the global batch divides by; null: always `workers`",
     )
     resize_seconds: float = Field(60, ge=0, description="elastic: seconds between looks for more room")
     cpus_per_worker: float = Field(1, gt=0)

@@ -43,9 +43,7 @@ _FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "sc
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
 
 
-def prepare_run(
-    config: Config, run: RunFolder, resume: bool, allow: Sequence[str] = ()
-) -> Checkpoint | None:
+def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[str] = ()) -> Checkpoint | None:
     """Checks that the run can be written and may be started; saves the effective configuration.
 
     Args:
@@ -84,9 +82,7 @@ def prepare_run(
     return found
 
 
-def check_same(
-    saved: dict[str, Any], now: dict[str, Any], where: str, allow: Sequence[str] = ()
-) -> None:
+def check_same(saved: dict[str, Any], now: dict[str, Any], where: str, allow: Sequence[str] = ()) -> None:
     """Refuses a resume that would change the run's course, unless the change is allowed by its name.
 
     Raises:
@@ -99,7 +95,8 @@ def check_same(
             close = get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(f"--allow-config-change {name}: there is no such key{hint}")
-    differing, allowed = [], []
+    differing: list[tuple[str, str]] = []
+    allowed: list[tuple[str, str]] = []
     for key in known:
         if before.get(key) == after.get(key) or key.startswith(_FREE):
             continue

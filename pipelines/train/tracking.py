@@ -127,7 +127,7 @@ def end_run(
 
 
 def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) -> None:
-    """Keeps in ``mlflow.json`` of the run folder which MLflow run is its own, and whether that one is ended."""
+    """Keeps in ``mlflow.json`` of the run folder which MLflow run is its own, and if that one is ended."""
     content = {
         "uri": tracking.uri,
         "experiment": tracking.experiment,
@@ -181,6 +181,11 @@ class Tracker:
         self._warned = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def run(self) -> TrackingRun:
+        """The run, with its number once it is open."""
+        return self._run
 
     @property
     def run_id(self) -> str | None:
