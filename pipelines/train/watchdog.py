@@ -73,8 +73,8 @@ class Watchdog:
         with suppress(Exception):  # nothing may keep a stuck process alive
             self._write(self._run.local(name))
             logger.error(
-                "rank %d has done nothing for %.0f s since %s; its stacks are in %s/%s; the workers start anew "
-                "from the newest checkpoint (recovery.stall_seconds)",
+                "rank %d has done nothing for %.0f s since %s; its stacks are in %s/%s; the workers start "
+                "anew from the newest checkpoint (recovery.stall_seconds)",
                 self._engine.rank,
                 self._seconds,
                 self._what,
