@@ -33,6 +33,8 @@ _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
     "train": Entry("jobs.train", "train", "Train a model on a store, or resume."),
+    "resume": Entry("jobs.runs", "resume", "Go on with a run that ended early."),
+    "runs": Entry("jobs.runs", "runs", "List runs and their state."),
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),

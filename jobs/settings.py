@@ -42,6 +42,15 @@ def load_config(preset: str | Path, sets: Sequence[str] = ()) -> Config:
     return _validate(Config, values, _where(preset, sets))
 
 
+def override(config: Config, sets: Sequence[str]) -> Config:
+    """A configuration with ``--set`` overrides.
+
+    Raises:
+        UserError: as :func:`load_config`.
+    """
+    return _validate(Config, merge(config.plain(), parse_sets(sets)), _where(None, sets)) if sets else config
+
+
 def load_build_config(preset: str | Path | None, sets: Sequence[str] = ()) -> BuildConfig:
     """The build section alone, as ``data build`` needs it.
 

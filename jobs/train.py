@@ -19,6 +19,13 @@ from pipelines.config import Config
 )
 @click.option("--resume", is_flag=True, help="Go on with the run from its newest checkpoint.")
 @click.option(
+    "--allow-config-change",
+    "allow",
+    multiple=True,
+    metavar="KEY",
+    help="With --resume: let this setting differ from the run's own. Repeatable.",
+)
+@click.option(
     "--evaluate/--no-evaluate",
     default=True,
     show_default=True,
@@ -33,6 +40,7 @@ def train(
     store: str,
     run: str | None,
     resume: bool,
+    allow: tuple[str, ...],
     evaluate: bool,
     sets: tuple[str, ...],
     as_json: bool,
@@ -56,13 +64,14 @@ def train(
         return
     from pipelines.train.launcher import train as run_training
 
-    summary = run_training(config, store, folder, resume=resume, evaluate=evaluate)
-    emit(summary, as_json, lambda result: _as_text(folder, result))
+    summary = run_training(config, store, folder, resume=resume, evaluate=evaluate, allow=allow)
+    emit(summary, as_json, lambda result: as_text(folder, result))
 
 
-def run_path(run: str | None, config: Config) -> str:
+def run_path(run: str | None, config: Config | None) -> str:
     """The run folder that ``--run`` means: a path as it is, a bare name under ``runs/``."""
     if run is None:
+        assert config is not None
         return f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return run if "/" in run or run.startswith(".") else f"runs/{run}"
 
@@ -84,7 +93,8 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     }
 
 
-def _as_text(folder: str, summary: dict[str, Any]) -> str:
+def as_text(folder: str, summary: dict[str, Any]) -> str:
+    """The end of a training for people."""
     from jobs.quickstart import results_table
 
     minutes, seconds = divmod(round(summary["wall_seconds"]), 60)

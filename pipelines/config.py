@@ -144,6 +144,27 @@ class CheckpointConfig(Section):
     )
 
 
+class RecoveryConfig(Section):
+    """What a run does when something goes wrong."""
+
+    stall_seconds: float | None = Field(
+        1800,
+        gt=0,
+        description="without a step for so long, all ranks write their stacks and the workers start anew "
+        "from the newest checkpoint; more than the longest step and checkpoint; null: wait for ever",
+    )
+    grace_seconds: float = Field(
+        25, ge=0, description="after SIGTERM or Ctrl-C, how long the run may take for a last checkpoint"
+    )
+    lease_seconds: float = Field(
+        60, gt=0, description="a job without a sign of life for so long has lost its run folder"
+    )
+    non_finite: Literal["stop", "skip"] = Field(
+        "stop", description="a loss or gradient that is not a number: stop, or leave the step out"
+    )
+    max_skipped: int = Field(3, ge=1, description="steps that non_finite=skip may leave out in a whole run")
+
+
 class EvaluationConfig(Section):
     """Evaluation at the end of a run, and by ``unigeoseg evaluate``."""
 
@@ -156,7 +177,14 @@ class EvaluationConfig(Section):
 class ScaleConfig(Section):
     """What the job asks of the cluster."""
 
-    workers: int = Field(1, ge=1, description="training workers (world size)")
+    workers: int = Field(1, ge=1, description="training workers (world size); the most, with min_workers")
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="elastic: train with as many workers from here to `workers` as the cluster has room for "
+        "and the global batch divides by; null: always `workers`",
+    )
+    resize_seconds: float = Field(60, ge=0, description="elastic: seconds between looks for more room")
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     resources: dict[str, float] = Field(default_factory=dict, description="custom resources per worker")
@@ -183,6 +211,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -195,6 +224,15 @@ class Config(Section):
             nearest = f"{lower} or {upper}" if lower else str(upper)
             raise ValueError(
                 f"train.global_batch={batch} cannot be split over scale.workers={world}; use {nearest}"
+            )
+        if (least := self.scale.min_workers) and least > world:
+            raise ValueError(
+                f"scale.min_workers={least} is more than scale.workers={world}, the most; lower it"
+            )
+        if self.engine.offload_optimizer and not self.engine.zero_stage:
+            raise ValueError(
+                "engine.offload_optimizer needs ZeRO: ZeRO stage 0 keeps the whole optimizer on each device; "
+                "use engine.zero_stage=1, 2 or 3, or engine.offload_optimizer=false"
             )
         per_worker, micro = batch // world, self.train.micro_batch
         if micro and per_worker % micro:
@@ -209,6 +247,13 @@ class Config(Section):
     def micro_batch(self) -> int:
         """Positions a worker holds at once."""
         return self.train.micro_batch or self.train.global_batch // self.scale.workers
+
+    def world_sizes(self) -> list[int]:
+        """Numbers of workers that the run may have, ascending; one number unless it is elastic."""
+        most, micro = self.scale.workers, self.train.micro_batch or 1
+        least = self.scale.min_workers or most
+        batch = self.train.global_batch
+        return [n for n in range(least, most + 1) if batch % n == 0 and batch // n % micro == 0]
 
     def plain(self) -> dict[str, Any]:
         """The effective configuration as plain values, as saved in ``config.yaml``."""

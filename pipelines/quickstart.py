@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.evaluate.report import EVALUATION, PLOTS, REPORT
 from pipelines.storage import open_filesystem
 from pipelines.train import train
+from pipelines.train.lease import holder_of
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import (
     CHECKPOINTS,
@@ -24,14 +25,16 @@ from pipelines.train.run_folder import (
     TOKENIZER,
     RunFolder,
 )
-from pipelines.train.tracking import UNSENT
+from pipelines.train.status import STATUS
+from pipelines.train.tracking import MLFLOW, UNSENT
+from pipelines.train.watchdog import STACKS
 from unigeoseg.errors import UserError
 
 SOURCE, STORE = "synthetic", "store"
 #: What a run writes into its folder; the configuration goes last, because it marks the folder as a run's.
 RUN_FILES = (
     *(SUMMARY, REPORT, PLOTS, EVALUATION, EXPORT, CHECKPOINTS, METRICS, LEDGER, UNSENT, TOKENIZER),
-    *("diagnostics", "quarantine", "mlflow.json", CONFIG),
+    *("diagnostics", "quarantine", STACKS, STATUS, MLFLOW, CONFIG),
 )
 _LOG = logging.getLogger(__name__)
 
@@ -69,6 +72,8 @@ def clear_run(config: Config, run: str) -> None:
         return
     if not isinstance(saved, dict) or saved.get("name") != config.name:
         return
+    if (holder := holder_of(folder)) is not None and holder.alive:
+        return  # the training that follows refuses, and says who is at work there
     _LOG.info("replacing the earlier run in %s", folder.path)
     for name in RUN_FILES:
         if folder.exists(name):

@@ -97,7 +97,7 @@ def main() -> None:
     """Runs one, as told by the command line."""
     mode, run, store, text = sys.argv[1:]
     overrides = json.loads(text)
-    resume = overrides.pop("resume", False)
+    resume, allow = overrides.pop("resume", False), overrides.pop("allow", ())
     from pipelines.config import Config
     from unigeoseg.errors import UserError
 
@@ -106,11 +106,11 @@ def main() -> None:
         if mode == "ray":
             from pipelines.train.launcher import train
 
-            train(config, store, run, resume=resume, evaluate=False)
+            train(config, store, run, resume=resume, evaluate=False, allow=allow)
         else:
             from pipelines.train.plain import train_plain
 
-            train_plain(config, store, run, resume=resume)
+            train_plain(config, store, run, resume=resume, allow=allow)
             assert "ray" not in sys.modules, "the plain loop must not need Ray"
     except UserError as error:
         print(f"user error: {error}")

@@ -29,6 +29,9 @@ class Channel(Protocol):
     def failed(self) -> bool:
         """Whether such an error was reported before."""
 
+    def asked(self) -> int:
+        """How many checkpoints before their time the driver has asked for."""
+
 
 class Mailbox:
     """Messages in order, and the error that stopped the run: an actor in Ray, the channel in one process."""
@@ -37,6 +40,7 @@ class Mailbox:
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
+        self._asked = 0
         self._lock = threading.Lock()
 
     def post(self, kind: str, content: dict[str, Any]) -> None:
@@ -62,6 +66,14 @@ class Mailbox:
     def failure(self) -> BaseException | None:
         """The error."""
         return self._failure
+
+    def ask(self) -> None:
+        """Asks for a checkpoint before its time."""
+        self._asked += 1
+
+    def asked(self) -> int:
+        """How many were asked for."""
+        return self._asked
 
     def finish(self, outcome: Outcome) -> None:
         """Takes the result of a run that reached its end."""
@@ -94,6 +106,12 @@ class RayChannel:
 
         return bool(ray.get(self._mailbox.failed.remote()))
 
+    def asked(self) -> int:
+        """Asks the mailbox."""
+        import ray
+
+        return int(ray.get(self._mailbox.asked.remote()))
+
 
 class ForwardWarnings(logging.Handler):
     """Sends warnings of a worker's log to the driver."""
@@ -125,6 +143,7 @@ class Listener:
         drain: returns the new messages.
         handle: called with each, in this listener's thread.
         interval: seconds between looks.
+        look: called at each of them too.
     """
 
     def __init__(
@@ -132,8 +151,9 @@ class Listener:
         drain: Callable[[], list[tuple[str, dict[str, Any]]]],
         handle: Callable[[str, dict[str, Any]], None],
         interval: float = 0.5,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
-        self._drain, self._handle, self._interval = drain, handle, interval
+        self._drain, self._handle, self._interval, self._also = drain, handle, interval, look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -152,6 +172,7 @@ class Listener:
 
     def _look(self) -> None:
         try:
+            self._also()
             messages = self._drain()
         except Exception as error:  # the cluster may be going down; training tells what happened
             logging.getLogger(__name__).debug("no news from the workers: %s", error)

@@ -20,6 +20,7 @@ class Job:
         config_hash: of what decides the run's course.
         tracking: the MLflow run.
         versions: of the libraries, for ``state.json``.
+        lease: token of the job's hold on the run folder; empty where nobody else can be at work.
     """
 
     config: Config
@@ -30,6 +31,7 @@ class Job:
     config_hash: str
     tracking: TrackingRun
     versions: dict[str, str] = field(default_factory=dict)
+    lease: str = ""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Outcome:
         checkpoint: folder of the newest checkpoint inside the run.
         mlflow_run_id: if MLflow was ever reached.
         unsent: logged rows that MLflow does not have.
+        skipped: steps that were left out because their loss was not finite.
     """
 
     steps: int
@@ -49,6 +52,7 @@ class Outcome:
     checkpoint: str
     mlflow_run_id: str | None
     unsent: int
+    skipped: tuple[int, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary."""

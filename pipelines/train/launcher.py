@@ -1,30 +1,24 @@
 """The driver of a training run: checks, Ray Train, evaluation, summary."""
 
 import json
-import os
-import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
-from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.deepspeed_config import accumulation_steps
+from pipelines.train.fit import fit
 from pipelines.train.job import Job, Outcome
-from pipelines.train.loop import run_loop
+from pipelines.train.lease import held
 from pipelines.train.prepare import make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
-from pipelines.train.tracking import end_run
+from pipelines.train.status import recorded
 
 
 def train(
@@ -34,6 +28,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     evaluate: bool = True,
+    allow: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains on a Ray cluster (a local one if there is none), evaluates, and writes the run folder.
 
@@ -44,6 +39,7 @@ def train(
         resume: go on with the run that is there.
         progress: shows a bar or lines on stderr.
         evaluate: fills ``tasks`` of the summary from the held-out split.
+        allow: settings that may differ from those of the run that is resumed.
 
     Returns:
         The content of ``summary.json``.
@@ -59,121 +55,27 @@ def train(
     if evaluate:
         StoreIndex.open(store, config.evaluation.split)
     plan = Plan.from_config(index, config)
-    found = prepare_run(config, folder, resume)
-    with ray_session(config):
-        job = make_job(config, store, folder, index, plan, found)
-        tracked, status = job.tracking, "FAILED"
-        extra: dict[str, float] = {}
-        try:
-            outcome = _fit(job, Progress(plan.steps, progress))
-            tracked = replace(tracked, run_id=outcome.mlflow_run_id or tracked.run_id)
-            summary = _summary(config, outcome, started)
-            write_summary(folder, summary)
-            if evaluate:
-                summary = _evaluated(folder, job, summary, progress, started)
-                extra = _task_metrics(summary["tasks"])
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
-            status = "KILLED"
-            raise
-        finally:
-            end_run(tracked, status, extra, _artifacts(folder))
-            folder.close()
-    return summary
-
-
-def _fit(job: Job, progress: Progress) -> Outcome:
-    """Runs the workers to the end, restarted as often as the configuration allows."""
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    folder.check_writable()
     try:
-        with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
-            trainer = _trainer(job, mailbox, bookkeeping)
-
-            def handle(kind: str, content: dict[str, Any]) -> None:
-                if kind == FATAL:
-                    trainer.abort()  # instead of a restart that ends the same way
-                else:
-                    progress.handle(kind, content)
-
-            with Listener(lambda: ray.get(mailbox.drain.remote()), handle):
-                _run_workers(trainer, mailbox)
-        outcome: Outcome | None = ray.get(mailbox.result.remote())
+        with held(folder, config.recovery.lease_seconds) as lease:
+            found = prepare_run(config, folder, resume, allow)
+            with ray_session(config):
+                job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
+                with recorded(folder, job, index.fingerprint, plan.steps) as ending:
+                    outcome = fit(job, Progress(plan.steps, progress))
+                    run_id = outcome.mlflow_run_id or job.tracking.run_id
+                    ending.tracking = replace(job.tracking, run_id=run_id)
+                    ending.unsent = outcome.unsent
+                    summary = _summary(config, outcome, started)
+                    write_summary(folder, summary)
+                    ending.artifacts = _artifacts(folder)
+                    if evaluate:
+                        summary = _evaluated(folder, job, summary, progress, started)
+                        ending.metrics = _task_metrics(summary["tasks"])
+                        ending.artifacts = _artifacts(folder)
     finally:
-        progress.close()
-        ray.kill(mailbox)
-    if outcome is None:
-        raise RuntimeError("the training workers ended without a result")
-    return outcome
-
-
-def _run_workers(trainer: "_Trainer", mailbox: Any) -> None:
-    try:
-        trainer.fit()
-    except (KeyboardInterrupt, SystemExit):
-        trainer.abort()
-        raise
-    except Exception as error:
-        raise ray.get(mailbox.failure.remote()) or error from None
-    # A group that was restarted after a final error returns without one of its own.
-    if failure := ray.get(mailbox.failure.remote()):
-        raise failure
-
-
-class _Trainer(TorchTrainer):
-    """Ray Train's trainer with two of its habits changed.
-
-    No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
-    the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
-    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed.
-    """
-
-    _controller: Any = None
-
-    def abort(self) -> None:
-        """Ends controller and workers."""
-        if self._controller is not None:
-            ray.kill(self._controller)
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        if os.environ.get("RAY_ADDRESS"):
-            return callbacks
-        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
-
-
-def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
-    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
-    scale = job.config.scale
-    per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
-    if scale.gpus_per_worker:
-        per_worker["GPU"] = scale.gpus_per_worker
-    return _Trainer(
-        _worker,
-        train_loop_config={"job": job, "mailbox": mailbox},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=per_worker
-        ),
-        run_config=ray.train.RunConfig(
-            name=RunFolder(job.run).name,
-            storage_path=bookkeeping,
-            failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
-        ),
-    )
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
-    from pipelines.stream import open_stream
-
-    mailbox = settings["mailbox"]
-    channel = RayChannel(mailbox)
-    with ForwardWarnings(channel):
-        outcome = run_loop(settings["job"], channel, open_stream)
-    if outcome is not None and ray.train.get_context().get_world_rank() == 0:
-        ray.get(mailbox.finish.remote(outcome))
+        folder.close()
+    return summary
 
 
 def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]:
@@ -188,6 +90,7 @@ def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]
         "wall_seconds": round(time.time() - started, 1),
         "train_seconds": round(time.time() - started, 1),
         "checkpoint": outcome.checkpoint,
+        "skipped_steps": list(outcome.skipped),
     }
 
 

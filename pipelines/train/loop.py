@@ -1,6 +1,7 @@
 """The training loop of one rank, the same in a Ray Train worker, under torchrun and in a plain process."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from pipelines.train.checkpoint import Checkpoints, SaveReport
 from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
+from pipelines.train.lease import LeaseLostError, check_held
 from pipelines.train.manifest import Checkpoint
 from pipelines.train.model import exported_state, make_model, with_local_language
+from pipelines.train.notice import Notice, Wish
 from pipelines.train.recorder import Recorder
 from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.step import NonFiniteLossError
+from pipelines.train.watchdog import Watchdog
 from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
 from unigeoseg.tokens import load_tokenizer
@@ -32,6 +36,8 @@ from unigeoseg.tokens import load_tokenizer
 #: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
 OpenStream = Callable[..., Stream]
 QUARANTINE = "quarantine"
+#: Kind of the message that a checkpoint that was asked for is whole.
+ANSWER = "answer"
 #: What was loaded from where, before the first step.
 WEIGHTS = "weights.json"
 
@@ -51,7 +57,9 @@ class StepInput:
         return [name for batch in self.batches for name in batch.sample_ids]
 
 
-def run_loop(job: Job, channel: Channel, open_stream: OpenStream) -> Outcome | None:
+def run_loop(
+    job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool = False
+) -> Outcome | None:
     """Trains from the newest checkpoint of the run (or from the start) to the plan's end.
 
     Errors that a restart would only repeat (wrong input, a loss that is not finite) are reported to the
@@ -61,6 +69,7 @@ def run_loop(job: Job, channel: Channel, open_stream: OpenStream) -> Outcome | N
         job: the run.
         channel: to the driver.
         open_stream: where batches come from.
+        catch_sigterm: write a checkpoint on SIGTERM, then end with ``SystemExit``.
 
     Returns:
         How it went, or ``None`` when the run was given up before.
@@ -68,20 +77,20 @@ def run_loop(job: Job, channel: Channel, open_stream: OpenStream) -> Outcome | N
     if channel.failed():
         return None
     try:
-        return _Loop(job, channel, open_stream).run()
+        return _Loop(job, channel, open_stream, catch_sigterm).run()
     except UserError as error:
         channel.fail(UserError(str(error)))  # subclasses may not survive pickling
         raise
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, LeaseLostError) as error:
         channel.fail(error)
         raise
 
 
 class _Loop:
-    def __init__(self, job: Job, channel: Channel, open_stream: OpenStream) -> None:
+    def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
         self.run_folder = RunFolder(job.run)
-        self.open_stream = open_stream
+        self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
         if self.plan.fingerprint != job.plan_fingerprint:
@@ -123,11 +132,15 @@ class _Loop:
         self.recorder = Recorder(
             self.job, self.engine, self.plan, self.run_folder, self.channel, start, samples
         )
+        seconds = self.config.recovery.stall_seconds
+        self.watchdog = Watchdog(self.engine, self.run_folder, self.channel, seconds)
+        self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
         try:
-            if start < self.plan.steps:
-                self._train(start)
-            self._export()
-            self._saved(self.checkpoints.finish())
+            with self.watchdog, self.notice:
+                if start < self.plan.steps:
+                    self._train(start)
+                self._export()
+                self._saved(self.checkpoints.finish())
         finally:
             self.checkpoints.close()
             unsent = self.recorder.close()
@@ -164,11 +177,23 @@ class _Loop:
                 now = time.perf_counter()
                 self.recorder.step(result, item.sample_ids, now - ended, item.stats)
                 done = item.step + 1
-                if done % self.config.checkpoint.every == 0 or done == self.plan.steps:
+                self.watchdog.beat(f"step {item.step}")
+                wish = self.notice.agreed()
+                if done % self.config.checkpoint.every == 0 or done == self.plan.steps or wish.checkpoint:
                     self._checkpoint(done)
+                    self._answer(done, wish)
                     now = time.perf_counter()  # a checkpoint's time is no step's
                 ended = now
         self.run_folder.publish(QUARANTINE)
+
+    def _answer(self, done: int, wish: Wish) -> None:
+        """Tells of a checkpoint that was asked for, and ends if that was asked too."""
+        self.watchdog.beat(f"the checkpoint of step {done}")
+        if wish.checkpoint and self.engine.rank == 0:
+            name = self.checkpoint_name
+            self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked", "step": done})
+        if wish.end:
+            raise SystemExit(128 + signal.SIGTERM)
 
     def _step(self, item: StepInput) -> Any:
         try:
@@ -184,6 +209,8 @@ class _Loop:
             raise
 
     def _checkpoint(self, done: int) -> None:
+        if self.engine.rank == 0 and self.job.lease:
+            check_held(self.run_folder, self.job.lease)
         self.recorder.flush()
         tracker = self.recorder.tracker
         state = {

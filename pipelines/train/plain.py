@@ -5,6 +5,9 @@ machines without a cluster, for notebooks.
 """
 
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ from pipelines.stream.plain import open_plain_stream
 from pipelines.train.channel import Mailbox
 from pipelines.train.distributed import ensure_process_group
 from pipelines.train.job import Job, Outcome
+from pipelines.train.lease import held
 from pipelines.train.loop import run_loop
 from pipelines.train.prepare import make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
+from pipelines.train.status import recorded
 from unigeoseg.errors import UserError
 
 
@@ -37,7 +42,12 @@ class _Direct(Mailbox):
 
 
 def train_plain(
-    config: Config, store: str, run: str | Path, resume: bool = False, progress: bool = True
+    config: Config,
+    store: str,
+    run: str | Path,
+    resume: bool = False,
+    progress: bool = True,
+    allow: Sequence[str] = (),
 ) -> Outcome:
     """Trains in this process; under ``torchrun``, every rank calls it.
 
@@ -47,9 +57,11 @@ def train_plain(
         run: run folder or ``s3://`` prefix, the same for all ranks.
         resume: go on with the run that is there.
         progress: shows a bar or lines (rank 0).
+        allow: settings that may differ from those of the run that is resumed.
 
     Raises:
         UserError: wrong input.
+        SystemExit: SIGTERM came; there is a checkpoint of the last step.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if config.scale.workers != world:
@@ -58,18 +70,21 @@ def train_plain(
         )
     made_here = ensure_process_group()
     try:
-        return _train_rank(_shared_job(config, store, run, resume), progress)
+        with ExitStack() as stack:
+            return _train_rank(_shared_job(config, store, run, resume, allow, stack), progress)
     finally:
         if made_here and dist.is_initialized():
             dist.destroy_process_group()
 
 
-def _shared_job(config: Config, store: str, run: str | Path, resume: bool) -> Job:
-    """Rank 0 prepares the run; every rank gets the job, or the same error."""
+def _shared_job(
+    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
+) -> Job:
+    """Rank 0 prepares the run and holds it as long as ``stack``; every rank gets the job, or the error."""
     answer: list[Job | UserError | None] = [None]
     if dist.get_rank() == 0:
         try:
-            answer = [_prepared(config, store, run, resume)]
+            answer = [_prepared(config, store, run, resume, allow, stack)]
         except UserError as error:
             answer = [error]
     dist.broadcast_object_list(answer, src=0)
@@ -83,7 +98,7 @@ def _shared_job(config: Config, store: str, run: str | Path, resume: bool) -> Jo
 def _train_rank(job: Job, progress: bool) -> Outcome:
     shown = Progress(1, False) if dist.get_rank() else Progress(job_steps(job), progress)
     try:
-        outcome = run_loop(job, _Direct(shown), open_plain_stream)
+        outcome = run_loop(job, _Direct(shown), open_plain_stream, catch_sigterm=True)
     finally:
         shown.close()
     assert outcome is not None
@@ -95,9 +110,15 @@ def job_steps(job: Job) -> int:
     return Plan.from_config(StoreIndex.open(job.store, job.config.data.split), job.config).steps
 
 
-def _prepared(config: Config, store: str, run: str | Path, resume: bool) -> Job:
+def _prepared(
+    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
+) -> Job:
     folder = RunFolder(run)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
-    found = prepare_run(config, folder, resume)
-    return make_job(config, store, folder, index, plan, found)
+    folder.check_writable()
+    lease = stack.enter_context(held(folder, config.recovery.lease_seconds))
+    found = prepare_run(config, folder, resume, allow)
+    job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
+    stack.enter_context(recorded(folder, job, index.fingerprint, plan.steps))
+    return job

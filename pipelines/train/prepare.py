@@ -5,6 +5,9 @@ import json
 import logging
 import platform
 import subprocess
+import uuid
+from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,20 +21,36 @@ from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.train.job import Job
 from pipelines.train.manifest import Checkpoint, newest_checkpoint
 from pipelines.train.run_folder import CHECKPOINTS, CONFIG, LEDGER, TOKENIZER, RunFolder
-from pipelines.train.tracking import TrackingRun, default_uri, flatten, try_open_run
+from pipelines.train.status import read_status
+from pipelines.train.tracking import (
+    MLFLOW,
+    UID,
+    TrackingRun,
+    default_uri,
+    flatten,
+    remember_run,
+    remembered,
+    try_open_run,
+)
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 #: Settings that may differ on resume: they do not change what is learned.
 _FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "scale.gpus_per_worker",
          "scale.resources", "train.log_every", "data.decode", "data.actors", "data.block_positions",
+         "scale.min_workers", "scale.resize_seconds", "scale.workers", "engine.zero_stage", "recovery.",
          "data.prefetch_batches", "data.max_bad_share", "build.", "build", "name")  # fmt: skip
-MLFLOW = "mlflow.json"
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
 
 
-def prepare_run(config: Config, run: RunFolder, resume: bool) -> Checkpoint | None:
+def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[str] = ()) -> Checkpoint | None:
     """Checks that the run can be written and may be started; saves the effective configuration.
+
+    Args:
+        config: the job.
+        run: its folder.
+        resume: go on with the run that is there.
+        allow: keys that may differ from the run's, or sections of them.
 
     Returns:
         The checkpoint that a resumed run goes on from, or ``None``.
@@ -47,7 +66,7 @@ def prepare_run(config: Config, run: RunFolder, resume: bool) -> Checkpoint | No
                 f"{run.path} holds a run already: add --resume to go on with it, or choose another with --run"
             )
         # What a start that failed before the first step left is of another store or configuration, perhaps.
-        for name in (TOKENIZER, MLFLOW):
+        for name in (TOKENIZER, MLFLOW, "status.json"):
             if run.exists(name):
                 run.fs.rm(f"{run.root}/{name}", recursive=True)
     if resume and not run.exists(CONFIG):
@@ -55,7 +74,7 @@ def prepare_run(config: Config, run: RunFolder, resume: bool) -> Checkpoint | No
     found = None
     if resume:
         saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
-        check_same(saved, config.plain(), run.path)
+        check_same(saved, config.plain(), run.path, allow)
         found = newest_checkpoint(run, checksums=False)  # the workers read every byte
     path = run.local(CONFIG)
     path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -63,24 +82,41 @@ def prepare_run(config: Config, run: RunFolder, resume: bool) -> Checkpoint | No
     return found
 
 
-def check_same(saved: dict[str, Any], now: dict[str, Any], where: str) -> None:
-    """Refuses a resume that would change the run's course.
+def check_same(saved: dict[str, Any], now: dict[str, Any], where: str, allow: Sequence[str] = ()) -> None:
+    """Refuses a resume that would change the run's course, unless the change is allowed by its name.
 
     Raises:
-        UserError: names the differing keys with both values.
+        UserError: names the differing keys with both values, or an allowed key that there is none of.
     """
     before, after = flatten(saved), flatten(now)
-    keys = [k for k in sorted(before.keys() | after.keys()) if not k.startswith(_FREE)]
-    differing = [
-        f"  {k}: {before.get(k, 'absent')} -> {after.get(k, 'absent')}"
-        for k in keys
-        if before.get(k) != after.get(k)
-    ]
+    known = sorted(before.keys() | after.keys())
+    for name in allow:
+        if not any(_within(key, name) for key in known):
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"--allow-config-change {name}: there is no such key{hint}")
+    differing: list[tuple[str, str]] = []
+    allowed: list[tuple[str, str]] = []
+    for key in known:
+        if before.get(key) == after.get(key) or key.startswith(_FREE):
+            continue
+        line = f"  {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        (allowed if any(_within(key, name) for name in allow) else differing).append((key, line))
     if differing:
         raise UserError(
-            f"{where} was started with another configuration; give the same one to resume, or start a new "
-            "run with --run. Differing keys:\n" + "\n".join(differing)
+            f"{where} was started with another configuration; give the same one to resume, start a new run "
+            "with --run, or allow the change with "
+            + " ".join(f"--allow-config-change {key}" for key, _ in differing)
+            + ". Differing keys:\n"
+            + "\n".join(line for _, line in differing)
         )
+    for _, line in allowed:
+        logger.warning("%s goes on with another setting, as allowed:%s", where, line)
+
+
+def _within(key: str, name: str) -> bool:
+    """Whether a dotted key is ``name`` or below it."""
+    return key == name or key.startswith(f"{name.removesuffix('.')}.")
 
 
 def config_hash(config: Config) -> str:
@@ -97,11 +133,19 @@ def make_job(
     Raises:
         UserError: the checkpoint belongs to another plan; the configured tokenizer is none.
     """
-    if found is not None and found.state["plan_fingerprint"] != plan.fingerprint:
+    before = read_status(run)
+    dataset = before.get("dataset_fingerprint", index.fingerprint)
+    if dataset != index.fingerprint:
         raise UserError(
-            f"{run.path} was trained on another plan (store, split or schedule differ): the checkpoint has "
-            f"fingerprint {found.state['plan_fingerprint'][:12]}, {store} gives {plan.fingerprint[:12]}; "
-            "give the same store, or start a new run with --run"
+            f"{run.path} was trained on another store: {before.get('store')} had fingerprint {dataset[:12]}, "
+            f"{store} has {index.fingerprint[:12]}; give the same store, or start a new run with --run"
+        )
+    fingerprint = found.state["plan_fingerprint"] if found else before.get("plan_fingerprint")
+    if fingerprint not in (None, plan.fingerprint):
+        raise UserError(
+            f"{run.path} was trained on another plan (store, split, schedule or length differ): it has "
+            f"fingerprint {fingerprint[:12]}, {store} with this configuration gives "
+            f"{plan.fingerprint[:12]}; give the same, or start a new run with --run"
         )
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
@@ -156,7 +200,12 @@ def _tracking(
         uri, artifacts = default_uri(runs), (runs / "mlartifacts").as_uri()
         if run.remote:
             logger.info("tracking.uri is not set: MLflow records go to %s on this machine", uri)
+    known = remembered(run)
+    if not known and found is not None:
+        known = {"uri": uri, "run_id": found.state.get("mlflow_run_id")}
+    known = known if known.get("uri") == uri else {}
     tags = {
+        UID: known.get("uid") or uuid.uuid4().hex,
         "dataset.fingerprint": index.fingerprint,
         "dataset.store": store,
         "plan.fingerprint": plan.fingerprint,
@@ -173,20 +222,9 @@ def _tracking(
         params=flatten(config.plain()),
         tags=tags,
         artifacts=artifacts,
-        run_id=_known_run_id(run, uri, found),
+        run_id=known.get("run_id"),
     )
+    remember_run(run, wanted)  # before it is opened: a crash in between must not open a second one
     opened = try_open_run(wanted)
-    run.local(MLFLOW).write_text(json.dumps({"uri": uri, "run_id": opened.run_id}) + "\n", encoding="utf-8")
-    run.publish(MLFLOW)
+    remember_run(run, opened)
     return opened
-
-
-def _known_run_id(run: RunFolder, uri: str, found: Checkpoint | None) -> str | None:
-    """The MLflow run of an earlier start, if it went to the same place."""
-    if run.exists(MLFLOW):
-        saved = json.loads(run.fs.cat_file(f"{run.root}/{MLFLOW}"))
-        if saved["uri"] == uri and saved["run_id"]:
-            return str(saved["run_id"])
-        if saved["uri"] != uri:
-            return None
-    return found.state.get("mlflow_run_id") if found else None

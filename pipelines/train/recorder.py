@@ -4,6 +4,7 @@ Sample ids and times of all ranks are gathered once a logged step, not each step
 a step after the last checkpoint is replayed anyway.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from pipelines.plan.plan import Plan
@@ -17,7 +18,7 @@ from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now
 from pipelines.train.mfu import Utilisation
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.step import StepResult
-from pipelines.train.tracking import UNSENT, Tracker
+from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
 from unigeoseg.tasks import TASKS
 
 
@@ -61,7 +62,11 @@ class Recorder:
                 run.fetch(name)
             self._ledger = StepLog(run.local(LEDGER), start_step)
             self._metrics = StepLog(run.local(METRICS), start_step)
-            self.tracker = Tracker(job.tracking, run.local(UNSENT), read_rows(run.local(METRICS)))
+            tracking = job.tracking
+            if tracking.run_id is None:  # a worker before this one may have opened it
+                tracking = replace(tracking, run_id=known_run_id(run, tracking.uri))
+            rows = read_rows(run.local(METRICS))
+            self.tracker = Tracker(tracking, run.local(UNSENT), rows, lambda r: remember_run(run, r))
 
     def step(self, result: StepResult, sample_ids: list[str], wall: float, stats: StreamStats) -> None:
         """Takes a step in; at every ``train.log_every``-th and at the last one, writes. Collective then."""

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage import is_remote, open_filesystem, storage_errors
 from unigeoseg.errors import UserError
 
 #: Names inside a run folder (contracts of the project).
@@ -90,7 +90,7 @@ class RunFolder:
                 self.fs.makedirs(self.root, exist_ok=True)
             self.fs.pipe_file(probe, b"ok")
             self.fs.rm_file(probe)
-        except (OSError, ValueError) as error:
+        except storage_errors() as error:
             detail = str(error).strip() or type(error).__name__
             raise UserError(
                 f"cannot write to the run folder {self.path}: {detail}; choose another with --run or set its "

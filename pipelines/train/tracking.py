@@ -11,12 +11,13 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.train.metrics import flat_metrics
+from pipelines.train.run_folder import RunFolder
 
 # MLflow's own defaults retry for minutes inside one call; this thread has its own patience.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -24,6 +25,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 logger = logging.getLogger(__name__)
 UNSENT = "mlflow_unsent.jsonl"
+MLFLOW = "mlflow.json"
+#: The tag by which a run is found again when its number was lost on the way.
+UID = "run.uid"
 _BATCH, _PARAMS, _VALUE = 1000, 100, 6000
 _LONGEST_PAUSE = 30.0
 _MARK = "train/loss"
@@ -62,7 +66,14 @@ def open_run(run: TrackingRun) -> TrackingRun:
     if run_id is None:
         found = client.get_experiment_by_name(run.experiment)
         experiment = found.experiment_id if found else client.create_experiment(run.experiment, run.artifacts)
-        run_id = client.create_run(experiment, run_name=run.name).info.run_id
+        uid = run.tags.get(UID, "")
+        # An answer may have been lost on the way: then the run is there already.
+        there = client.search_runs([experiment], f"tags.`{UID}` = '{uid}'", max_results=1) if uid else []
+        if there:
+            run_id, known = there[0].info.run_id, there[0].data.params
+        else:
+            tags = {UID: uid} if uid else None
+            run_id = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
     else:
         known = client.get_run(run_id).data.params
         client.update_run(run_id, status="RUNNING")
@@ -88,10 +99,14 @@ def try_open_run(run: TrackingRun) -> TrackingRun:
 
 def end_run(
     run: TrackingRun, status: str, metrics: dict[str, float] | None = None, artifacts: Sequence[Path] = ()
-) -> None:
-    """Sets the final status (FINISHED, FAILED or KILLED) and adds last metrics and files; never raises."""
+) -> bool:
+    """Sets the final status (FINISHED, FAILED or KILLED) and adds last metrics and files; never raises.
+
+    Returns:
+        Whether MLflow took all of it.
+    """
     if run.run_id is None:
-        return
+        return False
     try:
         client = _client(run.uri)
         # The status first: whatever fails after it, no run is left RUNNING.
@@ -102,7 +117,41 @@ def end_run(
             if path.exists():
                 client.log_artifact(run.run_id, str(path))
     except Exception as error:
-        logger.warning("MLflow did not take the end of run %s (%s)", run.run_id, _short(error))
+        logger.warning(
+            "MLflow did not take the end of run %s (%s); `unigeoseg runs` delivers it when MLflow is back",
+            run.run_id,
+            _short(error),
+        )
+        return False
+    return True
+
+
+def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) -> None:
+    """Keeps in ``mlflow.json`` of the run folder which MLflow run is its own, and if that one is ended."""
+    content = {
+        "uri": tracking.uri,
+        "experiment": tracking.experiment,
+        "run_id": tracking.run_id,
+        "uid": tracking.tags.get(UID),
+        "closed": closed,
+    }
+    run.local(MLFLOW).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    run.publish(MLFLOW)
+
+
+def remembered(run: RunFolder) -> dict[str, Any]:
+    """The content of ``mlflow.json``, empty when there is none."""
+    try:
+        content = json.loads(run.fs.cat_file(f"{run.root}/{MLFLOW}"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def known_run_id(run: RunFolder, uri: str) -> str | None:
+    """The MLflow run of an earlier start, if it went to the same place."""
+    content = remembered(run)
+    return content.get("run_id") if content.get("uri") == uri else None
 
 
 class Tracker:
@@ -112,10 +161,17 @@ class Tracker:
         run: opened, or not yet (the thread then opens it).
         unsent: file that keeps what could not be sent.
         rows: of earlier, from ``metrics.jsonl``; those that MLflow lacks are sent first.
+        opened: called by the thread when it has opened the run.
     """
 
-    def __init__(self, run: TrackingRun, unsent: Path, rows: Sequence[dict[str, Any]] = ()) -> None:
-        self._run, self._unsent = run, unsent
+    def __init__(
+        self,
+        run: TrackingRun,
+        unsent: Path,
+        rows: Sequence[dict[str, Any]] = (),
+        opened: Callable[[TrackingRun], None] | None = None,
+    ) -> None:
+        self._run, self._unsent, self._opened = run, unsent, opened
         self._rows: deque[dict[str, Any]] = deque(rows)
         #: Last step that MLflow has; None until it was asked.
         self._last: int | None = None
@@ -125,6 +181,11 @@ class Tracker:
         self._warned = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def run(self) -> TrackingRun:
+        """The run, with its number once it is open."""
+        return self._run
 
     @property
     def run_id(self) -> str | None:
@@ -182,7 +243,9 @@ class Tracker:
 
     def _send_all(self) -> None:
         if self._run.run_id is None:
-            self._run, self._last = open_run(self._run), -1
+            self._run = open_run(self._run)
+            if self._opened is not None:
+                self._opened(self._run)
         client = _client(self._run.uri)
         if self._last is None:
             history = client.get_metric_history(self._run.run_id, _MARK)

@@ -1,0 +1,185 @@
+"""Ray Train for one job: the workers, restarted as often as the configuration allows, and their end."""
+
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+
+from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
+from pipelines.train.job import Job, Outcome
+from pipelines.train.loop import ANSWER, run_loop
+from pipelines.train.progress import Progress
+from pipelines.train.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def fit(job: Job, progress: Progress) -> Outcome:
+    """Runs the workers to the end.
+
+    Raises:
+        KeyboardInterrupt: or ``SystemExit``; the workers wrote a checkpoint if they could in time.
+        UserError: and others that a restart would only repeat.
+    """
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    try:
+        with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
+            trainer = _trainer(job, mailbox, bookkeeping)
+
+            def handle(kind: str, content: dict[str, Any]) -> None:
+                if kind == FATAL:
+                    trainer.abort()  # instead of a restart that ends the same way
+                elif kind == ANSWER:
+                    trainer.answers += 1
+                    progress.handle("note", content)
+                else:
+                    progress.handle(kind, content)
+
+            draining = _Draining(lambda: mailbox.ask.remote())
+            with Listener(lambda: ray.get(mailbox.drain.remote()), handle, look=draining.look):
+                _run_workers(trainer, mailbox, job.config.recovery.grace_seconds)
+        outcome: Outcome | None = ray.get(mailbox.result.remote())
+    finally:
+        progress.close()
+        ray.kill(mailbox)
+    if outcome is None:
+        raise RuntimeError("the training workers ended without a result")
+    return outcome
+
+
+class _Draining:
+    """Notices that Ray was told that a node will be taken away (spot preemption, `ray drain-node`)."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._known: set[str] = set()
+
+    def look(self) -> None:
+        """Asks for a checkpoint when there is a new one."""
+        found = ray._private.state.state.get_draining_nodes() or {}
+        for node, deadline in found.items():
+            if node not in self._known:
+                left = f" in {max(0.0, deadline / 1000 - time.time()):.0f} s" if deadline else ""
+                logger.warning("node %s will be taken away%s; writing a checkpoint", node[:8], left)
+                self._ask()
+        self._known |= set(found)
+
+
+def _run_workers(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+    try:
+        trainer.fit()
+    except (KeyboardInterrupt, SystemExit):
+        try:
+            _last_checkpoint(trainer, mailbox, grace)
+        finally:
+            trainer.abort()
+        raise
+    except Exception as error:
+        raise ray.get(mailbox.failure.remote()) or error from None
+    # A group that was restarted after a final error returns without one of its own.
+    if failure := ray.get(mailbox.failure.remote()):
+        raise failure
+
+
+def _last_checkpoint(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+    """Lets the workers write one before they end; a second signal cuts this short."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, deadline = trainer.answers, time.monotonic() + grace
+    logger.warning("told to end: waiting up to %.0f s for a checkpoint (again to end at once)", grace)
+    mailbox.ask.remote()
+    while trainer.answers == before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if trainer.answers == before:
+        logger.warning("no checkpoint within %.0f s (recovery.grace_seconds); the one before counts", grace)
+
+
+class _WholeBatches(ElasticScalingPolicy):
+    """As many workers as there is room for, of the numbers that the global batch divides by."""
+
+    def __init__(self, scaling: Any, sizes: list[int]) -> None:
+        super().__init__(scaling)
+        self._sizes = sizes
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        room = super()._count_possible_workers(reserved_resources)
+        return max((size for size in self._sizes if size <= room), default=0)
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's trainer with three of its habits changed.
+
+    No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
+    the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
+    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. An elastic group has only
+    sizes that the global batch divides by.
+    """
+
+    sizes: tuple[int, ...] = ()
+    #: Checkpoints before their time that the workers have told of.
+    answers = 0
+    _controller: Any = None
+
+    def abort(self) -> None:
+        """Ends controller and workers."""
+        if self._controller is not None:
+            ray.kill(self._controller)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        if self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = _WholeBatches(self.scaling_config, list(self.sizes))
+        return super()._initialize_and_run_controller(**arguments)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        if os.environ.get("RAY_ADDRESS"):
+            return callbacks
+        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+
+
+def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
+    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
+    scale, sizes = job.config.scale, job.config.world_sizes()
+    per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
+    if scale.gpus_per_worker:
+        per_worker["GPU"] = scale.gpus_per_worker
+    trainer = _Trainer(
+        _worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(sizes[0], sizes[-1]) if len(sizes) > 1 else scale.workers,
+            use_gpu=scale.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+            elastic_resize_monitor_interval_s=scale.resize_seconds,
+        ),
+        run_config=ray.train.RunConfig(
+            name=RunFolder(job.run).name,
+            storage_path=bookkeeping,
+            failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
+        ),
+    )
+    trainer.sizes = tuple(sizes)
+    return trainer
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs."""
+    from pipelines.stream import open_stream
+
+    mailbox = settings["mailbox"]
+    channel = RayChannel(mailbox)
+    with ForwardWarnings(channel):
+        outcome = run_loop(settings["job"], channel, open_stream)
+    if outcome is not None and ray.train.get_context().get_world_rank() == 0:
+        ray.get(mailbox.finish.remote(outcome))

@@ -1,0 +1,118 @@
+"""Who holds a run, what its state is, and which settings may change."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import psutil
+import pytest
+
+from cluster.s3 import LocalS3
+from pipelines.config import Config
+from pipelines.train.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
+from pipelines.train.prepare import check_same
+from pipelines.train.run_folder import RunFolder
+from pipelines.train.runs import list_runs
+from pipelines.train.status import write_status
+from tests.train_runs import tiny_values
+from unigeoseg.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def s3():
+    import s3fs
+
+    with LocalS3() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield server
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def run(request, tmp_path):
+    if request.param == "folder":
+        (tmp_path / "run").mkdir()
+        return RunFolder(tmp_path / "run")
+    return RunFolder(f"{request.getfixturevalue('s3').url}/runs/{tmp_path.name}")
+
+
+def _leave(run, **changes):
+    own = psutil.Process()
+    values = {
+        "token": "other",
+        "host": "elsewhere",
+        "place": "elsewhere",
+        "pid": own.pid,
+        "born": own.create_time(),
+        "beat": time.time(),
+        "seconds": 60.0,
+    }
+    run.fs.pipe_file(f"{run.root}/{LEASE}", json.dumps(asdict(Holder(**{**values, **changes}))).encode())
+
+
+def test_one_job_at_a_time(run):
+    with held(run, 60) as lease:
+        check_held(run, lease.token)
+        with pytest.raises(UserError, match=rf"in use by process {psutil.Process().pid}"), held(run, 60):
+            pass
+    assert holder_of(run) is None
+
+
+def test_a_job_on_another_machine_holds_until_its_time_is_up(run):
+    _leave(run)
+    with pytest.raises(UserError, match="on elsewhere"), held(run, 60):
+        pass
+    _leave(run, beat=time.time() - 61)
+    with held(run, 60) as lease:
+        _leave(run, token="third")
+        with pytest.raises(LeaseLostError, match="not this job's"):
+            check_held(run, lease.token)
+    assert holder_of(run).token == "third"
+
+
+def test_a_dead_process_of_this_machine_holds_nothing(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    code = (
+        "import os, sys; from pipelines.train.lease import Lease; from pipelines.train.run_folder import "
+        "RunFolder; Lease(RunFolder(sys.argv[1]), 3600); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert (folder / LEASE).exists()
+    with held(RunFolder(folder), 60):
+        pass
+
+
+def test_runs_tells_the_state(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("name: x\n")
+    run = RunFolder(tmp_path / "a")
+    write_status(run, state="running", steps=10)
+    (tmp_path / "a/metrics.jsonl").write_text(json.dumps({"step": 3, "loss": 2.0, "time": 1.0}) + "\n")
+    with held(run, 60):
+        (first, second) = list_runs(str(tmp_path))
+        assert (first.name, first.state, first.step, first.steps) == ("a", "running", 4, 10)
+        assert first.best == {"name": "loss", "value": 2.0} and second.state == "unknown"
+    assert list_runs(str(tmp_path))[0].state == "killed"
+    with pytest.raises(UserError, match="there is no folder"):
+        list_runs(str(tmp_path / "none"))
+
+
+def test_an_allowed_change_is_named():
+    before, after = (Config.model_validate(tiny_values(**{"train.lr": x})).plain() for x in (0.1, 0.2))
+    with pytest.raises(UserError, match=r"--allow-config-change train\.lr"):
+        check_same(before, after, "run")
+    check_same(before, after, "run", ["train.lr"])
+    check_same(before, after, "run", ["train"])
+    with pytest.raises(UserError, match=r"did you mean train\.lr\?"):
+        check_same(before, after, "run", ["train.lrr"])
+
+
+def test_an_elastic_range_has_only_sizes_that_divide_the_batch():
+    values = tiny_values(**{"train.global_batch": 16, "scale.workers": 8, "scale.min_workers": 1})
+    assert Config.model_validate(values).world_sizes() == [1, 2, 4, 8]
