@@ -31,7 +31,7 @@ SOURCE, STORE = "synthetic", "store"
 #: What a run writes into its folder; the configuration goes last, because it marks the folder as a run's.
 RUN_FILES = (
     *(SUMMARY, REPORT, PLOTS, EVALUATION, EXPORT, CHECKPOINTS, METRICS, LEDGER, UNSENT, TOKENIZER),
-    *("diagnostics", "quarantine", "mlflow.json", CONFIG),
+    *("diagnostics", "quarantine.jsonl", "mlflow.json", CONFIG),
 )
 _LOG = logging.getLogger(__name__)
 
