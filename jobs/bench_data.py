@@ -1,10 +1,10 @@
 """``unigeoseg bench data``: our stream beside bare decoding and other loaders."""
 
 import logging
+from typing import Any
 
 import click
 
-from jobs.bench import as_text
 from jobs.options import emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 
@@ -13,14 +13,38 @@ from jobs.settings import load_config
 @click.argument("store")
 @preset_option
 @click.option(
-    "--samples", default=2048, show_default=True, type=click.IntRange(min=64), help="Plan positions."
+    "--samples", default=2048, show_default=True, type=click.IntRange(min=64), help="Images, a sample each."
 )
 @click.option(
     "--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds; medians count."
 )
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["jpeg", "png"]),
+    multiple=True,
+    help="Format of the images; repeatable, both by default.",
+)
+@click.option("--s3", is_flag=True, help="Also from S3: nginx, if installed, serves the images on loopback.")
+@click.option(
+    "--peer-python",
+    metavar="PYTHON",
+    help="Interpreter of an environment with mosaicml-streaming, opencv-python-headless, pycocotools and "
+    "simplejpeg (it clashes with s3fs).",
+)
 @set_option
 @json_option
-def data(store: str, preset: str, samples: int, repeats: int, sets: tuple[str, ...], as_json: bool) -> None:
+def data(
+    store: str,
+    preset: str,
+    samples: int,
+    repeats: int,
+    formats: tuple[str, ...],
+    s3: bool,
+    peer_python: str | None,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Measure images per second from store to batch, side by side with other loaders.
 
     \b
@@ -36,8 +60,34 @@ def data(store: str, preset: str, samples: int, repeats: int, sets: tuple[str, .
     if started:  # RAY_ADDRESS, or a local one
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        result = bench_data(config, store, samples, repeats, lambda text: click.echo(text, err=True))
+        result = bench_data(
+            config,
+            store,
+            samples,
+            repeats,
+            formats or ("jpeg", "png"),
+            s3,
+            peer_python,
+            lambda text: click.echo(text, err=True),
+        )
     finally:
         if started:
             ray.shutdown()
-    emit(result, as_json, as_text)
+    emit(result, as_json, _as_text)
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    """The speeds as a table, the ratios, the parts, the machine."""
+    lines = [f"{'':<38}{'images/s':>10}{'of bare':>9}"]
+    for row in result["rows"]:
+        if "skipped" in row:
+            lines.append(f"{row['name']:<38}skipped: {row['skipped']}")
+            continue
+        ratio = result["ratios"].get(f"{row['name']} / bare")
+        lines.append(f"{row['name']:<38}{row['images_per_s']:>10.0f}" + (f"{ratio:>9.2f}" if ratio else ""))
+    lines += ["", *(f"{k}: {v:.2f}" for k, v in result["ratios"].items() if not k.endswith("/ bare"))]
+    for kind, parts in result["parts"].items():
+        lines += ["", f"{kind}: milliseconds per image in one thread"]
+        lines += [f"  {name:<36}{value:>10.3f}" for name, value in parts.items()]
+    lines += ["", "machine: " + ", ".join(f"{k} {v}" for k, v in result["machine"].items())]
+    return "\n".join(lines)

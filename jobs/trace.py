@@ -13,6 +13,7 @@ from jobs.settings import load_config
 from pipelines.config import Config
 from pipelines.plan import Plan, positions_per_worker
 from pipelines.store.index import StoreIndex
+from pipelines.stream.quarantine import BadSampleEvent, Quarantine
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
@@ -151,6 +152,7 @@ def arrived(
         for step in range(begin, end)
     }
     totals: dict[str, Any] = {}
+    met: dict[int, list[BadSampleEvent]] = {}
     with tempfile.TemporaryDirectory(prefix="unigeoseg-") as folder:
         prepare_tokenizer(config, index, Path(folder))
         started = not ray.is_initialized()
@@ -163,10 +165,18 @@ def arrived(
                         row: Any = rows[item.step]
                         row["ranks"][rank] += item.batch.sample_ids
                         row["tasks"][rank] += [TASKS[t] for t in item.batch.task.tolist()]
+                        met.setdefault(item.step, []).extend(item.events)
                     totals = add_stats(totals, items.stats.plain())
         finally:
             if started:
                 ray.shutdown()
+    quarantine = Quarantine(len(index), config.data.max_bad_share)
+    seen = 0
+    for step in range(begin, end):
+        seen += plan.samples_in(step)
+        quarantine.remember(met[step])
+        quarantine.judge(seen)
+    totals["quarantined"] = quarantine.reasons
     return {"steps": list(rows.values()), "stats": totals}
 
 

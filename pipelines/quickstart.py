@@ -34,7 +34,7 @@ SOURCE, STORE = "synthetic", "store"
 #: What a run writes into its folder; the configuration goes last, because it marks the folder as a run's.
 RUN_FILES = (
     *(SUMMARY, REPORT, PLOTS, EVALUATION, EXPORT, CHECKPOINTS, METRICS, LEDGER, UNSENT, TOKENIZER),
-    *("diagnostics", "quarantine", STACKS, STATUS, MLFLOW, CONFIG),
+    *("diagnostics", "quarantine.jsonl", STACKS, STATUS, MLFLOW, CONFIG),
 )
 _LOG = logging.getLogger(__name__)
 

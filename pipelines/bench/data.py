@@ -2,98 +2,157 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipelines.bench.loaders import PEERS, Item, Measured, bare, installed
+from pipelines.bench.breakdown import break_down
+from pipelines.bench.images import bench_config, write_bench_store
+from pipelines.bench.loaders import PEERS, Item, Measured, bare, installed, mds_elsewhere
 from pipelines.bench.machine import machine
+from pipelines.bench.nginx import nginx_installed, serve_bucket
+from pipelines.bench.ours import MODES, anonymous_s3, fetch_only, ours, ours_of_two
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import parse_fragment
-from pipelines.stream.stream import Stream
 from pipelines.stream.tokenizer import prepare_tokenizer
-from unigeoseg.errors import UserError
 
-_OURS = ("threads", "worker", "actors")
 _AT_ONCE = 128
+_BUCKET = "bench"
+Work = tuple[str, Callable[[], Measured]]
 
 
 def bench_data(
-    config: Config, store: str, samples: int, repeats: int = 1, tell: Callable[[str], None] | None = None
+    config: Config,
+    store: str,
+    samples: int,
+    repeats: int = 1,
+    formats: Sequence[str] = ("jpeg", "png"),
+    s3: bool = False,
+    peer_python: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measures all loaders on the first ``samples`` positions of the plan (Ray must be running).
+    """Measures all loaders on ``samples`` images of a store, a sample each (Ray must be running).
 
     Args:
         config: of a run; ``model.image_size`` is the size of what comes out.
-        store: folder or ``s3://`` prefix. The peers read local files that are written from it.
-        samples: plan positions.
+        store: folder or ``s3://`` prefix. All loaders read local copies of its images.
+        samples: images.
         repeats: rounds; the median counts.
+        formats: the same images are measured in each of these.
+        s3: measures ours from S3 too, served by nginx on loopback to anonymous readers.
+        peer_python: an interpreter that has mosaicml-streaming.
         tell: is told what is being measured.
 
     Returns:
         ``rows`` (images and samples per second; skipped peers say why), ``ratios`` of images per second to
-        bare decoding, and ours to the best peer, and ``machine``.
+        bare decoding, and ours to the best peer, ``parts`` (milliseconds per image of each part of the way,
+        in one thread, by format) and ``machine``.
 
     Raises:
-        UserError: the plan is shorter than ``samples``.
+        UserError: the store is out of reach, or ``samples`` are fewer than a batch.
     """
-    config = _one_worker(config)
     index = StoreIndex.open(store, config.data.split)
-    plan = Plan.from_config(index, config)
-    steps = -(-samples // plan.batch_size)
-    if steps > plan.steps:
-        raise UserError(
-            f"--samples {samples}: the plan has {plan.steps * plan.batch_size} positions; raise train.steps "
-            "or train.epochs"
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = bench_config(config, config.data.split, samples)
+    rows: list[dict[str, Any]] = []
+    ratios: dict[str, float] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for kind in formats:
+        with tempfile.TemporaryDirectory(prefix="unigeoseg-") as name, ExitStack() as stack:
+            folder = Path(name)
+            if tell is not None:
+                tell(f"{kind}: writing {samples} images")
+            copy = write_bench_store(index, samples, kind, folder / "store")
+            endpoint = stack.enter_context(serve_bucket(folder / "store", _BUCKET)) if s3 else None
+            place = _Place(wanted, copy, folder, endpoint)
+            found, skipped = _measure(place, peer_python, repeats, partial(_say, tell, kind))
+            more, compared = _compare(found, skipped, kind)
+            rows += more
+            ratios |= compared
+            parts[kind] = break_down(wanted, copy, place.tokenizer)
+    return {"rows": rows, "ratios": ratios, "parts": parts, "machine": machine()}
+
+
+def _say(tell: Callable[[str], None] | None, kind: str, words: str) -> None:
+    if tell is not None:
+        tell(f"{kind}: {words}")
+
+
+class _Place:
+    """A format's store, its images as files, and the tokenizer."""
+
+    def __init__(self, config: Config, store: str, folder: Path, endpoint: str | None) -> None:
+        self.config, self.store, self.folder, self.endpoint = config, store, folder, endpoint
+        index = StoreIndex.open(store, config.data.split)
+        plan = Plan.from_config(index, config)
+        self.tokenizer = str(folder / "tokenizer")
+        prepare_tokenizer(config, index, folder / "tokenizer")
+        self.items = export(index, plan.positions(0, plan.steps * plan.batch_size).rows, folder / "files")
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def works(self, peer_python: str | None, turn: int) -> tuple[list[Work], dict[str, str]]:
+        """What is measured in a round, in order, and what cannot be."""
+        size, skipped = self.config.model.image_size, {}
+        works: list[Work] = [("bare", partial(bare, self.items, size, self.cores, self.folder))]
+        for mode in MODES:
+            works.append((f"ours, {mode}", partial(ours, self.config, self.store, self.tokenizer, mode)))
+        for mode in MODES[1:]:
+            name = f"ours, {mode}, two ranks"
+            works.append((name, partial(ours_of_two, self.config, self.store, self.tokenizer, mode)))
+        for peer, module, measure in PEERS:
+            if module == "streaming" and peer_python is not None:
+                measure = mds_elsewhere(peer_python)
+            elif not installed(module):
+                skipped[peer] = (
+                    f"{module} is not installed (pip install '.[peers]'; mosaicml-streaming clashes with "
+                    "s3fs: give it an environment of its own, and that one's python as --peer-python)"
+                )
+                continue
+            folder = self.folder / f"{module}-{turn}"
+            folder.mkdir()
+            works.append((peer, partial(measure, self.items, size, self.cores, folder)))
+        return works + self._from_s3(), skipped
+
+    def _from_s3(self) -> list[Work]:
+        if self.endpoint is None:
+            return []
+        remote = f"s3://{_BUCKET}"
+
+        def inside(work: Callable[[], Measured]) -> Measured:
+            assert self.endpoint is not None
+            with anonymous_s3(self.endpoint):
+                return work()
+
+        found: list[Work] = [("S3: fetch only", partial(inside, partial(fetch_only, self.config, remote)))]
+        for mode in MODES:
+            work = partial(ours, self.config, remote, self.tokenizer, mode)
+            found.append((f"S3: ours, {mode}", partial(inside, work)))
+        for mode in MODES[1:]:
+            work = partial(ours_of_two, self.config, remote, self.tokenizer, mode)
+            found.append((f"S3: ours, {mode}, two ranks", partial(inside, work)))
+        return found
+
+
+def _measure(
+    place: _Place, peer_python: str | None, repeats: int, tell: Callable[[str], None]
+) -> tuple[dict[str, list[Measured]], dict[str, str]]:
     found: dict[str, list[Measured]] = {}
     skipped: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="unigeoseg-") as name:
-        folder = Path(name)
-        prepare_tokenizer(config, index, folder / "tokenizer")
-        items = export(index, plan.positions(0, steps * plan.batch_size).rows, folder / "files")
-        for turn in range(repeats):
-            works: list[tuple[str, Callable[[], Measured]]] = [
-                ("bare", lambda: bare(items, config.model.image_size, cores, folder))
-            ]
-            works += [
-                (f"ours, {mode}", lambda mode=mode: _ours(config, store, folder, steps, mode))  # type: ignore[misc]
-                for mode in _OURS
-            ]
-            for peer, module, measure in PEERS:
-                if not installed(module):
-                    skipped[peer] = (
-                        f"{module} is not installed (pip install '.[peers]'; mosaicml-streaming clashes"
-                    )
-                    skipped[peer] += " with s3fs: give it an environment of its own)"
-                    continue
-                place = folder / f"{module}-{turn}"
-                place.mkdir()
-                works.append(
-                    (peer, lambda m=measure, p=place: m(items, config.model.image_size, cores, p))  # type: ignore[misc]
-                )
-            for work, measured in works:
-                if tell is not None:
-                    tell(f"round {turn + 1}: {work}")
-                found.setdefault(work, []).append(measured())
-    return _document(found, skipped)
-
-
-def _one_worker(config: Config) -> Config:
-    """The same run for one worker that takes a step's positions at once."""
-    return config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"micro_batch": None}),
-            "scale": config.scale.model_copy(update={"workers": 1}),
-        }
-    )
+    for turn in range(repeats):
+        works, skipped = place.works(peer_python, turn)
+        for work, measured in works:
+            tell(f"round {turn + 1}: {work}")
+            found.setdefault(work, []).append(measured())
+    if place.endpoint is None:
+        why = "ask for it with --s3" if nginx_installed() else "nginx is not installed"
+        skipped["S3 on loopback"] = why
+    return found, skipped
 
 
 def export(index: StoreIndex, rows: Sequence[int] | np.ndarray[Any, Any], folder: Path) -> list[Item]:
@@ -113,47 +172,22 @@ def export(index: StoreIndex, rows: Sequence[int] | np.ndarray[Any, Any], folder
     return items
 
 
-def _ours(config: Config, store: str, folder: Path, steps: int, mode: str) -> Measured:
-    stream = open_mode(config, store, str(folder / "tokenizer"), steps, mode)
-    with stream:
-        first = next(stream)
-        started, images = time.perf_counter(), first.stats.read.images
-        samples = 0
-        for item in stream:
-            samples += len(item.batch)
-        seconds = time.perf_counter() - started
-    return Measured(stream.stats.read.images - images, samples, seconds)
-
-
-def open_mode(config: Config, store: str, tokenizer: str, steps: int, mode: str) -> Stream:
-    """Our stream: ``threads`` (no Ray), ``worker`` or ``actors``."""
-    from pipelines.stream import open_stream
-    from pipelines.stream.plain import open_plain_stream
-
-    if mode == "threads":
-        return open_plain_stream(config, store, tokenizer, 0, 1, 0, steps)
-    data = config.data.model_copy(update={"decode": mode})
-    return open_stream(config.model_copy(update={"data": data}), store, tokenizer, 0, 1, 0, steps)
-
-
-def _document(found: dict[str, list[Measured]], skipped: dict[str, str]) -> dict[str, Any]:
+def _compare(
+    found: dict[str, list[Measured]], skipped: dict[str, str], kind: str
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     rows: list[dict[str, Any]] = []
     speed: dict[str, float] = {}
     for name, measured in found.items():
         rates = [m.images / m.seconds if m.seconds else 0.0 for m in measured]
         speed[name] = float(np.median(rates))
-        rows.append(
-            {
-                "name": name,
-                "images_per_s": speed[name],
-                "samples_per_s": float(np.median([m.samples / m.seconds for m in measured if m.seconds])),
-                "images": measured[0].images,
-                "rounds": rates,
-            }
-        )
-    rows += [{"name": name, "skipped": why} for name, why in skipped.items()]
-    ratios = {f"{name} / bare": value / speed["bare"] for name, value in speed.items() if name != "bare"}
+        row: dict[str, Any] = {"name": f"{kind}: {name}", "format": kind, "images_per_s": speed[name]}
+        row["samples_per_s"] = float(np.median([m.samples / m.seconds for m in measured if m.seconds]))
+        rows.append({**row, "images": measured[0].images, "rounds": rates})
+    rows += [{"name": f"{kind}: {name}", "format": kind, "skipped": why} for name, why in skipped.items()]
+    ratios = {
+        f"{kind}: {name} / bare": value / speed["bare"] for name, value in speed.items() if name != "bare"
+    }
     best = max((speed[name] for name, _, _ in PEERS if name in speed), default=0.0)
     if best:
-        ratios["ours, worker / best peer"] = speed["ours, worker"] / best
-    return {"rows": rows, "ratios": ratios, "machine": machine()}
+        ratios[f"{kind}: ours, worker / best peer"] = speed["ours, worker"] / best
+    return rows, ratios

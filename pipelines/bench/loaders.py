@@ -6,6 +6,8 @@ cores. They read plain files, tars or shards that are written from the store fir
 
 import json
 import multiprocessing
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.store.record import decode_image, decode_mask
+from unigeoseg.errors import UserError
 from unigeoseg.letterbox import letterbox_image, letterbox_mask
 
 BATCH: Final = 16
@@ -52,7 +55,7 @@ def decode(data: bytes, item: Item, size: int) -> Pair:
 
 
 def bare(items: list[Item], size: int, workers: int, folder: Path) -> Measured:
-    """Decoding alone, in as many processes as there are cores: the limit."""
+    """Decoding alone, by the fastest decoder at hand, in as many processes as there are cores: the limit."""
     parts = [(items[i::workers], size) for i in range(workers)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
@@ -129,6 +132,25 @@ def mds_shards(items: list[Item], size: int, workers: int, folder: Path) -> Meas
 
     data = Shards(local=str(folder / "mds"), batch_size=BATCH, shuffle=False)
     return count_batches(DataLoader(data, BATCH, num_workers=workers))
+
+
+def mds_elsewhere(python: str) -> Callable[[list[Item], int, int, Path], Measured]:
+    """:func:`mds_shards` under another interpreter: mosaicml-streaming needs another botocore than s3fs."""
+
+    def measure(items: list[Item], size: int, workers: int, folder: Path) -> Measured:
+        work = folder / "items.json"
+        work.write_text(json.dumps([vars(item) for item in items]), encoding="utf-8")
+        words = [python, "-m", "pipelines.bench.mds_process", str(work), str(size), str(workers)]
+        root = Path(__file__).parents[2]
+        answer = subprocess.run(
+            words, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
+        )
+        if answer.returncode:
+            last = answer.stderr.strip().rpartition("\n")[2]
+            raise UserError(f"{python} cannot run mosaicml-streaming: {last}")
+        return Measured(**json.loads(answer.stdout.strip().rpartition("\n")[2]))
+
+    return measure
 
 
 #: Name, module that it needs, how it is measured.

@@ -1,7 +1,5 @@
 """From plan positions to training batches: through Ray Data, or plainly in threads."""
 
-from pathlib import Path
-
 from pipelines.config import Config
 from pipelines.stream.stream import Stream, StreamItem, StreamStats, request_layout
 
@@ -16,7 +14,6 @@ def open_stream(
     world: int = 1,
     start_step: int = 0,
     stop_step: int | None = None,
-    report: Path | None = None,
 ) -> Stream:
     """A worker's micro-batches, in plan order, through Ray Data (Ray must be running).
 
@@ -28,11 +25,10 @@ def open_stream(
         world: number of workers.
         start_step: first step.
         stop_step: one past the last step; ``None``: the plan's end.
-        report: a JSON-lines file that gets a line for each quarantined sample.
 
     Raises:
         UserError: the store, the steps or the world size do not fit; while iterating: storage stays out of
-            reach, or too many samples are bad.
+            reach, or no usable stand-in is found.
     """
     # Here, so that the plan and the plain stream can be used where importing Ray would only cost time.
     from pipelines.stream.assemble import Assembler
@@ -41,4 +37,4 @@ def open_stream(
     assembler = Assembler(config, store, tokenizer_path)
     layout = request_layout(config, assembler.plan, rank, world, start_step, stop_step)
     arrivals = ray_arrivals(assembler, config, store, tokenizer_path, layout)
-    return Stream(config, len(assembler.index), arrivals, report)
+    return Stream(arrivals)

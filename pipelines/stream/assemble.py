@@ -19,18 +19,18 @@ _ATTEMPTS = 64
 
 @dataclass
 class Filled:
-    """A micro-batch's content, before it becomes tensors."""
+    """A micro-batch's content, before it becomes tensors, and what was replaced in it."""
 
     micro: Micro
     groups: list[ImageGroup]
+    events: list[BadSampleEvent]
 
 
 @dataclass
 class Block:
-    """A block's micro-batches, what was replaced in them, and what reading them cost."""
+    """A block's micro-batches, and what reading them cost."""
 
     filled: list[Filled] = field(default_factory=list)
-    events: list[BadSampleEvent] = field(default_factory=list)
     stats: ReadStats = field(default_factory=ReadStats)
 
 
@@ -60,11 +60,14 @@ class Assembler:
         parts = [self.plan.positions(m.position, m.position + m.count, m.step) for m in micros]
         loaded = iter(self._reader.load([int(r) for part in parts for r in part.rows], block.stats))
         for micro, part in zip(micros, parts, strict=True):
-            groups: list[ImageGroup] = []
+            filled = Filled(micro, [], [])
             for position, unit in zip(part.positions, part.units, strict=True):
-                good = [self._usable(next(loaded), position, slot, block) for slot in range(len(unit))]
-                groups += _grouped(good)
-            block.filled.append(Filled(micro, groups))
+                good = [
+                    self._usable(next(loaded), position, slot, filled.events, block.stats)
+                    for slot in range(len(unit))
+                ]
+                filled.groups += _grouped(good)
+            block.filled.append(filled)
         return block
 
     def batch(self, filled: Filled) -> Batch:
@@ -72,18 +75,20 @@ class Assembler:
         micro = filled.micro
         return self._collate(filled.groups, range(micro.position, micro.position + micro.count))
 
-    def _usable(self, first: Loaded, position: int, slot: int, block: Block) -> Loaded:
+    def _usable(
+        self, first: Loaded, position: int, slot: int, events: list[BadSampleEvent], stats: ReadStats
+    ) -> Loaded:
         """The sample itself, or the first usable stand-in."""
         met: list[tuple[str, str, str]] = []
         loaded = first
         for attempt in range(_ATTEMPTS):
             problem = self._problem(loaded)
             if problem is None:
-                block.events += [BadSampleEvent(*bad, position, loaded.sample_id) for bad in met]
+                events += [BadSampleEvent(*bad, position, loaded.sample_id) for bad in met]
                 return loaded
             met.append((loaded.sample_id, *problem))
             row = self.plan.substitute(position, slot, attempt)
-            loaded = self._reader.load([row], block.stats)[0]
+            loaded = self._reader.load([row], stats)[0]
         names = "\n".join(f"  {name}: {reason} ({detail})" for name, reason, detail in met[:20])
         raise UserError(
             f"position {position}: {_ATTEMPTS} samples in a row are unusable; {self.index.store} is damaged "

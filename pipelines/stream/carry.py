@@ -1,62 +1,94 @@
-"""How filled micro-batches travel between Ray Data actors and the worker: one binary column, a row each."""
+"""How micro-batches travel from Ray Data actors to the worker: a table with a row for each.
 
+The actors make the tensors, so that the worker has as little to do as possible. Arrays go beside the pickle,
+not through it, and masks take a bit a pixel: the object store holds little more than the pixels themselves.
+"""
+
+import dataclasses
 import pickle
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
-from pipelines.store.reader import ReadStats
-from pipelines.stream.assemble import Block, Filled
-from pipelines.stream.quarantine import BadSampleEvent
-from unigeoseg.batch import ImageGroup, Sample
+from pipelines.stream.stream import Arrival
+from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
 
 _PROTOCOL = 5
-_Packed = tuple[NDArray[np.uint8], tuple[int, ...]]
 
 
-def pack(block: Block) -> pa.Table:
-    """A block as a table with a row for each micro-batch; masks take a bit a pixel."""
-    rows = []
-    for i, filled in enumerate(block.filled):
-        groups = [(g.image, [_thin(s) for s in g.samples]) for g in filled.groups]
-        news = (block.events, block.stats) if i == 0 else ([], ReadStats())
-        rows.append(pickle.dumps((filled.micro, groups, news), protocol=_PROTOCOL))
-    return pa.table({"micro": pa.array(rows, pa.large_binary())})
+def pack(arrivals: Sequence[Arrival]) -> pa.Table:
+    """A block's micro-batches: ``head`` (a pickle) and ``body`` (all arrays, end to end)."""
+    heads, bodies = [], []
+    for arrival in arrivals:
+        fields, arrays, masks = _apart(arrival.batch)
+        shapes = [(array.dtype.str, array.shape) for array in arrays]
+        news = (arrival.micro, arrival.events, arrival.read)
+        heads.append(pickle.dumps((news, fields, shapes, masks), protocol=_PROTOCOL))
+        # An Arrow array around the bytes: their only copy is the one into the object store.
+        bodies.append(_binary(np.concatenate([array.reshape(-1).view(np.uint8) for array in arrays])))
+    return pa.table(
+        {"head": pa.array(heads, pa.large_binary()), "body": pa.chunked_array(bodies, pa.large_binary())}
+    )
 
 
 def pack_error(error: UserError) -> pa.Table:
     """A table that makes :func:`unpack` raise ``error``: Ray's own wrapping loses what caused a failure."""
-    return pa.table({"micro": pa.array([pickle.dumps(str(error), protocol=_PROTOCOL)], pa.large_binary())})
+    words = pickle.dumps(str(error), protocol=_PROTOCOL)
+    return pa.table(
+        {"head": pa.array([words], pa.large_binary()), "body": pa.array([b""], pa.large_binary())}
+    )
 
 
-def unpack(table: pa.Table) -> tuple[Filled, list[BadSampleEvent], ReadStats]:
-    """The one row of a table of :func:`pack`, as it was.
+def unpack(table: pa.Table) -> Arrival:
+    """The one row of a table of :func:`pack`, as it was; its tensors may be written to.
 
     Raises:
         UserError: it is a row of :func:`pack_error`.
     """
     # The bytes come from our own actors, over Ray's object store, which itself is pickle.
-    content = pickle.loads(table["micro"][0].as_buffer())
+    content = pickle.loads(table["head"][0].as_buffer())
     if isinstance(content, str):
         raise UserError(content)
-    micro, packed, (events, stats) = content
-    groups = [ImageGroup(image, tuple(_full(*thin) for thin in samples)) for image, samples in packed]
-    return Filled(micro, groups), events, stats
+    (micro, events, read), fields, shapes, masks = content
+    body = np.frombuffer(table["body"][0].as_buffer(), np.uint8)
+    arrays, at = [], 0
+    for kind, shape in shapes:
+        size = np.dtype(kind).itemsize * int(np.prod(shape))
+        # A copy: the object store is read-only, and holding on to it would keep it full.
+        arrays.append(body[at : at + size].copy().view(kind).reshape(shape))
+        at += size
+    return Arrival(micro, _together(fields, arrays, masks), events, read)
 
 
-def _thin(sample: Sample) -> tuple[Sample, _Packed | None]:
-    if sample.mask is None:
-        return sample, None
-    return replace(sample, mask=None), (np.packbits(sample.mask), sample.mask.shape)
+def _apart(batch: Batch) -> tuple[dict[str, Any], list[NDArray[Any]], tuple[int, ...] | None]:
+    """Fields (a tensor's value is the number of its array), arrays, and the shape of packed masks."""
+    fields: dict[str, Any] = {}
+    arrays: list[NDArray[Any]] = []
+    for name in (f.name for f in dataclasses.fields(batch)):
+        value = getattr(batch, name)
+        if not isinstance(value, torch.Tensor):
+            fields[name] = (None, value)
+            continue
+        fields[name] = (len(arrays), None)
+        array = value.numpy()
+        arrays.append(np.packbits(array) if name == "masks" else np.ascontiguousarray(array))
+    return fields, arrays, None if batch.masks is None else tuple(batch.masks.shape)
 
 
-def _full(sample: Sample, packed: _Packed | None) -> Sample:
-    if packed is None:
-        return sample
-    bits, shape = packed
-    mask: Any = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
-    return replace(sample, mask=mask)
+def _together(fields: dict[str, Any], arrays: list[NDArray[Any]], masks: tuple[int, ...] | None) -> Batch:
+    values = {n: v if at is None else torch.from_numpy(arrays[at]) for n, (at, v) in fields.items()}
+    if masks is not None:
+        bits = np.unpackbits(values["masks"].numpy(), count=int(np.prod(masks)))
+        values["masks"] = torch.from_numpy(bits.reshape(masks))
+    return cast(Batch, Batch(**values))
+
+
+def _binary(data: NDArray[np.uint8]) -> pa.LargeBinaryArray:
+    """One value around ``data``, without a copy."""
+    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.store.reader import ReadStats
@@ -20,21 +19,18 @@ def open_plain_stream(
     world: int = 1,
     start_step: int = 0,
     stop_step: int | None = None,
-    report: Path | None = None,
 ) -> Stream:
     """As :func:`pipelines.stream.open_stream`, in threads instead of Ray Data."""
     assembler = Assembler(config, store, tokenizer_path)
     layout = request_layout(config, assembler.plan, rank, world, start_step, stop_step)
-    return Stream(
-        config, len(assembler.index), _arrivals(assembler, layout, config.data.prefetch_batches), report
-    )
+    return Stream(_arrivals(assembler, layout, config.data.prefetch_batches))
 
 
 def load_block(assembler: Assembler, layout: Layout, number: int) -> list[Arrival]:
-    """Reads, decodes and collates one block; the news come with its first micro-batch."""
+    """Reads, decodes and collates one block; what reading cost comes with its first micro-batch."""
     block = assembler.fill(layout.block(number))
-    arrivals = [Arrival(f.micro, assembler.batch(f), [], ReadStats()) for f in block.filled]
-    arrivals[0].events, arrivals[0].read = block.events, block.stats
+    arrivals = [Arrival(f.micro, assembler.batch(f), f.events, ReadStats()) for f in block.filled]
+    arrivals[0].read = block.stats
     return arrivals
 
 

@@ -1,9 +1,8 @@
 """Records that cannot be used: counted by reason, named in a report, and too many of them stop the run."""
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from unigeoseg.errors import UserError
 
@@ -31,42 +30,50 @@ class BadSampleEvent:
     replaced_by: str
 
 
+def count_reasons(events: Iterable[BadSampleEvent]) -> dict[str, int]:
+    """Number of different bad samples, by reason."""
+    return dict(sorted(Counter({e.sample_id: e.reason for e in events}.values()).items()))
+
+
 class Quarantine:
-    """The bad samples of one worker.
+    """The bad samples of a run, of all its workers, judged step by step.
+
+    The verdict depends on the plan's order alone: not on how many workers share the steps, nor on restarts.
 
     Args:
         samples: number of samples in the split.
         max_share: share of bad samples that stops the run.
-        report: a JSON-lines file that gets a line for each bad sample, or ``None``.
+        report: where all of them are listed, for the message.
     """
 
-    def __init__(self, samples: int, max_share: float, report: Path | None = None) -> None:
+    def __init__(self, samples: int, max_share: float, report: str = "") -> None:
         self._samples, self._max_share, self._report = samples, max_share, report
         self._found: dict[str, BadSampleEvent] = {}
-        self._seen = 0
 
     @property
     def reasons(self) -> dict[str, int]:
         """Number of different bad samples, by reason."""
-        return dict(sorted(Counter(e.reason for e in self._found.values()).items()))
+        return count_reasons(self._found.values())
 
-    def saw(self, samples: int) -> None:
-        """Counts delivered samples; the allowed number of bad ones grows with them."""
-        self._seen += samples
+    def remember(self, events: Iterable[BadSampleEvent]) -> list[BadSampleEvent]:
+        """Takes note of bad samples without judging; returns those not met before, in order."""
+        new = []
+        for event in events:
+            if event.sample_id not in self._found:
+                self._found[event.sample_id] = event
+                new.append(event)
+        return new
 
-    def add(self, events: list[BadSampleEvent]) -> None:
-        """Takes note of bad samples.
+    def judge(self, seen: int) -> None:
+        """After each step with bad samples; the allowed number grows with the samples delivered so far.
+
+        Args:
+            seen: samples delivered to all workers, this step included.
 
         Raises:
             UserError: there are more than the allowed share; lists them.
         """
-        new = [e for e in {e.sample_id: e for e in events}.values() if e.sample_id not in self._found]
-        self._found.update((e.sample_id, e) for e in new)
-        if new and self._report is not None:
-            self._report.parent.mkdir(parents=True, exist_ok=True)
-            with self._report.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(e), ensure_ascii=True) + "\n" for e in new)
-        base = min(self._samples, max(self._seen, _AT_LEAST))
+        base = min(self._samples, max(seen, _AT_LEAST))
         allowed = max(1, int(self._max_share * base)) if self._max_share else 0
         if len(self._found) > allowed:
             raise UserError(self._message(allowed, base))

@@ -1,7 +1,7 @@
 """The stream through Ray Data, in two modes with the same batches.
 
 ``worker``: the dataset carries block numbers only, and the worker's collate threads read and decode.
-``actors``: Ray Data actors read and decode, on any node of the cluster, and the worker only collates.
+``actors``: Ray Data actors read, decode and collate, on any node of the cluster.
 A worker has a dataset of its own, so no worker waits for another; order is Ray Data's ``preserve_order``.
 """
 
@@ -34,13 +34,9 @@ class _ReadInWorker(ArrowBatchCollateFn):
         return load_block(self._assembler, self._layout, batch["block"][0].as_py())
 
 
-class _CollateInWorker(ArrowBatchCollateFn):
-    def __init__(self, assembler: Assembler) -> None:
-        self._assembler = assembler
-
+class _Unpack(ArrowBatchCollateFn):
     def __call__(self, batch: pa.Table) -> list[Arrival]:
-        filled, events, stats = unpack(batch)
-        return [Arrival(filled.micro, self._assembler.batch(filled), events, stats)]
+        return [unpack(batch)]
 
 
 class _ReadInActor:
@@ -51,7 +47,7 @@ class _ReadInActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         try:
-            return pack(self._assembler.fill(self._layout.block(batch["block"][0].as_py())))
+            return pack(load_block(self._assembler, self._layout, batch["block"][0].as_py()))
         except UserError as error:
             return pack_error(error)
 
@@ -64,9 +60,7 @@ def ray_arrivals(
     Raises:
         UserError: as raised where the data is read, in a thread or an actor.
     """
-    collate = (
-        _ReadInWorker(assembler, layout) if config.data.decode == "worker" else _CollateInWorker(assembler)
-    )
+    collate = _ReadInWorker(assembler, layout) if config.data.decode == "worker" else _Unpack()
     for begin in range(0, layout.blocks, _LEG_BLOCKS):
         blocks = range(begin, min(begin + _LEG_BLOCKS, layout.blocks))
         dataset = _dataset(config, store, tokenizer_path, layout, blocks)

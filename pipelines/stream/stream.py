@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.reader import ReadStats
 from pipelines.stream.layout import Layout, Micro
-from pipelines.stream.quarantine import BadSampleEvent, Quarantine
+from pipelines.stream.quarantine import BadSampleEvent, count_reasons
 from unigeoseg.batch import Batch
 
 
@@ -61,6 +60,8 @@ class StreamItem:
         batch: tensors on the CPU; ``batch.sample_ids`` is what was really delivered.
         wait_s: seconds that this micro-batch was waited for.
         stats: totals of the stream so far.
+        events: the bad samples that were replaced in it; a
+            :class:`~pipelines.stream.quarantine.Quarantine` judges those of all workers.
     """
 
     step: int
@@ -68,6 +69,7 @@ class StreamItem:
     batch: Batch
     wait_s: float
     stats: StreamStats
+    events: list[BadSampleEvent]
 
 
 @dataclass
@@ -84,16 +86,13 @@ class Stream(Iterator[StreamItem]):
     """A worker's micro-batches in plan order. Close it, or use it as a context manager.
 
     Args:
-        config: of the run.
-        samples: number of samples in the split.
         source: yields the arrivals.
-        report: a JSON-lines file for the quarantine, or ``None``.
     """
 
-    def __init__(self, config: Config, samples: int, source: Iterator[Arrival], report: Path | None) -> None:
+    def __init__(self, source: Iterator[Arrival]) -> None:
         self.stats = StreamStats()
         self._source = source
-        self._quarantine = Quarantine(samples, config.data.max_bad_share, report)
+        self._bad: dict[str, BadSampleEvent] = {}
 
     def __next__(self) -> StreamItem:
         started = time.perf_counter()
@@ -105,10 +104,11 @@ class Stream(Iterator[StreamItem]):
         stats.wait_s += waited
         stats.batches += 1
         stats.read.add(arrival.read)
-        self._quarantine.saw(len(arrival.batch))
-        self._quarantine.add(arrival.events)
-        stats.quarantined = self._quarantine.reasons
-        return StreamItem(arrival.micro.step, arrival.micro.micro, arrival.batch, waited, stats)
+        if arrival.events:
+            self._bad.update((e.sample_id, e) for e in arrival.events)
+            stats.quarantined = count_reasons(self._bad.values())
+        micro = arrival.micro
+        return StreamItem(micro.step, micro.micro, arrival.batch, waited, stats, arrival.events)
 
     def close(self) -> None:
         """Ends reading ahead."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
+from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
 from pipelines.train.background import in_background
 from pipelines.train.channel import Channel
@@ -35,7 +36,6 @@ from unigeoseg.tokens import load_tokenizer
 
 #: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
 OpenStream = Callable[..., Stream]
-QUARANTINE = "quarantine"
 #: Kind of the message that a checkpoint that was asked for is whole.
 ANSWER = "answer"
 #: What was loaded from where, before the first step.
@@ -44,12 +44,13 @@ WEIGHTS = "weights.json"
 
 @dataclass
 class StepInput:
-    """A step's micro-batches of this rank, and how long they were waited for."""
+    """A step's micro-batches of this rank, how long they were waited for, what was replaced in them."""
 
     step: int
     batches: list[Batch]
     wait: float
     stats: StreamStats
+    events: list[BadSampleEvent]
 
     @property
     def sample_ids(self) -> list[str]:
@@ -166,7 +167,6 @@ class _Loop:
             rank=engine.rank,
             world=engine.world,
             start_step=start,
-            report=self.run_folder.local(f"{QUARANTINE}/rank-{engine.rank}.jsonl"),
         )
         ended = time.perf_counter()
         with stream:
@@ -175,7 +175,7 @@ class _Loop:
                 result = self._step(item)
                 self._losses.append(result.loss)
                 now = time.perf_counter()
-                self.recorder.step(result, item.sample_ids, now - ended, item.stats)
+                self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events)
                 done = item.step + 1
                 self.watchdog.beat(f"step {item.step}")
                 wish = self.notice.agreed()
@@ -184,7 +184,6 @@ class _Loop:
                     self._answer(done, wish)
                     now = time.perf_counter()  # a checkpoint's time is no step's
                 ended = now
-        self.run_folder.publish(QUARANTINE)
 
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
@@ -255,10 +254,12 @@ class _Loop:
 def steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:
     """The stream's micro-batches, a step's together."""
     batches: list[Batch] = []
+    events: list[BadSampleEvent] = []
     wait = 0.0
     for item in stream:
         batches.append(item.batch)
+        events += item.events
         wait += item.wait_s
         if len(batches) == micro_batches:
-            yield StepInput(item.step, batches, wait, item.stats)
-            batches, wait = [], 0.0
+            yield StepInput(item.step, batches, wait, item.stats, events)
+            batches, events, wait = [], [], 0.0

@@ -47,7 +47,6 @@ class RankReport:
     seconds: StepSeconds = field(default_factory=StepSeconds)
     steps: int = 0
     memory: dict[str, float] = field(default_factory=dict)
-    quarantined: int = 0
     retries: int = 0
 
     def add(self, seconds: StepSeconds) -> None:
@@ -75,7 +74,8 @@ def metrics_row(
         result: of the step itself; its loss, parts, rate and norm stand in the row.
         window: steps since the last row, this one included; task losses, shares and rates are over it.
         reports: of all ranks.
-        facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``target_shares``.
+        facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``quarantined``,
+            ``target_shares``.
     """
     total = max(1, sum(window.task_counts.values()))
     row = {
@@ -95,7 +95,6 @@ def metrics_row(
         "memory": {
             name: max(report.memory.get(name, 0.0) for report in reports) for name in reports[0].memory
         },
-        "quarantined": sum(report.quarantined for report in reports),
         "storage_retries": sum(report.retries for report in reports),
         "time": time.time(),
     }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.plan.plan import Plan
+from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import StreamStats
 from pipelines.train.channel import Channel
 from pipelines.train.checkpoint import SaveReport
@@ -16,6 +17,7 @@ from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
 from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, metrics_row
 from pipelines.train.mfu import Utilisation
+from pipelines.train.quarantine import RunQuarantine
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
@@ -55,6 +57,7 @@ class Recorder:
         self._ids: dict[int, list[str]] = {}
         self._window, self._report = Window(), RankReport()
         self._mfu = Utilisation(job.config, engine.world)
+        self.quarantine = RunQuarantine(engine, plan, run, job.config.data.max_bad_share, start_step)
         self.tracker: Tracker | None = None
         self.checkpoint: SaveReport | None = None
         if engine.rank == 0:
@@ -68,10 +71,18 @@ class Recorder:
             rows = read_rows(run.local(METRICS))
             self.tracker = Tracker(tracking, run.local(UNSENT), rows, lambda r: remember_run(run, r))
 
-    def step(self, result: StepResult, sample_ids: list[str], wall: float, stats: StreamStats) -> None:
+    def step(
+        self,
+        result: StepResult,
+        sample_ids: list[str],
+        wall: float,
+        stats: StreamStats,
+        events: list[BadSampleEvent],
+    ) -> None:
         """Takes a step in; at every ``train.log_every``-th and at the last one, writes. Collective then."""
         self._ids[result.step] = sample_ids
         self.samples_seen += result.instructions
+        self.quarantine.met(result.step, self.samples_seen, events)
         self._steps_here += 1
         self._window.add(result, wall, warm=self._steps_here > WARMUP_STEPS)
         self._report.add(result.seconds)
@@ -79,7 +90,6 @@ class Recorder:
         if result.step % every and result.step != last:
             return
         self._report.memory = memory_now()
-        self._report.quarantined = sum(stats.quarantined.values())
         self._report.retries = stats.read.retries
         reports = self.flush()
         if self._engine.rank == 0:
@@ -98,7 +108,7 @@ class Recorder:
 
     def flush(self) -> list[RankReport]:
         """Brings the ledger up to the last step; a collective call. Returns all ranks' reports."""
-        gathered = self._engine.gather((self._ids, self._report))
+        gathered = self._engine.gather((self._ids, self._report, self.quarantine.waiting()))
         self._ids = {}
         if self._engine.rank == 0:
             steps = sorted(gathered[0][0])
@@ -106,22 +116,25 @@ class Recorder:
                 {
                     "step": step,
                     "position": step * self._plan.batch_size,
-                    "sample_ids": [name for ids, _ in gathered for name in ids[step]],
+                    "sample_ids": [name for ids, _, _ in gathered for name in ids[step]],
                 }
                 for step in steps
             )
-        return [report for _, report in gathered]
+        self.quarantine.take([met for _, _, met in gathered])
+        return [report for _, report, _ in gathered]
 
     def publish(self) -> None:
         """Brings the records so far to the disk and the object store; on rank 0, beside training."""
         self._ledger.sync()
         self._metrics.sync()
         self._run.publish_growing(LEDGER, METRICS)
+        self.quarantine.publish()
 
     def close(self) -> int:
         """Ends the records; returns the number of rows that MLflow does not have."""
         if self._engine.rank:
             return 0
+        self.quarantine.close()
         self._ledger.close()
         self._metrics.close()
         assert self.tracker is not None
@@ -137,5 +150,6 @@ class Recorder:
             "epoch": self.samples_seen / self._samples,
             "progress": (result.step + 1) / self._plan.steps,
             "samples_seen": self.samples_seen,
+            "quarantined": self.quarantine.count,
             "target_shares": {task: float(target[i]) for i, task in enumerate(TASKS)},
         }

@@ -1,7 +1,5 @@
 """The plain stream: plan order, quarantine, and its limits. Ray Data's is compared with it elsewhere."""
 
-import json
-
 import pytest
 
 from pipelines.config import Config
@@ -9,6 +7,7 @@ from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.stream.layout import Layout
 from pipelines.stream.plain import open_plain_stream
+from pipelines.stream.quarantine import BadSampleEvent, Quarantine
 from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
@@ -103,8 +102,7 @@ def test_quarantine_is_reproducible_and_reported(tokenizer, tmp_path):
     index = StoreIndex.open(store)
     cfg = config()
     plan = Plan.from_config(index, cfg)
-    report = tmp_path / "quarantine.jsonl"
-    one, stats = delivered(cfg, store, tokenizer, 1, report=report)
+    one, stats = delivered(cfg, store, tokenizer, 1)
     two, _ = delivered(cfg, store, tokenizer, 2)
     assert one == two
     bad = {r["sample_id"] for r in index.table.to_pylist() if r["key"] == "img_0004"}
@@ -124,16 +122,40 @@ def test_quarantine_is_reproducible_and_reported(tokenizer, tmp_path):
             assert task[got] == task[want]
     assert replaced > len(bad)
     assert stats.quarantined == {"coordinates": 1, "too_long": 1, "unreadable_image": len(bad) - 2}
-    lines = [json.loads(line) for line in report.read_text().splitlines()]
-    assert {line["sample_id"] for line in lines} == bad
-    assert len(lines) == len(bad)
-    assert all(line["replaced_by"] not in bad for line in lines)
+    assert events_by_step(cfg, store, tokenizer, 1) == events_by_step(cfg, store, tokenizer, 4)
+    with open_plain_stream(cfg, store, tokenizer) as stream:
+        events = [e for item in stream for e in item.events]
+    assert {e.sample_id for e in events} == bad
+    assert all(e.replaced_by not in bad for e in events)
 
 
-def test_too_many_bad_samples_stop_the_run(tokenizer, tmp_path):
-    store = str(write_store(tmp_path, damage=damage_some))
-    with pytest.raises(UserError, match=r"(?s)max_bad_share=0.0 .*img_0004.*unreadable_image"):
-        list(open_plain_stream(config(data={"max_bad_share": 0.0}), store, tokenizer))
+def events_by_step(cfg, store, tokenizer, world):
+    """Each bad sample with the step that met it, whichever worker and block read it."""
+    found = {}
+    for rank in range(world):
+        with open_plain_stream(cfg, store, tokenizer, rank, world) as stream:
+            for item in stream:
+                assert all(e.position in item.batch.positions for e in item.events)
+                found.setdefault(item.step, []).extend(item.events)
+    return found
+
+
+def test_the_verdict_counts_each_bad_sample_once_and_grows_with_the_steps():
+    def event(name, position):
+        return BadSampleEvent(name, "text", "no text", position, "other")
+
+    quarantine = Quarantine(samples=100_000, max_share=0.001, report="run/quarantine.jsonl")
+    assert quarantine.remember([event("a", 1), event("b", 2), event("a", 3)]) == [
+        event("a", 1),
+        event("b", 2),
+    ]
+    with pytest.raises(
+        UserError, match=r"(?s)2 unusable samples, more than the 1 .*run/quarantine.jsonl.*a: text"
+    ):
+        quarantine.judge(seen=50)
+    quarantine.judge(seen=2000)
+    assert quarantine.remember([event("b", 7)]) == []
+    assert quarantine.reasons == {"text": 2}
 
 
 def test_a_store_of_bad_samples_ends(tokenizer, tmp_path):

@@ -29,7 +29,13 @@ def _row(step):
     window, report = Window(), RankReport(memory={"host": 10.0})
     window.add(result, wall=2.0, warm=True)
     report.add(result.seconds)
-    facts = {"position": 4 * step, "epoch": 0.1, "progress": 0.2, "samples_seen": 4 * step + 4}
+    facts = {
+        "position": 4 * step,
+        "epoch": 0.1,
+        "progress": 0.2,
+        "samples_seen": 4 * step + 4,
+        "quarantined": 0,
+    }
     shares = {"interactive": 0.5, "referring": 0.3, "reasoning": 0.2}
     return metrics_row(result, window, [report, report], {**facts, "target_shares": shares})
 
