@@ -13,7 +13,6 @@ from jobs.settings import load_config
 from pipelines.config import Config
 from pipelines.plan import Plan, positions_per_worker
 from pipelines.store.index import StoreIndex
-from pipelines.stream.quarantine import BadSampleEvent, Quarantine
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
@@ -140,6 +139,7 @@ def arrived(
     import ray
 
     from pipelines.stream import open_stream
+    from pipelines.stream.quarantine import BadSampleEvent, Quarantine
     from pipelines.stream.tokenizer import prepare_tokenizer
 
     rows = {

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from pipelines.config import Config
 from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import decode_image, parse_fragment
-from pipelines.store.writer import StoreWriter
+from pipelines.store.writer import INDEX_SCHEMA, IndexWriter, ShardWriter, shard_path, write_card
 from unigeoseg.errors import UserError
 
 FORMATS: Final = ("jpeg", "png")
@@ -35,7 +36,7 @@ def write_bench_store(index: StoreIndex, images: int, kind: str, folder: Path) -
     firsts = np.flatnonzero(np.diff(index.images, prepend=-1))
     chosen = firsts[np.arange(images) * len(firsts) // images] if images < len(firsts) else firsts
     rows = [int(chosen[i % len(chosen)]) for i in range(images)]
-    fetcher, writer = RangeFetcher(index.store), StoreWriter(str(folder), _SHARD_BYTES)
+    fetcher, writer = RangeFetcher(index.store), _Writer(str(folder))
     for begin in range(0, images, _AT_ONCE):
         entries = index.rows(rows[begin : begin + _AT_ONCE])
         places = [(e["shard"], e["offset"], e["nbytes"]) for e in entries]
@@ -43,9 +44,41 @@ def write_bench_store(index: StoreIndex, images: int, kind: str, folder: Path) -
             fragment, entry = parse_fragment(data), entries[i - begin]
             image = encode(fragment.image, entry["height"], entry["width"], kind)
             writer.add(_document(fragment.record, entry["n"], f"{i:07d}", kind), image)
-    table, shards = writer.finish()
-    writer.write_card({"version": 1, "samples": len(table), "shards": shards})
+    writer.finish()
     return str(folder)
+
+
+class _Writer:
+    """Shards of about 256 MB, the index, and a card with what a reader needs."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._shard: ShardWriter | None = None
+        self._shards: list[dict[str, Any]] = []
+        self._index, self._samples = IndexWriter(store), 0
+
+    def add(self, document: dict[str, Any], image: bytes) -> None:
+        """Appends an image; all of one split."""
+        if self._shard is None:
+            split = document["split"]
+            self._shard = ShardWriter(self._store, shard_path(split, len(self._shards)), split)
+        self._shard.add(document, image)
+        if self._shard.bytes >= _SHARD_BYTES:
+            self._close()
+
+    def finish(self) -> None:
+        """Ends the store."""
+        self._close()
+        self._index.close()
+        write_card(self._store, {"version": 1, "samples": self._samples, "shards": self._shards})
+
+    def _close(self) -> None:
+        if self._shard is None:
+            return
+        self._shards.append(self._shard.close())
+        self._samples += len(self._shard.rows)
+        self._index.add(pa.Table.from_pylist(self._shard.rows, schema=INDEX_SCHEMA))
+        self._shard = None
 
 
 def encode(data: bytes, height: int, width: int, kind: str) -> bytes:

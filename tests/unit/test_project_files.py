@@ -74,7 +74,7 @@ def test_ray_accepts_the_cluster_configuration():
     config = prepare_config(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
     validate_config(config)
     groups = config["available_node_types"]
-    assert set(groups) == {"head", "cpu", "gpu"}
+    assert set(groups) == {"head", "cpu", "gpu", "gpu_spot"}
     assert all("resources" in group for group in groups.values())
     assert groups["gpu"]["resources"]["GPU"] > 0
     assert config["idle_timeout_minutes"] > 0
