@@ -17,6 +17,8 @@ from unigeoseg.errors import UserError
 
 _DATA = {
     "build": Entry("jobs.data", "data.build", "Make a store from a source."),
+    "sources": Entry("jobs.data_sources", "sources", "List the data sets that can be built, or show one."),
+    "unpack": Entry("jobs.data_sources", "unpack", "Unpack a downloaded archive safely."),
     "info": Entry("jobs.data", "data.info", "Print a store's card."),
     "lint": Entry("jobs.data", "data.lint", "Check every record of a store."),
     "preview": Entry("jobs.data", "data.preview", "Draw samples of a store with their masks."),

@@ -18,7 +18,9 @@ def data() -> None:
 
 
 @data.command()
-@click.option("--source", required=True, help="Name of the source: synthetic, dubai.")
+@click.option(
+    "--source", required=True, help="A name from `unigeoseg data sources`, or a YAML file of yours."
+)
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the source (synthetic takes none).")
 @click.option("--out", required=True, help="Where the store shall be: a folder or s3://bucket/prefix.")
 @preset_option(required=False, default=None, help="Take the build section of this preset as the base.")
@@ -42,6 +44,7 @@ def build(
     Examples:
       unigeoseg data build --source synthetic --out stores/synthetic --set source.scenes=500
       unigeoseg data build --source dubai --root "Semantic segmentation dataset" --out s3://bucket/dubai
+      unigeoseg data build --source my-city.yaml --root imagery --out stores/my-city
     """
     from pipelines.build.build import build_store, describe_build
 
@@ -108,6 +111,8 @@ def _build_text(result: dict[str, Any]) -> str:
     lines = [f"{'stage':<12} {'unit':<8} {'in':>10} {'out':>10}  dropped"]
     for row in result["stages"]:
         dropped = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items())
+        if noted := ", ".join(f"{remark} {count}" for remark, count in row.get("noted", {}).items()):
+            dropped += f"  ({noted})"
         lines.append(f"{row['name']:<12} {row['unit']:<8} {row['in']:>10} {row['out']:>10}  {dropped}")
     samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
     lines += ["", f"samples: {samples}", f"store: {result['store']}"]

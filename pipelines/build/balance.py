@@ -1,39 +1,115 @@
 """The steps that need the whole source: the diversity quantile of reasoning, and the cap per category."""
 
-from collections import defaultdict
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.seeds import digest
 from pipelines.build.stages import StageCounts
 from unigeoseg.tasks import REASONING
 
+#: Task and category id.
+Kind = tuple[str, int]
+#: A sample's place in the seeded order in which a cap keeps samples.
+Rank = tuple[int, str]
 
-def samples_to_drop(reports: list[dict[str, Any]], config: BuildConfig, counts: StageCounts) -> set[str]:
-    """Identifiers of the samples that do not enter the store.
+
+@dataclass(frozen=True)
+class Balance:
+    """Which samples enter the store.
+
+    Attributes:
+        seed: of the order in which a cap keeps samples.
+        cutoff: reasoning samples of tiles with fewer categories are left out.
+        last: the last kept rank of each kind that has more samples than the cap.
+    """
+
+    seed: int
+    cutoff: float = 0.0
+    last: Mapping[Kind, Rank] = field(default_factory=dict)
+
+    def keep(self, tile: Mapping[str, Any], counts: StageCounts | None = None) -> list[dict[str, Any]]:
+        """The samples of a tile that stay, in order; stages "diversity" and "balance" are counted."""
+        samples: list[dict[str, Any]] = tile["samples"]
+        diverse = [s for s in samples if not self._plain(tile, s)]
+        kept = [s for s in diverse if self._within(s)]
+        if counts is not None:
+            asked = sum(s["task"] == REASONING for s in samples)
+            plain = len(samples) - len(diverse)
+            counts.add("diversity", asked, asked - plain, {"low_diversity": plain})
+            surplus = len(diverse) - len(kept)
+            counts.add("balance", len(diverse), len(kept), {"category_cap": surplus})
+        return kept
+
+    def _plain(self, tile: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
+        # Ready samples of a benchmark carry 0 categories: the rule is not about them.
+        return sample["task"] == REASONING and 0 < tile["categories"] < self.cutoff
+
+    def _within(self, sample: Mapping[str, Any]) -> bool:
+        last = self.last.get((sample["task"], sample["category_id"]))
+        return last is None or rank(self.seed, sample["sample_id"]) <= last
+
+
+def rank(seed: int, sample_id: str) -> Rank:
+    """A sample's place in the seeded order."""
+    return digest(seed, "cap", sample_id), sample_id
+
+
+def quantile(counted: Mapping[int, int], share: float) -> float:
+    """The quantile of counted values, as ``numpy.quantile`` of the values themselves (linear).
 
     Args:
-        reports: of all blocks, in order.
-        config: ``instruct.diversity_quantile`` and ``category_cap``.
-        counts: receives the stages "diversity" and "balance".
+        counted: how often each value occurs.
+        share: 0 to 1.
     """
-    diversity = [n for report in reports for n in report["diversity"]]
-    cutoff = float(np.quantile(diversity, config.instruct.diversity_quantile)) if diversity else 0.0
-    candidates = [row for report in reports for row in report["candidates"]]
-    plain = {i for i, task, _, categories in candidates if task == REASONING and categories < cutoff}
-    reasoning = sum(task == REASONING for _, task, _, _ in candidates)
-    counts.add("diversity", reasoning, reasoning - len(plain), {"low_diversity": len(plain)})
-    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for identity, task, category, _ in candidates:
-        if identity not in plain:
-            groups[task, category].append(identity)
-    surplus: set[str] = set()
-    if config.category_cap is not None:
-        for members in groups.values():
-            ranked = sorted(members, key=lambda i: (digest(config.seed, "cap", i), i))
-            surplus.update(ranked[config.category_cap :])
-    total = sum(map(len, groups.values()))
-    counts.add("balance", total, total - len(surplus), {"category_cap": len(surplus)})
-    return plain | surplus
+    total = sum(counted.values())
+    if not total:
+        return 0.0
+    place = share * (total - 1)
+    low, high = (_nth(counted, n) for n in (math.floor(place), math.ceil(place)))
+    return low + (high - low) * (place - math.floor(place))
+
+
+def _nth(counted: Mapping[int, int], place: int) -> int:
+    passed = 0
+    for value in sorted(counted):
+        passed += counted[value]
+        if place < passed:
+            return value
+    raise IndexError(place)
+
+
+def smallest_ranks(tiles: Iterable[Mapping[str, Any]], balance: Balance, cap: int) -> dict[Kind, list[Rank]]:
+    """The first ``cap + 1`` ranks of each kind among tiles, ascending."""
+    found: dict[Kind, list[Rank]] = defaultdict(list)
+    for tile in tiles:
+        for sample in balance.keep(tile):
+            found[sample["task"], sample["category_id"]].append(rank(balance.seed, sample["sample_id"]))
+    return {kind: heapq.nsmallest(cap + 1, ranks) for kind, ranks in found.items()}
+
+
+class Cap:
+    """Collects ranks block by block; memory holds ``cap + 1`` of each kind."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
+        self._ranks: dict[Kind, list[Rank]] = {}
+
+    def add(self, found: Mapping[Kind, list[Rank]]) -> None:
+        """Takes the smallest ranks of a block."""
+        for kind, ranks in found.items():
+            merged = heapq.merge(self._ranks.get(kind, []), ranks)
+            self._ranks[kind] = [one for one, _ in zip(merged, range(self._cap + 1), strict=False)]
+
+    def last(self) -> dict[Kind, Rank]:
+        """The last kept rank of each kind that has too many samples."""
+        return {k: ranks[self._cap - 1] for k, ranks in self._ranks.items() if len(ranks) > self._cap}
+
+
+def cutoff_of(diversity: Counter[int], config: BuildConfig) -> float:
+    """Fewest categories of a tile that may have reasoning samples."""
+    return quantile(diversity, config.instruct.diversity_quantile)

@@ -1,29 +1,47 @@
-"""Builds a GeoSeg store from a source, start to end."""
+"""Builds a GeoSeg store from a source, start to end.
 
-import hashlib
+Each step runs over numbered pieces that read and write files beside the store, so it goes on where it was
+interrupted, and no process holds more than one piece: blocks of images become tiles with samples, their sizes
+decide the shards, shards are written. Bytes depend on the input and the configuration alone.
+"""
+
 import logging
 from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipelines.build.balance import samples_to_drop
-from pipelines.build.blocks import Block, run_blocks
+from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
-from pipelines.build.parts import finished_reports, read_tiles, stamp
-from pipelines.build.sources.base import Source, SourceItem
+from pipelines.build.manifest import Listing, Manifest, read_block, stamp
+from pipelines.build.parts import finished_blocks, read_report, read_tiles, run_block
+from pipelines.build.runner import Runner, no_space, open_runner
+from pipelines.build.shards import (
+    Documents,
+    Packing,
+    Shard,
+    finished_entry,
+    measure_block,
+    shard_rows,
+    write_shard,
+)
+from pipelines.build.sources.base import Source
 from pipelines.build.sources.registry import open_source
-from pipelines.build.split import assign_splits
 from pipelines.build.stages import StageCounts
 from pipelines.build.state import forget_parts, prepare
-from pipelines.store.index import StoreIndex
-from pipelines.store.writer import StoreWriter
+from pipelines.storage import open_filesystem
+from pipelines.store.index import StoreIndex, read_card
+from pipelines.store.writer import IndexWriter, write_card
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
 _LOG = logging.getLogger(__name__)
+_CARD_COLUMNS = ["task", "source", "category", "split", "licence", "scene"]
 
 
 def build_store(
@@ -38,11 +56,11 @@ def build_store(
     """Builds a store; an interrupted build with the same settings goes on where it stopped.
 
     Args:
-        source: name of the source.
+        source: name of the source, or the YAML file that describes it.
         root: its folder (``None`` for the synthetic source).
         out: folder or ``s3://`` prefix of the store.
         config: everything that decides the store's bytes.
-        progress: shows a progress bar on stderr.
+        progress: shows progress bars on stderr.
         force: replaces a store that is already there.
         preview: also writes contact sheets of samples, ``preview-<task>.png``, into the store.
 
@@ -50,23 +68,25 @@ def build_store(
         ``{"stages": [...], "samples": {task: n}, "store": out, "quarantined": [...]}``.
 
     Raises:
-        UserError: wrong input, nothing left to write, or no permission.
+        UserError: wrong input, nothing left to write, no permission, or no space.
     """
     store = str(out)
     adapter = open_source(source, root, config)
-    items = list(adapter.items())
-    prepare(store, _plan(source, items, config), force)
-    reports = _process(adapter, items, config, store, progress)
-    counts = StageCounts()
-    for report in reports:
-        counts.merge(report["counts"])
-    dropped = samples_to_drop(reports, config, counts)
-    bad = [row for report in reports for row in report["bad"]]
-    splits = assign_splits((item.group for item in items), config.split, config.seed)
-    card = _write(adapter, config, store, len(reports), splits, dropped, counts, bad, preview)
+    listing = Listing(adapter.name, adapter.items(), config)
+    try:
+        if not prepare(store, _plan(adapter, listing.manifest, config), force):
+            listing.publish(store)
+            manifest = listing.manifest
+            with open_runner(config.workers) as runner:
+                _Build(adapter, config, store, manifest, runner, progress).run(preview)
+    except OSError as error:
+        raise UserError(no_space(error)) if error.errno in (27, 28, 122) else error from error
+    finally:
+        listing.close()
     forget_parts(store)
+    card = read_card(store)
     samples = {task: card["counts"]["task"].get(task, 0) for task in TASKS}
-    return {"stages": card["stages"], "samples": samples, "store": store, "quarantined": bad}
+    return {"stages": card["stages"], "samples": samples, "store": store, "quarantined": card["quarantined"]}
 
 
 def describe_build(
@@ -77,115 +97,188 @@ def describe_build(
     Raises:
         UserError: wrong source or root.
     """
-    items = list(open_source(source, root, config).items())
-    splits = assign_splits((item.group for item in items), config.split, config.seed)
-    shares = Counter(splits[item.group] for item in items)
+    adapter = open_source(source, root, config)
+    listing = Listing(adapter.name, adapter.items(), config)
+    shares = Counter(listing.splits_of_images())
+    listing.close()
     return {
-        "source": source,
-        "images": len(items),
+        "source": adapter.name,
+        "images": listing.manifest.images,
         "images_by_split": dict(sorted(shares.items())),
-        "blocks": -(-len(items) // config.block_images),
+        "blocks": len(listing.manifest.sizes),
         "workers": config.workers,
-        "config_hash": config_hash(source, config),
+        "config_hash": _hash(adapter, config),
         "store": str(out),
     }
 
 
-def _plan(source: str, items: list[SourceItem], config: BuildConfig) -> dict[str, str | int]:
-    keys = [i.key for i in items]
-    if len(set(keys)) != len(keys):
-        double = next(k for k in keys if keys.count(k) > 1)
-        raise UserError(f"source {source}: two images have the same key {double!r}; rename one of them")
-    names = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+def _hash(source: Source, config: BuildConfig) -> str:
+    return config_hash(source.name, config, getattr(source, "fingerprint", ""))
+
+
+def _plan(source: Source, manifest: Manifest, config: BuildConfig) -> dict[str, str | int]:
     return {
-        "config": config_hash(source, config),
-        "items": names,
+        "config": _hash(source, config),
+        "items": manifest.names,
+        "blocks": len(manifest.sizes),
         "block_images": config.block_images,
     }
 
 
-def _process(
-    source: Source, items: list[SourceItem], config: BuildConfig, store: str, progress: bool
-) -> list[dict[str, Any]]:
-    """Reports of all blocks in order; blocks that an earlier run finished are taken as they are."""
-    size = config.block_images
-    blocks: list[Block] = [(n, items[i : i + size]) for n, i in enumerate(range(0, len(items), size))]
-    found = finished_reports(store)
-    done = {n: found[n] for n, part in blocks if n in found and found[n]["stamp"] == stamp(part)}
-    if done:
-        _LOG.info("going on with an unfinished build: %d of %d blocks are there", len(done), len(blocks))
-    todo = [b for b in blocks if b[0] not in done]
-    allowed = config.max_bad_share * len(items)
-    with tqdm(total=len(items), unit="image", desc=f"build {source.name}", disable=not progress) as bar:
-        bar.update(len(items) - sum(len(b) for _, b in todo))
-        for report in run_blocks(todo, source, config, store):
-            if "error" in report:
-                raise UserError(report["error"])
-            done[report["block"]] = report
-            bar.update(len(blocks[report["block"]][1]))
-            _check_bad([row for r in done.values() for row in r["bad"]], allowed, len(items))
-    return [done[n] for n, _ in blocks]
+class _Build:
+    """One run over the steps of a build."""
 
+    def __init__(
+        self,
+        source: Source,
+        config: BuildConfig,
+        store: str,
+        manifest: Manifest,
+        runner: Runner,
+        progress: bool,
+    ) -> None:
+        self._source, self._config, self._store = source, config, store
+        self._manifest, self._runner, self._progress = manifest, runner, progress
+        self._blocks = range(len(manifest.sizes))
+        self._counts = StageCounts()
+        self._bad: list[dict[str, str]] = []
+        self._stamps: dict[int, str] = {}
 
-def _check_bad(bad: list[dict[str, str]], allowed: float, total: int) -> None:
-    if len(bad) > allowed:
-        shown = "; ".join(f"{row['file']}: {row['detail']}" for row in bad[:3])
-        raise UserError(
-            f"{len(bad)} of {total} images cannot be used: {shown}. Repair or remove them, or leave them out "
-            f"with max_bad_share={min(1.0, 1.5 * len(bad) / total):.2g} (they are then counted and named)"
+    def run(self, preview: bool) -> None:
+        """All steps, up to the card that makes the store a finished one."""
+        diversity = self._tiles()
+        balance = self._balance(diversity)
+        documents = Documents(
+            self._store, self._source.name, self._source.licence, self._manifest.splits, balance
         )
+        shards = self._pack(documents)
+        entries = self._shards(documents, shards)
+        self._index(shards)
+        self._finish(entries, preview)
+
+    def _tiles(self) -> Counter[int]:
+        """Makes the tiles of all blocks; blocks that an earlier run finished are taken as they are."""
+        done = self._unchanged()
+        if done:
+            _LOG.info(
+                "going on with an unfinished build: %d of %d blocks are there", len(done), len(self._blocks)
+            )
+        work = partial(run_block, source=self._source, config=self._config, store=self._store)
+        with self._bar("tiles", "image", self._manifest.images) as bar:
+            bar.update(sum(self._manifest.sizes[n] for n in done))
+            bad = sum(len(read_report(self._store, n)["bad"]) for n in sorted(done))
+            known: list[dict[str, str]] = []
+            for number, report in self._runner(work, [n for n in self._blocks if n not in done]):
+                bar.update(self._manifest.sizes[number])
+                known += report["bad"]
+                self._check_bad(known, bad + len(known))
+        diversity: Counter[int] = Counter()
+        for number in self._blocks:
+            report = read_report(self._store, number)
+            self._counts.merge(report["counts"])
+            self._bad += report["bad"]
+            self._stamps[number] = report["stamp"]
+            diversity.update(dict(map(tuple, report["diversity"])))
+        self._check_bad(self._bad, len(self._bad))
+        return diversity
+
+    def _unchanged(self) -> set[int]:
+        """Finished blocks whose files are what they were then."""
+        found = sorted(finished_blocks(self._store) & set(self._blocks))
+        return {n for n in found if read_report(self._store, n)["stamp"] == stamp(read_block(self._store, n))}
+
+    def _check_bad(self, bad: list[dict[str, str]], number: int) -> None:
+        total = self._manifest.images
+        if number > self._config.max_bad_share * total:
+            shown = "; ".join(f"{row['file']}: {row['detail']}" for row in bad[:3])
+            raise UserError(
+                f"{number} of {total} images cannot be used: {shown}. Repair or remove them, or leave "
+                f"them out with max_bad_share={min(1.0, 1.5 * number / total):.2g} (they are then counted and named)"
+            )
+
+    def _balance(self, diversity: Counter[int]) -> Balance:
+        """What the whole source decides: the diversity cutoff, then the caps."""
+        balance = Balance(self._config.seed, cutoff_of(diversity, self._config))
+        cap = self._config.category_cap
+        if cap is None:
+            return balance
+        ranks = Cap(cap)
+        for _, found in self._each("caps", partial(_ranks, store=self._store, balance=balance, cap=cap)):
+            ranks.add(found["ranks"])
+        return Balance(balance.seed, balance.cutoff, ranks.last())
+
+    def _pack(self, documents: Documents) -> list[Shard]:
+        packing, waiting, due = Packing(self._config.shard_bytes), {}, 0
+        for number, found in self._each("sizes", partial(measure_block, documents)):
+            self._counts.merge(found["counts"])
+            waiting[number] = found["sizes"]
+            while due in waiting:  # blocks finish in any order and are packed in theirs
+                packing.add(due, waiting.pop(due))
+                due += 1
+        shards = packing.shards()
+        if not shards:
+            reasons = {r["name"]: r["dropped"] for r in self._counts.rows() if r["dropped"]}
+            raise UserError(f"no region of {self._source.name} became a sample; dropped by stage: {reasons}")
+        return shards
+
+    def _shards(self, documents: Documents, shards: list[Shard]) -> list[dict[str, Any]]:
+        stamps = [shard.stamp(documents, self._stamps) for shard in shards]
+        entries = [finished_entry(self._store, s, t) for s, t in zip(shards, stamps, strict=True)]
+        missing = [n for n, entry in enumerate(entries) if entry is None]
+        work = partial(_write, shards=shards, stamps=stamps, documents=documents)
+        with self._bar("shards", "shard", len(shards)) as bar:
+            bar.update(len(shards) - len(missing))
+            for number, entry in self._runner(work, missing):
+                entries[number] = entry
+                bar.update()
+        return [entry for entry in entries if entry is not None]
+
+    def _index(self, shards: list[Shard]) -> None:
+        writer = IndexWriter(self._store)
+        try:
+            for rows in shard_rows(self._store, shards):
+                writer.add(rows)
+        except BaseException:
+            writer.abort()
+            raise
+        writer.close()
+
+    def _finish(self, entries: list[dict[str, Any]], preview: bool) -> None:
+        filesystem, root = open_filesystem(self._store)
+        filesystem.invalidate_cache()
+        if preview:
+            from pipelines.build.preview import write_previews  # matplotlib is slow to import
+
+            with filesystem.open(f"{root}/index.parquet", "rb") as handle:
+                table = pq.read_table(handle)
+            write_previews(StoreIndex(self._store, "all", table.combine_chunks(), {}))
+        with filesystem.open(f"{root}/index.parquet", "rb") as handle:
+            # Names that repeat are held once.
+            index = pq.read_table(handle, read_dictionary=_CARD_COLUMNS)
+        card = dataset_card(
+            index,
+            entries,
+            self._source.name,
+            self._config,
+            self._counts.rows(),
+            self._bad,
+            getattr(self._source, "fingerprint", ""),
+        )
+        write_card(self._store, card)
+
+    def _each(self, name: str, work: Callable[[int], dict[str, Any]]) -> Iterable[tuple[int, dict[str, Any]]]:
+        with self._bar(name, "block", len(self._blocks)) as bar:
+            for number, found in self._runner(work, self._blocks):
+                yield number, found
+                bar.update()
+
+    def _bar(self, step: str, unit: str, total: int) -> tqdm:
+        return tqdm(total=total, unit=unit, desc=f"{self._source.name} {step}", disable=not self._progress)
 
 
-def _write(
-    source: Source,
-    config: BuildConfig,
-    store: str,
-    blocks: int,
-    splits: dict[str, str],
-    dropped: set[str],
-    counts: StageCounts,
-    bad: list[dict[str, str]],
-    preview: bool,
-) -> dict[str, Any]:
-    writer = StoreWriter(store, config.shard_bytes)
-    try:
-        written = 0
-        for number in range(blocks):
-            for tile in read_tiles(store, number):
-                samples = [s for s in tile["samples"] if s["sample_id"] not in dropped]
-                if samples:
-                    writer.add(_document(source, tile, samples, splits[tile["group"]]), tile["image"])
-                    written += len(samples)
-    except BaseException:
-        writer.abort()
-        raise
-    counts.add("write", written, written)
-    if not written:
-        reasons = {r["name"]: r["dropped"] for r in counts.rows() if r["dropped"]}
-        raise UserError(f"no region of {source.name} became a sample; dropped by stage: {reasons}")
-    index, shards = writer.finish()
-    if preview:
-        from pipelines.build.preview import write_previews  # matplotlib is slow to import
-
-        write_previews(StoreIndex(store, "all", index.combine_chunks(), {}))
-    card = dataset_card(index, shards, source.name, config, counts.rows(), bad)
-    writer.write_card(card)
-    return card
+def _ranks(number: int, store: str, balance: Balance, cap: int) -> dict[str, Any]:
+    return {"ranks": smallest_ranks(read_tiles(store, number, images=False), balance, cap)}
 
 
-def _document(
-    source: Source, tile: dict[str, Any], samples: list[dict[str, Any]], split: str
-) -> dict[str, Any]:
-    return {
-        "key": tile["key"],
-        "image": {
-            "file": f"{tile['key']}.{tile['extension']}",
-            "height": tile["height"],
-            "width": tile["width"],
-        },
-        "source": source.name,
-        "scene": tile["scene"],
-        "split": split,
-        "licence": source.licence,
-        "samples": samples,
-    }
+def _write(number: int, shards: list[Shard], stamps: list[str], documents: Documents) -> dict[str, Any]:
+    return write_shard(shards[number], documents, stamps[number])

@@ -16,10 +16,17 @@ from unigeoseg.tasks import TASKS
 _WITHOUT_EFFECT = {"workers", "block_images", "max_bad_share", "max_unknown_share"}
 
 
-def config_hash(source: str, config: BuildConfig) -> str:
-    """A hash of everything in the configuration that decides the store's bytes."""
+def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:
+    """A hash of everything in the configuration that decides the store's bytes.
+
+    Args:
+        source: name of the source.
+        config: of the build.
+        fingerprint: what the source adds: its table of classes, the weights that make masks from boxes.
+    """
     plain = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    text = json.dumps({"source": source, "schema": SCHEMA_VERSION, "config": plain}, sort_keys=True)
+    facts = {"source": source, "schema": SCHEMA_VERSION, "config": plain, "fingerprint": fingerprint}
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -30,6 +37,7 @@ def dataset_card(
     config: BuildConfig,
     stages: list[dict[str, Any]],
     bad: list[dict[str, str]],
+    fingerprint: str = "",
 ) -> dict[str, Any]:
     """The card of a finished store, from its index."""
     names = ("task", "source", "category", "split", "licence", "scene")
@@ -59,7 +67,7 @@ def dataset_card(
         "licences": _counted(columns["licence"]),
         "shards": shards,
         "config": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-        "config_hash": config_hash(source, config),
+        "config_hash": config_hash(source, config, fingerprint),
         "stages": stages,
         "quarantined": bad,
     }

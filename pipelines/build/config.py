@@ -47,6 +47,17 @@ class SplitConfig(_Section):
 
     val: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.0, ge=0, lt=1)
+    own: bool = Field(False, description="take the source's own splits instead, where it has them")
+
+
+class BoxConfig(_Section):
+    """How boxes become masks."""
+
+    model: str | None = Field(
+        None, description="folder of a SAM or SAM 2 model prompted with each box; null fills the polygons"
+    )
+    device: str = Field("cpu", description="of the model, such as cuda")
+    boxes_at_once: int = Field(32, ge=1, description="prompts in one pass of the mask decoder")
 
 
 class BuildConfig(_Section):
@@ -57,6 +68,7 @@ class BuildConfig(_Section):
     rules: RuleConfig = RuleConfig()
     instruct: InstructConfig = InstructConfig()
     split: SplitConfig = SplitConfig()
+    boxes: BoxConfig = BoxConfig()
     category_cap: int | None = Field(
         None, ge=1, description="most samples of a category and task; null: none"
     )

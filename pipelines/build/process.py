@@ -1,15 +1,11 @@
 """One image of a source through the pipeline: tiles, regions, rules, instructions."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco
-
-from pipelines.build.config import BuildConfig
+from pipelines.build.config import BuildConfig, RuleConfig
+from pipelines.build.encode import encode_mask, encode_png
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
@@ -21,82 +17,82 @@ from pipelines.build.seeds import generator
 from pipelines.build.sources.base import Source, SourceImage, SourceItem
 from pipelines.build.stages import StageCounts
 from pipelines.build.taxonomy import taxonomy
+from pipelines.build.tile import Tile
 from pipelines.build.tiling import Window, windows
+from pipelines.build.triplets import ready_tile
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
 
 
-@dataclass
-class Tile:
-    """A tile with its samples, before the steps that need the whole source.
-
-    Attributes:
-        key: unique in the store.
-        scene: what it shows.
-        group: what the split keeps together.
-        extension: "png" or "jpg".
-        image: encoded bytes.
-        height: pixels.
-        width: pixels.
-        categories: how many categories it shows.
-        samples: as in the store's JSON.
-    """
-
-    key: str
-    scene: str
-    group: str
-    extension: str
-    image: bytes
-    height: int
-    width: int
-    categories: int
-    samples: list[dict[str, Any]]
-
-
-def process_item(source: Source, item: SourceItem, config: BuildConfig, counts: StageCounts) -> list[Tile]:
-    """Reads an image and makes its tiles.
+def process_item(
+    source: Source, item: SourceItem, config: BuildConfig, counts: StageCounts
+) -> Iterator[Tile]:
+    """Opens an image and makes its tiles, one at a time from the top to the bottom.
 
     Raises:
-        UnusableImage: the image cannot be used.
+        UnusableImage: the image cannot be used; tiles that came before do not count.
         UserError: the source is wrong.
     """
     image = source.read(item)
-    height, width = image.pixels.shape[:2]
     counts.add("read", 1, 1)
-    labelled = int(np.count_nonzero(image.labels))
-    counts.add("standardise", height * width, labelled, image.ignored)
-    cuts = windows(height, width, config.tile)
+    if isinstance(image, SourceImage) and image.triplets is not None:
+        counts.add("tile", 1, 1)
+        yield ready_tile(source, item, image, counts)
+        return
+    cuts = windows(image.height, image.width, config.tile)
+    whole = len(cuts) == 1
+    for window in cuts:
+        part = image.cut(window)
+        if whole:
+            part.encoded, part.extension = image.encoded, image.extension
+        yield _tile(source, item, part, window, whole, config, counts)
     counts.add("tile", len(cuts), len(cuts))
-    return [_tile(source, item, image, window, len(cuts) == 1, config, counts) for window in cuts]
+    image.count(counts)
 
 
 def _tile(
     source: Source,
     item: SourceItem,
-    image: SourceImage,
+    part: SourceImage,
     window: Window,
     whole: bool,
     config: BuildConfig,
     counts: StageCounts,
 ) -> Tile:
-    labels = np.ascontiguousarray(image.labels[window.slices])
-    least = config.rules.min_component_px
-    if image.instances is None:
-        share = config.rules.min_component_share * labels.size
-        regions, noise = split_semantic(labels, max(least, math.ceil(share)))
-    else:
-        regions, noise = split_instances(labels, image.instances, image.colours, least)
+    regions, noise = _regions(part, config.rules)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
     key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
     samples = _samples(f"{source.name}/{key}", regions, window, config, counts)
-    extension, encoded = image.extension, image.encoded
+    extension, encoded = part.extension, part.encoded
     if not samples:
         encoded = b""
-    elif encoded is None or not whole:
-        extension, encoded = "png", encode_png(image.pixels[window.slices])
+    elif encoded is None:
+        extension, encoded = "png", encode_png(part.pixels)
     categories = len({r.category_id for r in regions})
     return Tile(
-        key, item.scene, item.group, extension, encoded, window.height, window.width, categories, samples
+        key,
+        item.scene,
+        item.group,
+        extension,
+        encoded,
+        part.height,
+        part.width,
+        categories,
+        samples,
+        item.split,
     )
+
+
+def _regions(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:
+    """Regions of a tile, and how many were noise."""
+    least = rules.min_component_px
+    if part.regions is not None:
+        found = sorted(part.regions, key=lambda r: r.category_id)
+        large = [r for r in found if r.area >= least]
+        return large, len(found) - len(large)
+    if part.instances is not None:
+        return split_instances(part.labels, part.instances, part.colours, least)
+    share = rules.min_component_share * part.labels.size
+    return split_semantic(part.labels, max(least, math.ceil(share)))
 
 
 def _samples(
@@ -125,6 +121,7 @@ def _samples(
             "category": taxonomy()[regions[i].category_id].name,
             "mask": masks[i],
             "quality": None,
+            **({"mask_from": regions[i].mask_from} if regions[i].mask_from else {}),
             **fields,
         }
         for task, n, i, fields in made
@@ -188,17 +185,3 @@ def _described(
         }
         made.append((REASONING, len(made) - first, i, fields | plain))
     return made
-
-
-def encode_mask(mask: NDArray[np.uint8]) -> dict[str, Any]:
-    """A mask as COCO compressed RLE with ASCII counts."""
-    rle = coco.encode(np.asfortranarray(mask))
-    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A lossless PNG of RGB pixels."""
-    ok, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    if not ok:
-        raise RuntimeError("the PNG encoder failed")
-    return bytes(encoded.tobytes())

@@ -19,6 +19,7 @@ class Region:
         y0, x0, y1, x1: tight rectangle, half open, in pixels.
         crop: bool ``[y1-y0, x1-x0]``, the region inside its rectangle.
         colour: colour word, where the source knows it.
+        mask_from: how the mask was made from a box, where it was.
     """
 
     category_id: int
@@ -28,6 +29,7 @@ class Region:
     x1: int
     crop: BoolMask
     colour: str | None = None
+    mask_from: str | None = None
 
     @property
     def area(self) -> int:

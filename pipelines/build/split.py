@@ -1,22 +1,60 @@
 """Train, val and test by scene: what shows the same place stays together."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.build.config import SplitConfig
 from pipelines.build.seeds import digest
 
 
-def assign_splits(groups: Iterable[str], config: SplitConfig, seed: int) -> dict[str, str]:
-    """The split of each group of scenes.
+@dataclass(frozen=True)
+class Splits:
+    """Which split a group of scenes is in: groups in the order of a seeded hash, cut at two places.
+
+    Attributes:
+        seed: of the hash.
+        val_below: groups whose hash is smaller are validation,
+        test_below: else those whose hash is smaller are test, all others train.
+        own: the source's own split goes first.
+    """
+
+    seed: int
+    val_below: int
+    test_below: int
+    own: bool = False
+
+    def of(self, group: str, own: str | None = None) -> str:
+        """The split of a group; ``own`` is what the source says."""
+        if self.own and own is not None:
+            return own
+        place = group_digest(self.seed, group)
+        return "val" if place < self.val_below else "test" if place < self.test_below else "train"
+
+
+def group_digest(seed: int, group: str) -> int:
+    """A group's place in the order of groups, 64 bits."""
+    return digest(seed, "split", group)
+
+
+def cut_splits(digests: NDArray[np.uint64], config: SplitConfig, seed: int) -> Splits:
+    """Where to cut, for the hashes of all groups (repeated ones count once).
 
     A share above zero takes at least one group, as long as one stays for training.
     """
-    ordered = sorted(set(groups), key=lambda g: (digest(seed, "split", g), g))
+    ordered = np.unique(digests)
     free = len(ordered) - 1
-    result, start = {}, 0
-    for name, share in (("val", config.val), ("test", config.test)):
-        count = min(max(round(share * len(ordered)), 1) if share > 0 else 0, free - start)
-        for group in ordered[start : start + count]:
-            result[group] = name
-        start += count
-    return {group: result.get(group, "train") for group in ordered}
+    start, bounds = 0, []
+    for share in (config.val, config.test):
+        start += min(max(round(share * len(ordered)), 1) if share > 0 else 0, max(free - start, 0))
+        bounds.append(int(ordered[start]) if len(ordered) else 0)
+    return Splits(seed, bounds[0], bounds[1], config.own)
+
+
+def assign_splits(groups: Iterable[str], config: SplitConfig, seed: int) -> dict[str, str]:
+    """The split of each group of scenes."""
+    names = sorted(set(groups))
+    splits = cut_splits(np.asarray([group_digest(seed, g) for g in names], np.uint64), config, seed)
+    return {group: splits.of(group) for group in names}

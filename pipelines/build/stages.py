@@ -8,6 +8,7 @@ STAGES: dict[str, str] = {
     "read": "images",
     "tile": "tiles",
     "standardise": "pixels",
+    "boxes": "objects",
     "split": "regions",
     "area": "regions",
     "rules": "regions",
@@ -27,22 +28,33 @@ class StageCounts:
         self._in: Counter[str] = Counter()
         self._out: Counter[str] = Counter()
         self._dropped: dict[str, Counter[str]] = defaultdict(Counter)
+        self._noted: dict[str, Counter[str]] = defaultdict(Counter)
 
-    def add(self, stage: str, entered: int, left: int, dropped: dict[str, int] | None = None) -> None:
-        """Counts one pass through a stage."""
+    def add(
+        self,
+        stage: str,
+        entered: int,
+        left: int,
+        dropped: dict[str, int] | None = None,
+        noted: dict[str, int] | None = None,
+    ) -> None:
+        """Counts one pass through a stage; what is only ``noted`` went on all the same."""
         self._in[stage] += entered
         self._out[stage] += left
         for reason, count in (dropped or {}).items():
             if count:
                 self._dropped[stage][reason] += count
+        for remark, count in (noted or {}).items():
+            if count:
+                self._noted[stage][remark] += count
 
     def merge(self, rows: list[dict[str, Any]]) -> None:
         """Adds counts that :meth:`rows` gave elsewhere."""
         for row in rows:
-            self.add(row["name"], row["in"], row["out"], row["dropped"])
+            self.add(row["name"], row["in"], row["out"], row["dropped"], row.get("noted"))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Plain rows in the order of the pipeline."""
+        """Plain rows in the order of the pipeline; "noted" only where something was."""
         return [
             {
                 "name": name,
@@ -51,5 +63,6 @@ class StageCounts:
                 "out": self._out[name],
                 "dropped": dict(sorted(self._dropped[name].items())),
             }
+            | ({"noted": dict(sorted(self._noted[name].items()))} if self._noted[name] else {})
             for name, unit in STAGES.items()
         ]

@@ -2,7 +2,7 @@
 
 import json
 
-from pipelines.build.parts import FOLDER
+from pipelines.build.manifest import FOLDER
 from pipelines.storage import is_remote, open_filesystem
 from pipelines.store.index import no_access
 from pipelines.store.writer import atomic_write
@@ -13,8 +13,11 @@ from unigeoseg.tasks import TASKS
 _OURS = {"dataset.json", "index.parquet", "shards", FOLDER, *(f"preview-{task}.png" for task in TASKS)}
 
 
-def prepare(store: str, plan: dict[str, str | int], force: bool) -> None:
+def prepare(store: str, plan: dict[str, str | int], force: bool) -> bool:
     """Makes room for a build, or lets an interrupted one go on.
+
+    Returns:
+        Whether only the intermediate files are left to be removed: the build was killed at its very end.
 
     Raises:
         UserError: a finished store without ``force``, another build's remains, foreign files, no permission.
@@ -24,6 +27,8 @@ def prepare(store: str, plan: dict[str, str | int], force: bool) -> None:
     if foreign:
         raise UserError(f"{store} holds other files ({', '.join(foreign[:3])}): name an empty or new folder")
     if "dataset.json" in entries and not force:
+        if FOLDER in entries and _plan_of(store) in (plan, None):
+            return True
         raise UserError(
             f"{store} already holds a finished store: use another --out, or --force to replace it"
         )
@@ -32,6 +37,7 @@ def prepare(store: str, plan: dict[str, str | int], force: bool) -> None:
     elif entries:
         _check_resumable(store, plan)
     _write_plan(store, plan)
+    return False
 
 
 def _entries(store: str) -> set[str]:
@@ -48,13 +54,7 @@ def _entries(store: str) -> set[str]:
 
 
 def _check_resumable(store: str, plan: dict[str, str | int]) -> None:
-    filesystem, root = open_filesystem(store)
-    try:
-        found = json.loads(filesystem.cat_file(f"{root}/{FOLDER}/plan.json"))
-    except FileNotFoundError:
-        found = None
-    except ValueError:
-        found = {}
+    found = _plan_of(store)
     if found is None:
         raise UserError(
             f"{store} holds part of a store and no record of its build: use --force to replace it"
@@ -64,6 +64,18 @@ def _check_resumable(store: str, plan: dict[str, str | int]) -> None:
             f"{store} holds an unfinished build of another source or configuration: use the same settings "
             "to go on with it, or --force to start over"
         )
+
+
+def _plan_of(store: str) -> dict[str, str | int] | None:
+    """The plan of an unfinished build; ``None`` without one, empty if it cannot be read."""
+    filesystem, root = open_filesystem(store)
+    try:
+        found: dict[str, str | int] = json.loads(filesystem.cat_file(f"{root}/{FOLDER}/plan.json"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found
 
 
 def _clear(store: str, entries: set[str]) -> None:
@@ -86,7 +98,12 @@ def _write_plan(store: str, plan: dict[str, str | int]) -> None:
 
 
 def forget_parts(store: str) -> None:
-    """Removes the intermediate files of a finished build."""
+    """Removes the intermediate files of a finished build, its plan last."""
     filesystem, root = open_filesystem(store)
     filesystem.invalidate_cache()  # other processes wrote there
-    filesystem.rm(f"{root}/{FOLDER}", recursive=True)
+    folder = f"{root}/{FOLDER}"
+    names = [str(p) for p in filesystem.ls(folder, detail=False)]
+    others = [name for name in names if not name.endswith("/plan.json")]
+    if others:
+        filesystem.rm(others)
+    filesystem.rm(folder, recursive=True)

@@ -5,12 +5,10 @@ A file appears under its name only when it is complete (a rename in a folder, th
 """
 
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import pyarrow as pa
@@ -64,9 +62,14 @@ def atomic_write(filesystem: AbstractFileSystem, path: str, remote: bool) -> Ite
         return
     partial = f"{path}.partial"
     filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-    with filesystem.open(partial, "wb") as handle:
-        yield handle
-    filesystem.mv(partial, path)
+    try:
+        with filesystem.open(partial, "wb") as handle:
+            yield handle
+        filesystem.mv(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            filesystem.rm(partial)
+        raise
 
 
 def tar_member(name: str, body: bytes) -> bytes:
@@ -84,115 +87,119 @@ def tar_member(name: str, body: bytes) -> bytes:
     return header + body + b"\0" * (-len(body) % tarfile.BLOCKSIZE)
 
 
-@dataclass
-class _OpenShard:
-    path: str
-    context: Any
-    handle: IO[bytes]
-    checksum: Any
-    bytes: int = 0
-    images: int = 0
-    samples: int = 0
-
-
-class StoreWriter:
-    """Writes shards and index of one store; images are added in the order in which they shall stand.
+class ShardWriter:
+    """One tar shard and the index rows of its samples.
 
     Args:
         store: folder or ``s3://`` prefix.
-        shard_bytes: a shard that has reached this size is closed.
+        path: of the shard in the store, such as ``shards/train-00000.tar``.
+        split: of all its images.
     """
 
-    def __init__(self, store: str, shard_bytes: int) -> None:
-        self._fs, self._root = open_filesystem(store)
-        self._remote, self._limit = is_remote(store), shard_bytes
-        self._open: dict[str, _OpenShard] = {}
-        self._counts: dict[str, int] = {}
-        self._shards: list[dict[str, Any]] = []
-        self._rows: list[dict[str, Any]] = []
-        self._tables: list[pa.Table] = []
+    def __init__(self, store: str, path: str, split: str) -> None:
+        filesystem, root = open_filesystem(store)
+        self.path, self.split = path, split
+        self.bytes = self.images = self.samples = 0
+        self.rows: list[dict[str, Any]] = []
+        self._checksum = hashlib.sha256()
+        self._context = atomic_write(filesystem, f"{root}/{path}", is_remote(store))
+        self._handle = self._context.__enter__()
 
     def add(self, document: Mapping[str, Any], image: bytes) -> None:
         """Appends an image with its JSON document; ``image.file`` there names the image member."""
-        shard = self._shard(document["split"])
-        text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        block = tar_member(document["image"]["file"], image)
-        block += tar_member(f"{document['key']}.json", text.encode("utf-8"))
-        place = {"shard": shard.path, "offset": shard.bytes, "nbytes": len(block)}
-        self._append(shard, block)
-        shard.images += 1
-        shard.samples += len(document["samples"])
+        block = store_block(document, image)
+        place = {"shard": self.path, "offset": self.bytes, "nbytes": len(block)}
+        self._append(block)
+        self.images += 1
+        self.samples += len(document["samples"])
         shared = {name: document[name] for name in _IMAGE_COLUMNS} | place
         shared |= {"height": document["image"]["height"], "width": document["image"]["width"]}
         for n, sample in enumerate(document["samples"]):
             own = {name: sample[name] for name in _SAMPLE_COLUMNS}
             rle = sample["mask"] | {"counts": sample["mask"]["counts"].encode("ascii")}
             measured = {"mask_area": int(coco.area(rle)), "words": len(sample["instruction"].split())}
-            self._rows.append(shared | own | measured | {"n": n})
-        if len(self._rows) >= _ROWS_AT_ONCE:
-            self._flush_rows()
-        if shard.bytes >= self._limit:
-            self._close(document["split"])
+            self.rows.append(shared | own | measured | {"n": n})
 
-    def finish(self) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """Closes the shards and writes the index; gives the index and the shard list of the card."""
-        for split in list(self._open):
-            self._close(split)
-        self._flush_rows()
-        table = pa.concat_tables(self._tables) if self._tables else INDEX_SCHEMA.empty_table()
-        table = table.sort_by([("shard", "ascending"), ("offset", "ascending"), ("n", "ascending")])
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        with atomic_write(self._fs, f"{self._root}/index.parquet", self._remote) as handle:
-            handle.write(buffer.getvalue())
-        return table, sorted(self._shards, key=lambda s: str(s["path"]))
-
-    def write_card(self, card: Mapping[str, Any]) -> None:
-        """Writes ``dataset.json``, which makes the store a finished one."""
-        text = json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False)
-        with atomic_write(self._fs, f"{self._root}/dataset.json", self._remote) as handle:
-            handle.write(text.encode("utf-8"))
+    def close(self) -> dict[str, Any]:
+        """Ends the tar, which then has its name; gives the shard's entry of the card."""
+        self._append(b"\0" * (2 * tarfile.BLOCKSIZE))
+        self._context.__exit__(None, None, None)
+        return {
+            "path": self.path,
+            "split": self.split,
+            "bytes": self.bytes,
+            "sha256": self._checksum.hexdigest(),
+            "images": self.images,
+            "samples": self.samples,
+        }
 
     def abort(self) -> None:
-        """Gives up open shards; nothing of them appears under its name."""
-        for shard in self._open.values():
-            error = RuntimeError("store writing was given up")
-            try:
-                shard.context.__exit__(type(error), error, None)
-            except RuntimeError:
-                continue
-        self._open.clear()
+        """Gives the shard up; nothing of it appears under its name."""
+        error = RuntimeError("store writing was given up")
+        with suppress(RuntimeError):
+            self._context.__exit__(type(error), error, None)
 
-    def _shard(self, split: str) -> _OpenShard:
-        if split not in self._open:
-            number = self._counts.get(split, 0)
-            self._counts[split] = number + 1
-            path = f"shards/{split}-{number:05d}.tar"
-            context = atomic_write(self._fs, f"{self._root}/{path}", self._remote)
-            self._open[split] = _OpenShard(path, context, context.__enter__(), hashlib.sha256())
-        return self._open[split]
+    def _append(self, block: bytes) -> None:
+        self._handle.write(block)
+        self._checksum.update(block)
+        self.bytes += len(block)
 
-    def _append(self, shard: _OpenShard, block: bytes) -> None:
-        shard.handle.write(block)
-        shard.checksum.update(block)
-        shard.bytes += len(block)
 
-    def _close(self, split: str) -> None:
-        shard = self._open.pop(split)
-        self._append(shard, b"\0" * (2 * tarfile.BLOCKSIZE))
-        shard.context.__exit__(None, None, None)
-        self._shards.append(
-            {
-                "path": shard.path,
-                "split": split,
-                "bytes": shard.bytes,
-                "sha256": shard.checksum.hexdigest(),
-                "images": shard.images,
-                "samples": shard.samples,
-            }
-        )
+def store_block(document: Mapping[str, Any], image: bytes) -> bytes:
+    """The two tar members of an image, as they stand in a shard."""
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return tar_member(document["image"]["file"], image) + tar_member(
+        f"{document['key']}.json", text.encode("utf-8")
+    )
 
-    def _flush_rows(self) -> None:
-        if self._rows:
-            self._tables.append(pa.Table.from_pylist(self._rows, schema=INDEX_SCHEMA))
-            self._rows = []
+
+def shard_path(split: str, number: int) -> str:
+    """Where a shard stands in a store."""
+    return f"shards/{split}-{number:05d}.tar"
+
+
+def write_card(store: str, card: Mapping[str, Any]) -> None:
+    """Writes ``dataset.json``, which makes the store a finished one."""
+    filesystem, root = open_filesystem(store)
+    text = json.dumps(card, indent=1, sort_keys=True, ensure_ascii=False)
+    with atomic_write(filesystem, f"{root}/dataset.json", is_remote(store)) as handle:
+        handle.write(text.encode("utf-8"))
+
+
+class IndexWriter:
+    """Writes ``index.parquet`` from the rows of shard after shard, in row groups of a fixed size.
+
+    Args:
+        store: folder or ``s3://`` prefix.
+    """
+
+    def __init__(self, store: str) -> None:
+        filesystem, root = open_filesystem(store)
+        self._context = atomic_write(filesystem, f"{root}/index.parquet", is_remote(store))
+        self._writer = pq.ParquetWriter(self._context.__enter__(), INDEX_SCHEMA, compression="zstd")
+        self._waiting: list[pa.Table] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Appends the rows of the next shard, in the order of its members."""
+        self._waiting.append(rows)
+        if sum(len(table) for table in self._waiting) >= _ROWS_AT_ONCE:
+            self._flush(_ROWS_AT_ONCE)
+
+    def close(self) -> None:
+        """Ends the file, which then has its name."""
+        self._flush(1)
+        self._writer.close()
+        self._context.__exit__(None, None, None)
+
+    def abort(self) -> None:
+        """Gives the index up."""
+        error = RuntimeError("the index was given up")
+        with suppress(RuntimeError):
+            self._context.__exit__(type(error), error, None)
+
+    def _flush(self, least: int) -> None:
+        rows = pa.concat_tables(self._waiting) if self._waiting else INDEX_SCHEMA.empty_table()
+        while len(rows) >= least and len(rows):
+            self._writer.write_table(rows.slice(0, _ROWS_AT_ONCE).combine_chunks())
+            rows = rows.slice(_ROWS_AT_ONCE)
+        self._waiting = [rows] if len(rows) else []

@@ -1,12 +1,15 @@
 """What an adapter gives to the construction pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.build.regions import Region
+from pipelines.build.stages import StageCounts
+from pipelines.build.tiling import Window
 from unigeoseg.errors import UserError
 
 
@@ -22,6 +25,10 @@ class UnusableImage(UserError):
         self.reason, self.where, self.detail = reason, where, detail
         super().__init__(f"{where}: {detail}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions cross process borders by their arguments."""
+        return type(self), (self.reason, self.where, self.detail)
+
 
 @dataclass(frozen=True)
 class SourceItem:
@@ -31,18 +38,48 @@ class SourceItem:
         key: unique in the source, made of letters, digits and underscores.
         scene: the place that the image shows.
         group: what the split keeps together (the scene, or a folder of scenes that touch).
-        detail: what the adapter needs to read it.
+        detail: what the adapter needs to read it, as plain JSON values; paths of files as text, so that a
+            changed file is noticed.
+        split: the source's own "train", "val" or "test", where it has one (``split.own`` decides on its use).
     """
 
     key: str
     scene: str
     group: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """A ready sample: an instruction and its mask, as a benchmark gives them.
+
+    Attributes:
+        task: interactive, referring or reasoning.
+        subtask: as in the store.
+        instruction: text.
+        answer: text, may be empty.
+        mask: uint8 0/1 ``[H, W]`` of the whole image; all zero where nothing is meant.
+        category_id: of the taxonomy, 0 where the source names none.
+        category: the source's own name, may be empty.
+        box: x0, y0, x1, y1 in [0, 1].
+        points: (x, y) in [0, 1].
+    """
+
+    task: str
+    subtask: str
+    instruction: str
+    mask: NDArray[np.uint8]
+    answer: str = ""
+    category_id: int = 0
+    category: str = ""
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass
 class SourceImage:
-    """An image with its labels in the taxonomy.
+    """An image, or a window of one, with its labels in the taxonomy.
 
     Attributes:
         pixels: uint8 RGB ``[H, W, 3]``.
@@ -52,6 +89,8 @@ class SourceImage:
         encoded: the file's own bytes, kept when the image becomes one tile.
         extension: of ``encoded``: "png" or "jpg".
         ignored: number of pixels that map to no category, by reason.
+        regions: objects that may overlap; given instead of ``labels``.
+        triplets: ready samples; the image is then neither cut nor described.
     """
 
     pixels: NDArray[np.uint8]
@@ -61,20 +100,80 @@ class SourceImage:
     encoded: bytes | None = None
     extension: str = "png"
     ignored: dict[str, int] = field(default_factory=dict)
+    regions: list[Region] | None = None
+    triplets: list[Triplet] | None = None
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.pixels.shape[1])
+
+    def cut(self, window: Window) -> "SourceImage":
+        """The part of the image in a window; instance ids stay what they are."""
+        return SourceImage(
+            self.pixels[window.slices],
+            np.ascontiguousarray(self.labels[window.slices]),
+            self.instances,
+            self.colours,
+        )
+
+    def count(self, counts: StageCounts) -> None:
+        """Says how many pixels have a category, once all windows were cut."""
+        labelled = int(np.count_nonzero(self.labels))
+        counts.add("standardise", self.labels.size, labelled, self.ignored)
+
+
+class OpenImage(Protocol):
+    """An image of any size, of which windows are read row by row from the top."""
+
+    height: int
+    width: int
+    #: The file's own bytes where they may be kept, and their kind.
+    encoded: bytes | None
+    extension: str
+
+    def cut(self, window: Window) -> SourceImage:
+        """Pixels and labels of a window.
+
+        Raises:
+            UnusableImage: the file is damaged.
+        """
+        ...
+
+    def count(self, counts: StageCounts) -> None:
+        """Adds what was read and what was left out; called once, after the last window.
+
+        Raises:
+            UserError: the source is wrong (too many unknown colours, say).
+        """
+        ...
 
 
 class Source(Protocol):
-    """A data set that can be turned into a store."""
+    """A data set that can be turned into a store.
+
+    It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
+    decides its labels beside its files and options.
+    """
 
     name: str
     licence: str
 
-    def items(self) -> Sequence[SourceItem]:
-        """Every image, in a fixed order."""
+    def items(self) -> Iterable[SourceItem]:
+        """Every image, in a fixed order; asked for once a build.
+
+        Raises:
+            UserError: the source's folder does not hold what it should.
+        """
         ...
 
-    def read(self, item: SourceItem) -> SourceImage:
-        """Loads one image.
+    def read(self, item: SourceItem) -> SourceImage | OpenImage:
+        """Opens one image.
 
         Raises:
             UnusableImage: this image cannot be used.

@@ -1,52 +1,111 @@
-"""Sources by name."""
+"""Sources by name, or by the file of a table."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Source
-from pipelines.build.sources.dubai import DubaiSource
+from pipelines.build.sources.boxes import BoxSource
+from pipelines.build.sources.masks import MaskSource
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
+from pipelines.build.sources.table import SourceTable, Stretch, explain_rows, read_table, shipped_tables
 from unigeoseg.errors import UserError
+
+Opener = Callable[[Path | None, BuildConfig], Source]
+
+
+class TableOptions(BaseModel):
+    """Options of a source that a table describes (``build.source``); ``None`` leaves the table's value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: str | None = Field(None, description="name of the layout; null: the one that fits the folder")
+    bands: tuple[int, ...] | None = Field(None, description="bands shown as red, green, blue, from 1")
+    stretch: Stretch | None = None
+    tolerance: int | None = Field(None, ge=0, le=127)
 
 
 def _synthetic(root: Path | None, config: BuildConfig) -> Source:
     if root is not None:
         raise UserError("source synthetic generates its images and takes no --root: leave it out")
+    return SyntheticSource(_options(SyntheticConfig, "synthetic", config), config.seed)
+
+
+def _options(model: type[Any], name: str, config: BuildConfig) -> Any:
     try:
-        options = SyntheticConfig(**config.source)
+        return model(**config.source)
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        known = ", ".join(SyntheticConfig.model_fields)
-        raise UserError(f"build.source of the synthetic source: {lines} (known options: {known})") from error
-    return SyntheticSource(options, config.seed)
+        known = ", ".join(model.model_fields)
+        raise UserError(
+            f"build.source of source {name}: {explain_rows(error, model)} (known options: {known})"
+        ) from error
 
 
-def _dubai(root: Path | None, config: BuildConfig) -> Source:
-    if config.source:
-        raise UserError(f"source dubai has no options, got {', '.join(config.source)}: remove build.source")
-    if root is None:
-        raise UserError("source dubai needs --root: the folder that holds 'Tile 1', 'Tile 2', ...")
-    return DubaiSource(root, config.max_unknown_share)
+def _of_table(table: SourceTable) -> Opener:
+    def opener(root: Path | None, config: BuildConfig) -> Source:
+        if root is None:
+            holds = f": the folder that holds {table.expects}" if table.expects else ""
+            raise UserError(f"source {table.name} needs --root{holds}")
+        options: TableOptions = _options(TableOptions, table.name, config)
+        changed = options.model_dump(exclude_none=True, exclude={"layout"})
+        own = _changed(table, changed)
+        if table.kind == "masks":
+            return MaskSource(own, root, options.layout, config.max_unknown_share)
+        return BoxSource(own, root, options.layout, config.max_unknown_share, config.boxes)
+
+    return opener
 
 
-SOURCES: dict[str, Callable[[Path | None, BuildConfig], Source]] = {
-    "synthetic": _synthetic,
-    "dubai": _dubai,
-}
+def _changed(table: SourceTable, changed: dict[str, Any]) -> SourceTable:
+    """A table with other values of some keys, checked again."""
+    own = {name: getattr(table, name) for name in SourceTable.model_fields} | changed
+    try:
+        return SourceTable(**own)
+    except ValidationError as error:
+        raise UserError(f"build.source of source {table.name}: {explain_rows(error, SourceTable)}") from error
+
+
+#: Sources that are more than a table; others may be added here.
+OPENERS: dict[str, Opener] = {"synthetic": _synthetic}
+
+
+def source_names() -> list[str]:
+    """All names that ``--source`` knows, beside files of tables."""
+    return sorted({*OPENERS, *shipped_tables()})
+
+
+def is_table_file(name: str) -> bool:
+    """Whether a source is given by a file of its own."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def open_source(name: str, root: str | Path | None, config: BuildConfig) -> Source:
     """The adapter of a source.
 
+    Args:
+        name: a known name, or a YAML file that describes a source.
+        root: the source's folder.
+        config: ``source`` has the source's options.
+
     Raises:
-        UserError: unknown name, missing or wrong root, unknown option.
+        UserError: unknown name, missing or wrong root, unknown option, a malformed table.
     """
-    if name not in SOURCES:
-        raise UserError(f"unknown source {name!r}: choose one of {', '.join(sorted(SOURCES))}")
     folder = Path(root).expanduser() if root is not None else None
+    if is_table_file(name):
+        opener = _of_table(read_table(Path(name).expanduser()))
+    elif name in OPENERS:
+        opener = OPENERS[name]
+    elif name in shipped_tables():
+        opener = _of_table(shipped_tables()[name])
+    else:
+        raise UserError(
+            f"unknown source {name!r}: choose one of {', '.join(source_names())}, or give a YAML file"
+        )
+    if folder is not None and folder.is_file():
+        raise UserError(f"--root {folder} is a file: unpack it first with `unigeoseg data unpack {folder}`")
     if folder is not None and not folder.is_dir():
         raise UserError(f"--root {folder}: no such folder")
-    return SOURCES[name](folder, config)
+    return opener(folder, config)

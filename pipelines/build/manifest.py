@@ -1,0 +1,192 @@
+"""What a build works on: the source's images in blocks, listed once, so that nobody holds all of it."""
+
+import hashlib
+import io
+import json
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.build.config import BuildConfig
+from pipelines.build.seeds import digest
+from pipelines.build.sources.base import SourceItem
+from pipelines.build.split import Splits, cut_splits, group_digest
+from pipelines.storage import is_remote, open_filesystem
+from pipelines.store.writer import atomic_write
+from unigeoseg.errors import UserError
+
+#: Beside the store while it is being built.
+FOLDER = "_build"
+#: Blocks whose items stand in one file.
+_BLOCKS_A_FILE = 256
+#: A block is closed when its files reach this size, however few they are: a scene may be gigabytes.
+_BLOCK_BYTES = 256 * 1024 * 1024
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("scene", pa.string()),
+        ("group", pa.string()),
+        ("split", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was listed.
+
+    Attributes:
+        images: number of images.
+        sizes: number of images of each block.
+        names: hash of all keys in order.
+        splits: which split a group is in.
+    """
+
+    images: int
+    sizes: list[int]
+    names: str
+    splits: Splits
+
+
+class Listing:
+    """Lists a source into a temporary folder, from where :meth:`publish` moves it beside the store.
+
+    Args:
+        source: name, for messages.
+        items: the source's images.
+        config: block size, seed, split shares.
+
+    Raises:
+        UserError: two images have the same key, or the source's folder is wrong.
+    """
+
+    def __init__(self, source: str, items: Iterable[SourceItem], config: BuildConfig) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="unigeoseg-items-")
+        self._files = 0
+        keys, groups = array("Q"), array("Q")
+        names = hashlib.sha256()
+        sizes: list[int] = []
+        writer: pq.ParquetWriter | None = None
+        for block in _blocks(items, config.block_images):
+            if writer is None:
+                writer = pq.ParquetWriter(Path(self._folder.name) / _file(self._files), _SCHEMA)
+                self._files += 1
+            writer.write_table(_table(block))
+            for item in block:
+                keys.append(digest(item.key))
+                groups.append(group_digest(config.seed, item.group))
+                names.update(f"{item.key}\n".encode())
+            sizes.append(len(block))
+            if len(sizes) % _BLOCKS_A_FILE == 0:
+                writer.close()
+                writer = None
+        if writer is not None:
+            writer.close()
+        self._check_keys(source, np.frombuffer(keys, np.uint64))
+        splits = cut_splits(np.frombuffer(groups, np.uint64), config.split, config.seed)
+        self.manifest = Manifest(len(keys), sizes, names.hexdigest(), splits)
+
+    def publish(self, store: str) -> None:
+        """Writes the listing beside the store.
+
+        Raises:
+            OSError: no permission, no space.
+        """
+        filesystem, root = open_filesystem(store)
+        for number in range(self._files):
+            data = (Path(self._folder.name) / _file(number)).read_bytes()
+            with atomic_write(filesystem, f"{root}/{FOLDER}/{_file(number)}", is_remote(store)) as handle:
+                handle.write(data)
+
+    def close(self) -> None:
+        """Removes the temporary folder."""
+        self._folder.cleanup()
+
+    def splits_of_images(self) -> Iterator[str]:
+        """The split of each image, in order."""
+        for number in range(self._files):
+            for item in _items(pq.read_table(Path(self._folder.name) / _file(number))):
+                yield self.manifest.splits.of(item.group, item.split)
+
+    def _check_keys(self, source: str, keys: np.ndarray) -> None:
+        if len(np.unique(keys)) == len(keys):
+            return
+        seen: set[str] = set()
+        for number in range(self._files):
+            for item in _items(pq.read_table(Path(self._folder.name) / _file(number))):
+                if item.key in seen:
+                    raise UserError(
+                        f"source {source}: two images have the same key {item.key!r}, one of them "
+                        f"{item.scene}; rename it"
+                    )
+                seen.add(item.key)
+
+
+def _file(number: int) -> str:
+    return f"items-{number:05d}.parquet"
+
+
+def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]]:
+    block: list[SourceItem] = []
+    size = 0
+    for item in items:
+        here = sum(file.stat().st_size for file in files_of(item))
+        if block and (len(block) == most or size + here > _BLOCK_BYTES):
+            yield block
+            block, size = [], 0
+        block.append(item)
+        size += here
+    if block:
+        yield block
+
+
+def files_of(item: SourceItem) -> list[Path]:
+    """The files that an item's detail names."""
+    named = [value for _, value in sorted(item.detail.items()) if isinstance(value, str) and "/" in value]
+    return [Path(value) for value in named if Path(value).is_file()]
+
+
+def _table(block: list[SourceItem]) -> pa.Table:
+    rows = [
+        {
+            "key": item.key,
+            "scene": item.scene,
+            "group": item.group,
+            "split": item.split,
+            "detail": json.dumps(dict(item.detail), sort_keys=True),
+        }
+        for item in block
+    ]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def _items(table: pa.Table) -> Iterator[SourceItem]:
+    for row in table.to_pylist():
+        yield SourceItem(row["key"], row["scene"], row["group"], json.loads(row["detail"]), row["split"])
+
+
+def read_block(store: str, number: int) -> list[SourceItem]:
+    """The images of a block."""
+    filesystem, root = open_filesystem(store)
+    data = filesystem.cat_file(f"{root}/{FOLDER}/{_file(number // _BLOCKS_A_FILE)}")
+    file = pq.ParquetFile(io.BytesIO(data))
+    return list(_items(file.read_row_group(number % _BLOCKS_A_FILE)))
+
+
+def stamp(items: list[SourceItem]) -> str:
+    """What a block's images are now (names, and size and time of files), to tell when one was changed."""
+    facts: list[Any] = []
+    for item in items:
+        facts += [item.key, item.scene, item.group, item.split, sorted(item.detail.items())]
+        for file in files_of(item):
+            status = file.stat()
+            facts.append((str(file), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()

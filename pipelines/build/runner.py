@@ -1,0 +1,103 @@
+"""Runs a function over numbers: one after the other in this process, or as Ray Data tasks."""
+
+import errno
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+
+from unigeoseg.errors import UserError
+
+Work = Callable[[int], dict[str, Any]]
+#: Runs a function over numbers and gives ``(number, result)`` in whatever order they finish.
+Runner = Callable[[Work, Iterable[int]], Iterator[tuple[int, dict[str, Any]]]]
+#: Ray Data gets the numbers in no more pieces than this, so that its own books stay small.
+_MOST_TASKS = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def open_runner(workers: int) -> Iterator[Runner]:
+    """A runner with so many parallel Ray tasks, or none: 0 works in this process."""
+    if workers == 0:
+        yield _here
+        return
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        # A driver must not join whatever cluster happens to run on this machine, unless it is told to.
+        remote = bool(os.environ.get("RAY_ADDRESS"))
+        options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers}
+        ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
+    context = ray.data.DataContext.get_current()
+    bars = context.enable_progress_bars
+    context.enable_progress_bars = False
+
+    def run(work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        return _with_ray(work, list(numbers), workers)
+
+    try:
+        yield run
+    finally:
+        context.enable_progress_bars = bars
+        if started:
+            ray.shutdown()
+
+
+def _here(work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number in numbers:
+        yield number, _guarded(work, number)
+
+
+def _with_ray(work: Work, numbers: list[int], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    import ray
+
+    if not numbers:
+        return
+
+    def task(row: dict[str, Any]) -> dict[str, Any]:
+        cv2.setNumThreads(1)
+        number = int(row["item"])
+        return {"number": number, "result": pickle.dumps(_caught(work, number))}
+
+    pieces = min(len(numbers), _MOST_TASKS)
+    data = ray.data.from_items(numbers, override_num_blocks=pieces).map(
+        task, compute=ray.data.TaskPoolStrategy(size=workers)
+    )
+    for row in data.iter_rows():
+        result = pickle.loads(row["result"])
+        if isinstance(result, UserError):
+            raise result
+        yield int(row["number"]), result
+
+
+def _guarded(work: Work, number: int) -> dict[str, Any]:
+    result = _caught(work, number)
+    if isinstance(result, UserError):
+        raise result
+    return result
+
+
+def _caught(work: Work, number: int) -> dict[str, Any] | UserError:
+    """What the user can put right comes back as a value; a bug is raised where it happened."""
+    try:
+        return work(number)
+    except UserError as error:
+        return UserError(str(error))
+    except OSError as error:
+        if error.errno in _FULL:
+            return UserError(no_space(error))
+        raise
+
+
+def no_space(error: OSError) -> str:
+    """The message of a full disk."""
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"no space is left to write the store{where}: {error.strerror}. Free some and give the same command "
+        "again; what is finished stays"
+    )

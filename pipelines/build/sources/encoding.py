@@ -1,0 +1,103 @@
+"""Turns the values or colours of a mask into category ids."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.build.sources.table import SourceTable
+
+RGB = tuple[int, int, int]
+_MOST_VALUE = 65536
+
+
+@dataclass
+class Tally:
+    """What was seen in masks: pixels with a category, pixels of ignored classes, and unknown values."""
+
+    labelled: int = 0
+    ignored: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def pixels(self) -> int:
+        """All pixels."""
+        return self.labelled + self.ignored + self.unknown.total()
+
+
+class IndexDecoder:
+    """Class numbers to category ids."""
+
+    def __init__(self, table: SourceTable) -> None:
+        self._labels = np.full(_MOST_VALUE, -1, np.int32)
+        for row in table.classes:
+            if row.value is not None:
+                self._labels[row.value] = row.category or 0
+
+    def __call__(self, values: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
+        """Category ids ``[H, W]`` of values ``[H, W]``; unknown values become 0 and are counted."""
+        inside = (values >= 0) & (values < _MOST_VALUE)
+        labels = self._labels[np.where(inside, values, 0)]
+        unknown = (labels < 0) | ~inside
+        if unknown.any():
+            numbers, counts = np.unique(values[unknown], return_counts=True)
+            tally.unknown.update({f"value {n}": int(c) for n, c in zip(numbers, counts, strict=True)})
+            labels = np.where(unknown, 0, labels)
+        _count(labels, int(unknown.sum()), tally)
+        return labels
+
+
+class ColourDecoder:
+    """Colours to category ids; a colour within the tolerance of a class's, per channel, belongs to it."""
+
+    def __init__(self, table: SourceTable) -> None:
+        rows = [row for row in table.classes if row.colour is not None]
+        self._colours = np.asarray([row.colour for row in rows], np.int32).reshape(-1, 3)
+        packed = _pack(self._colours)
+        order = np.argsort(packed)
+        self._packed = packed[order]
+        labels = np.asarray([row.category or 0 for row in rows], np.int32)
+        self._by_class, self._by_packed = labels, labels[order]
+        self._tolerance = table.tolerance
+
+    def __call__(self, pixels: NDArray[np.uint8], tally: Tally) -> NDArray[np.int32]:
+        """Category ids ``[H, W]`` of colours ``[H, W, 3]``; unknown colours become 0 and are counted."""
+        packed = _pack(pixels)
+        place = np.minimum(np.searchsorted(self._packed, packed), len(self._packed) - 1)
+        labels = self._by_packed[place]
+        other = self._packed[place] != packed
+        unknown = 0
+        if other.any():
+            found, inverse, counts = np.unique(packed[other], return_inverse=True, return_counts=True)
+            near = self._nearest(found)
+            for value, label, count in zip(found, near, counts, strict=True):
+                if label < 0:
+                    unknown += int(count)
+                    tally.unknown[f"colour {_unpack(int(value))}"] += int(count)
+            labels[other] = np.maximum(near, 0)[inverse]
+        _count(labels, unknown, tally)
+        return labels
+
+    def _nearest(self, packed: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Label of the nearest class colour, -1 beyond the tolerance; ties go to the first class."""
+        colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
+        away = np.abs(colours[:, None] - self._colours[None]).max(-1)
+        nearest = away.argmin(1)
+        close = away[np.arange(len(packed)), nearest] <= self._tolerance
+        return np.where(close, self._by_class[nearest], -1).astype(np.int32)
+
+
+def _pack(pixels: NDArray[np.generic]) -> NDArray[np.int32]:
+    wide = pixels.astype(np.int32)
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.int32)
+
+
+def _unpack(value: int) -> RGB:
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def _count(labels: NDArray[np.int32], unknown: int, tally: Tally) -> None:
+    labelled = int(np.count_nonzero(labels))
+    tally.labelled += labelled
+    tally.ignored += labels.size - labelled - unknown

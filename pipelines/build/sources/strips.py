@@ -1,0 +1,46 @@
+"""Windows of an image read from the top to the bottom, with no more of it in memory than one row of tiles."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipelines.build.sources.raster import Grid, Raster
+from pipelines.build.tiling import Window
+
+
+class Strips:
+    """Keeps the rows of the current row of windows; each row of the file is read and treated once.
+
+    Args:
+        raster: the file.
+        treat: what is done to each freshly read band of rows, such as decoding a mask.
+    """
+
+    def __init__(self, raster: Raster, treat: Callable[[Grid], Grid] | None = None) -> None:
+        self._raster, self._treat = raster, treat
+        self._start, self._rows = 0, None  # type: int, Grid | None
+
+    def cut(self, window: Window) -> Grid:
+        """The part in a window; windows must not go back above rows that were given up.
+
+        Raises:
+            UnusableImage: the file is damaged.
+        """
+        self._reach(window.y, window.y + window.height)
+        assert self._rows is not None
+        first = window.y - self._start
+        return self._rows[first : first + window.height, window.x : window.x + window.width]
+
+    def _reach(self, start: int, stop: int) -> None:
+        end = self._start + (0 if self._rows is None else len(self._rows))
+        if start < self._start:
+            raise ValueError(f"row {start} was given up; windows go from the top to the bottom")
+        if stop <= end:
+            return
+        fresh = self._raster.rows(end, stop)
+        fresh = fresh if self._treat is None else self._treat(fresh)
+        if self._rows is None or start >= end:
+            self._rows, self._start = fresh[max(start - end, 0) :], max(start, end)
+        else:
+            self._rows = np.concatenate([self._rows[start - self._start :], fresh])
+            self._start = start
