@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 import torch
@@ -43,12 +44,13 @@ def run_here(
 class _Actor:
     """A worker that loads its model with the first portion, so that what goes wrong there can be told."""
 
-    def __init__(self, job: Job, index: Index) -> None:
-        self._job, self._index = job, index
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._worker: Worker | None = None
 
-    def evaluate(self, part: Part) -> Portion:
-        self._worker = self._worker or Worker(self._job, index=self._index)
+    def evaluate(self, part: Part, shared: list[Any]) -> Portion:
+        """Evaluates a portion; ``shared`` holds the index's reference, which is fetched once."""
+        self._worker = self._worker or Worker(self._job, index=ray.get(shared[0]))
         number, rows = part
         return dataclasses.replace(self._worker.evaluate(rows), number=number)
 
@@ -71,10 +73,10 @@ def run_on_ray(
         log.warning("evaluation.workers is %d, the cluster has room for %d: using those", workers, count)
     limits = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
     actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **limits)(_Actor)
-    shared = ray.put(index)
-    actors = [actor.remote(job, shared) for _ in range(count)]
+    shared = [ray.put(index)]
+    actors = [actor.remote(job) for _ in range(count)]
     try:
-        yield from ActorPool(actors).map_unordered(lambda a, part: a.evaluate.remote(part), parts)
+        yield from ActorPool(actors).map_unordered(lambda a, part: a.evaluate.remote(part, shared), parts)
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, UserError) else error) from None
     finally:

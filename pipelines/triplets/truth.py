@@ -64,7 +64,7 @@ class Segments:
             raise BadRecord("unreadable_mask", f"a segmentation of type {type(parts).__name__}")
         mask = np.zeros((height, width), np.uint8)
         for part in parts:
-            mask |= self._one(part, height, width)
+            np.bitwise_or(mask, self._one(part, height, width), out=mask)
         return mask
 
     @staticmethod
@@ -75,12 +75,12 @@ class Segments:
             rle = coco_mask.frPyObjects(part if isinstance(part, dict) else [part], height, width)
             runs = rle if isinstance(rle, list) else [rle]
             _check_size(np.empty(runs[0]["size"]), height, width, "the segmentation")
-            decoded: Mask = np.asarray(coco_mask.decode(runs)).any(-1).astype(np.uint8)
+            layers = np.asarray(coco_mask.decode(runs))  # [H, W, segments]
         except BadRecord:
             raise
         except Exception as error:  # pycocotools raises bare Exception
             raise BadRecord("unreadable_mask", f"no COCO segmentation: {error}") from error
-        return decoded
+        return np.asarray(layers.any(axis=-1), dtype=np.uint8)
 
     def files(self) -> Sequence[str]:
         """See :class:`Truth`."""

@@ -39,8 +39,10 @@ class PsalmLike(UniGeoSeg):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         sides = list(feature_sides(config.image_size, config.vision.patch))
-        self.query = SegEmbedding(self.language.width, config.decoder.hidden)
-        self.mask_decoder = QuerySetDecoder(config.decoder, sides, config.baseline.queries)
+        # They take the places of the model's own parts.
+        self.query = SegEmbedding(self.language.width, config.decoder.hidden)  # type: ignore[assignment]
+        decoder = QuerySetDecoder(config.decoder, sides, config.baseline.queries)
+        self.mask_decoder = decoder  # type: ignore[assignment]
 
     def _add_text_parts(self, width: int) -> None:
         """There are none."""
@@ -105,7 +107,8 @@ def matching_cost(
         dice: weight.
         classes: weight.
     """
-    target = nn.functional.adaptive_avg_pool2d(truth[:, None].float(), masks.shape[-2:]).flatten(1)  # [B, N]
+    height, width = masks.shape[-2:]
+    target = nn.functional.adaptive_avg_pool2d(truth[:, None].float(), (height, width)).flatten(1)  # [B, N]
     costs = []
     for logits, score in zip(masks.float().flatten(3), scores.float(), strict=True):
         probability = logits.sigmoid()

@@ -36,7 +36,7 @@ class SegEarthLike(UniGeoSeg):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         decoder = config.decoder
-        self.query = DescriptionQuery(
+        self.query = DescriptionQuery(  # type: ignore[assignment]  # takes the place of the model's own
             self.language.width, self.vision.widths[-1], decoder.query_width, decoder.hidden
         )
 
