@@ -10,6 +10,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.boxes import BoxSource
 from pipelines.build.sources.masks import MaskSource
+from pipelines.build.sources.ready import ready_openers
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
 from pipelines.build.sources.table import SourceTable, Stretch, explain_rows, read_table, shipped_tables
 from unigeoseg.errors import UserError
@@ -69,7 +70,7 @@ def _changed(table: SourceTable, changed: dict[str, Any]) -> SourceTable:
 
 
 #: Sources that are more than a table; others may be added here.
-OPENERS: dict[str, Opener] = {"synthetic": _synthetic}
+OPENERS: dict[str, Opener] = {"synthetic": _synthetic, **ready_openers()}
 
 
 def source_names() -> list[str]:
