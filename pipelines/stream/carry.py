@@ -7,7 +7,7 @@ not through it, and masks take a bit a pixel: the object store holds little more
 import dataclasses
 import pickle
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,11 +81,13 @@ def _apart(batch: Batch) -> tuple[dict[str, Any], list[NDArray[Any]], tuple[int,
 
 
 def _together(fields: dict[str, Any], arrays: list[NDArray[Any]], masks: tuple[int, ...] | None) -> Batch:
-    values = {n: v if at is None else torch.from_numpy(arrays[at]) for n, (at, v) in fields.items()}
+    values: dict[str, Any] = {
+        n: v if at is None else torch.from_numpy(arrays[at]) for n, (at, v) in fields.items()
+    }
     if masks is not None:
         bits = np.unpackbits(values["masks"].numpy(), count=int(np.prod(masks)))
         values["masks"] = torch.from_numpy(bits.reshape(masks))
-    return cast(Batch, Batch(**values))
+    return Batch(**values)
 
 
 def _binary(data: NDArray[np.uint8]) -> pa.LargeBinaryArray:
