@@ -17,14 +17,36 @@ from unigeoseg.tasks import TASKS
 @click.option("--store", required=True, help="Folder or s3:// prefix of the store.")
 @preset_option
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the shares over time into this PNG.")
+@click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file for `ray up`: memory, hours and cost on its groups.",
+)
+@click.option(
+    "--mfu",
+    type=click.FloatRange(0.01, 1.0),
+    default=0.35,
+    show_default=True,
+    help="Share of the GPUs' peak that training reaches (with --cluster).",
+)
 @set_option
 @json_option
-def plan(store: str, preset: str, out: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+def plan(
+    store: str,
+    preset: str,
+    out: Path | None,
+    cluster: Path | None,
+    mfu: float,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show steps, passes, task shares over time, the first batches and the fingerprint of a run's plan.
 
     \b
     Example:
       unigeoseg plan --preset quickstart --store stores/synthetic --out shares.png
+      unigeoseg plan --preset paper --store s3://bucket/store --cluster ray_cluster.yaml
     """
     config = load_config(preset, sets)
     index = StoreIndex.open(store, config.data.split)
@@ -35,6 +57,10 @@ def plan(store: str, preset: str, out: Path | None, sets: tuple[str, ...], as_js
 
         draw_shares(made, out)
         result["picture"] = str(out)
+    if cluster is not None:
+        from pipelines.planner.estimate import estimate
+
+        result["needs"] = estimate(config, made, index, cluster, mfu)
     emit(result, as_json, _as_text)
 
 
@@ -55,4 +81,30 @@ def _as_text(result: dict[str, Any]) -> str:
         lines.append(f"step {batch['step']}: " + " ".join(batch["sample_ids"]))
     if "picture" in result:
         lines.append(f"\nshares over time: {result['picture']}")
+    if "needs" in result:
+        lines += ["", *_needs_text(result["needs"])]
     return "\n".join(lines)
+
+
+def _needs_text(needs: dict[str, Any]) -> list[str]:
+    gib = 2**30
+    lines = ["GiB of a worker    states  activations  device    host"]
+    for row in needs["memory"]:
+        name = f"ZeRO-{row['stage']}" + (" offload" if row["offload"] else "")
+        name += " ckpt" if row["checkpointing"] else ""
+        lines.append(
+            f"{name:<20}{row['states'] / gib:>5.1f}{row['activations'] / gib:>13.1f}"
+            f"{row['device'] / gib:>8.1f}{row['host'] / gib:>8.1f}"
+        )
+    lines += ["", "group       machine           nodes    hours      USD"]
+    for row in needs["groups"]:
+        cost = "      ?        ?" if row["cost"] is None else f"{row['hours']:>9.1f}{row['cost']:>9.0f}"
+        why = "" if row["fits"] else "  does not fit: " + "; ".join(row["reasons"])
+        lines.append(f"{row['name']:<12}{row['machine'] or '':<18}{row['nodes']:>5}{cost}{why}")
+    written = needs["checkpoints"]
+    lines.append(
+        f"cheapest that fits: {needs['cheapest'] or 'none'} (list prices of {needs['prices_of']}); "
+        f"{written['count']} checkpoints of {written['bytes'] / gib:.1f} GiB, "
+        f"{written['kept'] / gib:.1f} GiB kept"
+    )
+    return lines + [f"warning: {text}" for text in needs["warnings"]]

@@ -12,12 +12,13 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.local.processes import LOOPBACK, MARK, end_marked, marked_processes, wait_for
-from cluster.local.ray_nodes import NodeSize, start_head, start_worker
+from cluster.local.ray_nodes import NodeSize, last_line, start_head, start_worker
 from cluster.local.services import start_mlflow, start_s3
 from cluster.local.state import LocalCluster, forget, read_state, write_private, write_state
 from cluster.submission.client import connect, living_jobs
 
 _JOIN_SECONDS = 90.0
+_ATTEMPTS = 3
 _BUCKET = "unigeoseg"
 Say = Callable[[str], None]
 
@@ -91,10 +92,6 @@ def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) ->
     say("starting the Ray head")
     nothing = NodeSize(0, wishes.memory, {})
     gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment)
-    size = NodeSize(wishes.cpus, wishes.memory, wishes.resources)
-    for number in range(wishes.workers):
-        say(f"starting Ray worker {number + 1} of {wishes.workers}")
-        start_worker(gcs, LOOPBACK, temp, number, size, environment)
     made = LocalCluster(
         id=identity,
         temp=str(temp),
@@ -113,13 +110,26 @@ def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) ->
             **s3,
         },
     )
-    if not wait_for(lambda: len(_living(made)) == wishes.workers + 1, _JOIN_SECONDS):
-        raise InputError(
-            f"only {len(_living(made)) - 1} of {wishes.workers} workers joined within {_JOIN_SECONDS:.0f} s; "
-            f"their logs are in {temp}"
-        )
+    size = NodeSize(wishes.cpus, wishes.memory, wishes.resources)
+    for number in range(wishes.workers):
+        say(f"starting Ray worker {number + 1} of {wishes.workers}")
+        _join(made, number, size, environment)
     write_state(folder, made)
     return made
+
+
+def _join(cluster: LocalCluster, number: int, size: NodeSize, environment: Mapping[str, str]) -> None:
+    """Starts a worker and waits for it.
+
+    Ray gives a raylet 30 s to register and then ends it, which a busy machine may exceed: so more than once.
+    """
+    temp = Path(cluster.temp)
+    for _ in range(_ATTEMPTS):
+        pid = start_worker(cluster.gcs, LOOPBACK, temp, number, size, environment)
+        if wait_for(lambda: len(_living(cluster)) == number + 2, _JOIN_SECONDS, pid):
+            return
+    log = temp / f"worker-{number}.log"
+    raise InputError(f"worker {number + 1} did not join: {last_line(log)}; the log is {log}")
 
 
 def status(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,196 @@
+"""Memory, time, storage and money of a run on the groups of a cluster file."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipelines.bench.device import peak_flops
+from pipelines.config import Config
+from pipelines.model_info import describe
+from pipelines.plan.plan import Plan
+from pipelines.planner.memory import MemoryRow, Sizes, memory_rows
+from pipelines.store.index import StoreIndex
+from unigeoseg.errors import UserError
+
+#: Of a GPU's memory, what CUDA, fragmentation and buffers leave to a model.
+USABLE = 0.9
+GIB = 2**30
+
+
+def estimate(config: Config, plan: Plan, index: StoreIndex, cluster: Path, mfu: float) -> dict[str, Any]:
+    """What the run needs on each GPU group, and the cheapest that fits.
+
+    Args:
+        config: the job.
+        plan: its plan.
+        index: its store.
+        cluster: a file for ``ray up``.
+        mfu: share of the GPUs' peak that training is assumed to reach.
+
+    Returns:
+        ``sizes``, ``memory`` (rows), ``groups`` (``fits``, ``hours``, ``cost``, ``storage`` ...),
+        ``cheapest``, ``checkpoints``, ``prices_of``, ``assumptions``, ``warnings``.
+
+    Raises:
+        UserError: the file cannot be read or has no groups.
+    """
+    groups = read_groups(cluster)
+    prices = yaml.safe_load((files("pipelines.planner") / "prices.yaml").read_text())
+    sizes, flops = measure_model(config)
+    world = config.scale.workers
+    found = [
+        _group(name, group, config, plan, index, sizes, flops, mfu, prices) for name, group in groups.items()
+    ]
+    wanted = config.scale.gpus_per_worker > 0
+    gpu = [row for row in found if row["gpus"] or not wanted]
+    fitting = sorted(
+        (row for row in gpu if row["fits"] and row["cost"] is not None), key=lambda row: row["cost"]
+    )
+    per_node = max((row["gpus"] for row in gpu), default=0) or world
+    rows = memory_rows(config, sizes, world, min(world, per_node))
+    return {
+        "sizes": vars(sizes),
+        "memory": [_plain(row) for row in rows],
+        "groups": gpu,
+        "cheapest": fitting[0]["name"] if fitting else None,
+        "checkpoints": checkpoints(config, sizes, plan.steps),
+        "prices_of": prices["date"],
+        "assumptions": {"mfu": mfu, "spot_share": prices["spot"], "usable_memory": USABLE},
+        "warnings": _warnings(config, gpu, fitting, mfu),
+    }
+
+
+def read_groups(path: Path) -> dict[str, dict[str, Any]]:
+    """Node groups of a cluster file, the head left out.
+
+    Raises:
+        UserError: it cannot be read, or is no cluster file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--cluster {path}: cannot be read: {' '.join(str(error).split())}") from error
+    groups = content.get("available_node_types") if isinstance(content, dict) else None
+    if not isinstance(groups, dict):
+        raise UserError(
+            f"--cluster {path}: no available_node_types; give a file for `ray up` such as ray_cluster.yaml"
+        )
+    return {name: group for name, group in groups.items() if name != content.get("head_node_type")}
+
+
+def measure_model(config: Config) -> tuple[Sizes, int]:
+    """Sizes of the model and FLOPs of training on one sample, recomputation included if it is on."""
+    told = {}
+    for on in (False, True):
+        train = config.train.model_copy(update={"activation_checkpointing": on})
+        told[on] = describe(config.model_copy(update={"train": train}))
+    chosen = told[config.train.activation_checkpointing]
+    language = max(config.model.language.layers, 1)
+    layers = next(row["parameters"] for row in chosen["modules"] if row["name"] == "language.layers")
+    head = max(row["parameters"] for row in chosen["modules"] if row["name"] != "language.layers")
+    sizes = Sizes(
+        total=chosen["total"],
+        trained=chosen["trainable"],
+        largest=max(layers // language, head),
+        activations=told[False]["activation_bytes"],
+        checkpointed=told[True]["activation_bytes"],
+    )
+    return sizes, chosen["flops_forward"] + chosen["flops_backward"]
+
+
+def checkpoints(config: Config, sizes: Sizes, steps: int) -> dict[str, Any]:
+    """Bytes of one checkpoint (weights, float32 master weights, Adam's moments), how many, and kept."""
+    precision = 2 if config.train.precision == "bf16" else 4
+    master = 12 if config.train.precision == "bf16" else 8
+    each = sizes.total * precision + sizes.trained * master
+    count = -(-steps // config.checkpoint.every)
+    return {
+        "bytes": each,
+        "count": count,
+        "written": each * count,
+        "kept": each * min(count, config.checkpoint.keep),
+    }
+
+
+def _group(
+    name: str, group: dict[str, Any], config: Config, plan: Plan, index: StoreIndex,
+    sizes: Sizes, flops: int, mfu: float, prices: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    node = group.get("node_config", {})
+    machine = node.get("InstanceType") or node.get("machineType")
+    facts = prices["machines"].get(machine, {})
+    spot = "InstanceMarketOptions" in node or node.get("scheduling", {}).get("provisioningModel") == "SPOT"
+    gpus = int(group.get("resources", {}).get("GPU", 0))
+    world = config.scale.workers
+    per_node = gpus or max(1, int(group["resources"].get("CPU", 1) // config.scale.cpus_per_worker))
+    nodes = -(-world // per_node)
+    row = _needed(config, sizes, world, min(world, per_node))
+    usable = facts.get("gpu_gib", 0) * GIB * USABLE
+    reasons = []
+    if nodes > group.get("max_workers", 0):
+        reasons.append(f"{nodes} nodes needed, max_workers is {group.get('max_workers', 0)}")
+    if gpus and usable and row.device > usable:
+        reasons.append(f"{row.device / GIB:.1f} GiB needed on a GPU, {usable / GIB:.1f} usable")
+    if group["resources"].get("CPU", 0) < config.scale.cpus_per_worker * min(world, per_node):
+        reasons.append("too few CPUs for its workers")
+    result: dict[str, Any] = {
+        "name": name, "machine": machine, "spot": spot, "gpus": gpus, "nodes": nodes, "fits": not reasons,
+        "reasons": reasons, "device_bytes": row.device, "host_bytes": row.host, "hours": None, "cost": None,
+    }  # fmt: skip
+    peak = peak_flops(facts["gpu"]) if "gpu" in facts else None
+    if peak is None:
+        return result
+    images = plan.steps * plan.batch_size
+    samples = images * config.data.instructions_per_image
+    rate = world * peak * mfu / flops
+    hours = samples / rate / 3600
+    money = hours * nodes * facts["hour"] * (prices["spot"] if spot else 1.0)
+    image_bytes = float(np.mean(index.table["nbytes"].to_numpy()))
+    store = prices["storage"]
+    result |= {
+        "hours": hours,
+        "samples_per_second": rate,
+        "storage": {
+            "bytes_per_second": rate / config.data.instructions_per_image * image_bytes,
+            "requests": images,
+            "bytes": images * image_bytes,
+            "request_cost": images / 1000 * store["get_per_1000"],
+            "egress_cost_other_region": images * image_bytes / 1e9 * store["egress_gb_region"],
+        },
+        "cost": money + images / 1000 * store["get_per_1000"],
+    }
+    return result
+
+
+def _needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow:
+    return next(
+        row
+        for row in memory_rows(config, sizes, world, per_node)
+        if (row.stage, row.offload, row.checkpointing)
+        == (config.engine.zero_stage, config.engine.offload_optimizer and config.engine.zero_stage > 0,
+            config.train.activation_checkpointing)
+    )  # fmt: skip
+
+
+def _plain(row: MemoryRow) -> dict[str, Any]:
+    return {**vars(row), "device": row.device}
+
+
+def _warnings(config: Config, groups: list[dict[str, Any]], fitting: list[Any], mfu: float) -> list[str]:
+    found = [
+        f"time and cost rest on an assumed MFU of {mfu:.0%}; "
+        "measure it with `unigeoseg bench step --device cuda`"
+    ]
+    if not fitting:
+        found.append("no group with a known price fits; see reasons")
+    found += [
+        f"{row['name']}: {row['machine']} has no price or GPU in the table"
+        for row in groups
+        if row["hours"] is None
+    ]
+    if config.checkpoint.max_failures == 0 and any(row["spot"] for row in groups):
+        found.append("spot nodes are taken away, and checkpoint.max_failures=0 ends the run then")
+    return found

@@ -1,0 +1,141 @@
+"""A training run on a large cluster as a sequence of events: work, checkpoints, lost nodes, restarts.
+
+Assumptions, all of them simplifications: nodes fail independently with exponentially distributed lives; one
+lost node stops the group; a failure costs the work since the last checkpoint and a restart, during which
+nodes fail as well; a checkpoint holds the step for a fixed time; a spare node is always there. A step takes
+the longer of its compute and its data: ``samples / rate``. Communication grows with the logarithm of the
+nodes.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is simulated; times in seconds.
+
+    Attributes:
+        gpus: workers.
+        per_node: workers that are lost together.
+        compute: of a step on one node, measured (`unigeoseg bench step`).
+        communication: added for each doubling of the nodes.
+        samples: of a step and worker.
+        data_rate: samples a second that storage and CPU nodes give the whole cluster; infinite: never waits.
+        node_life: mean time between failures of one node.
+        checkpoint: that a checkpoint holds the training.
+        restart: from a loss to the first step again.
+    """
+
+    gpus: int
+    compute: float
+    node_life: float
+    checkpoint: float
+    restart: float
+    per_node: int = 8
+    communication: float = 0.0
+    samples: float = 1.0
+    data_rate: float = math.inf
+
+    @property
+    def nodes(self) -> int:
+        """Machines."""
+        return -(-self.gpus // self.per_node)
+
+    @property
+    def step(self) -> float:
+        """Seconds of an undisturbed step."""
+        busy = self.compute + self.communication * math.log2(self.nodes)
+        return max(busy, self.gpus * self.samples / self.data_rate)
+
+    @property
+    def life(self) -> float:
+        """Mean seconds between failures of any node."""
+        return self.node_life / self.nodes
+
+
+def simulate(cluster: Cluster, steps: int, every: int, seed: int) -> float:
+    """Wall seconds of ``steps`` steps with a checkpoint after each ``every``-th, event by event.
+
+    Each node's next failure waits in a queue; a replaced node gets a life of its own.
+    """
+    draw = np.random.default_rng(seed)
+    failures = [(draw.exponential(cluster.node_life), node) for node in range(cluster.nodes)]
+    heapq.heapify(failures)
+    now, done = 0.0, 0
+    while done < steps:
+        stride = min(every, steps - done)
+        end = now + stride * cluster.step + cluster.checkpoint
+        if failures[0][0] >= end:
+            now, done = end, done + stride
+            continue
+        now = _restart(cluster, failures, draw)
+    return now
+
+
+def _restart(cluster: Cluster, failures: list[tuple[float, int]], draw: np.random.Generator) -> float:
+    """Takes the next failure, and those that hit the restart itself; returns when training goes on."""
+    while True:
+        when, node = failures[0]
+        heapq.heapreplace(failures, (when + draw.exponential(cluster.node_life), node))
+        if failures[0][0] >= when + cluster.restart:
+            return when + cluster.restart
+
+
+def goodput(cluster: Cluster, steps: int, every: int, seeds: int = 8) -> float:
+    """Share of the wall time that undisturbed steps would have taken, mean over ``seeds`` runs."""
+    walls = [simulate(cluster, steps, every, seed) for seed in range(seeds)]
+    return steps * cluster.step / float(np.mean(walls))
+
+
+def expected_wall(cluster: Cluster, steps: int, every: int) -> float:
+    """The exact mean for exponential failures (Daly 2006, equation 20): M e^(R/M) (e^((τ+δ)/M) - 1) T/τ."""
+    life, work = cluster.life, every * cluster.step
+    rounds = steps / every
+    return life * math.exp(cluster.restart / life) * math.expm1((work + cluster.checkpoint) / life) * rounds
+
+
+def young_interval(cluster: Cluster) -> int:
+    """Steps between checkpoints that lose least, to first order: sqrt(2 δ M) seconds (Young 1974)."""
+    return max(1, round(math.sqrt(2 * cluster.checkpoint * cluster.life) / cluster.step))
+
+
+def sweep(
+    base: Cluster, gpus: list[int], cadences: list[int], steps: int, seeds: int = 4
+) -> list[dict[str, float]]:
+    """Goodput over cluster sizes and checkpoint cadences, in rows of ``gpus``, ``every``, ``goodput``."""
+    rows = []
+    for count in gpus:
+        cluster = replace(base, gpus=count)
+        best = young_interval(cluster)
+        for every in cadences:
+            rows.append(
+                {
+                    "gpus": count,
+                    "every": every,
+                    "goodput": goodput(cluster, steps, every, seeds),
+                    "young_every": best,
+                    "samples_per_second": count * cluster.samples / cluster.step,
+                }
+            )
+    return rows
+
+
+def draw(rows: list[dict[str, float]], path: str) -> None:
+    """The rows as curves of goodput against cluster size, one a cadence."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for every in sorted({row["every"] for row in rows}):
+        chosen = [row for row in rows if row["every"] == every]
+        axes.plot(
+            [r["gpus"] for r in chosen], [r["goodput"] for r in chosen], "o-", label=f"every {every:g} steps"
+        )
+    axes.set(xscale="log", xlabel="GPUs", ylabel="goodput", ylim=(0, 1.02), title="simulated, not measured")
+    axes.set_xticks(sorted({r["gpus"] for r in rows}), [f"{r:g}" for r in sorted({r["gpus"] for r in rows})])
+    axes.legend(title="checkpoint")
+    figure.savefig(path, dpi=120)

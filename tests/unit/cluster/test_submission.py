@@ -1,0 +1,110 @@
+"""What a submission uploads, hides and passes on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from cluster.submission.client import connect
+from cluster.submission.job import take_by_name
+from cluster.submission.sealed import HIDDEN, SEALED, Redactor, seal, unseal
+from cluster.submission.tree import LEFT_OUT, check_tree, read_tree, stage
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    root = tmp_path / "project"
+    for name in ("jobs/train.py", "runs/a/metrics.jsonl", ".venv/lib/x.py", "stores/s/a.tar", "tests/t.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    (root / "pyproject.toml").write_text("[project]\n")
+    (root / ".gitignore").write_text("/runs/\n/.venv/\n/stores/\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], cwd=root, check=True)
+    return root
+
+
+def test_data_runs_and_environments_are_left_out(checkout, tmp_path):
+    tree = read_tree(checkout)
+    assert {path.as_posix() for path in tree.files} == {".gitignore", "jobs/train.py", "pyproject.toml"}
+    assert tree.commit and not tree.changed
+    target = stage(tree, tmp_path / "copy")
+    assert sorted(p.name for p in target.rglob("*") if p.is_file()) == [
+        ".gitignore",
+        "pyproject.toml",
+        "train.py",
+    ]
+
+
+def test_a_changed_tree_is_refused_unless_allowed(checkout):
+    (checkout / "jobs/new.py").write_text("y")
+    tree = read_tree(checkout)
+    with pytest.raises(InputError, match=r"1 files differ.*jobs/new\.py.*--allow-dirty"):
+        check_tree(tree, 2**20, allow_dirty=False)
+    check_tree(tree, 2**20, allow_dirty=True)
+
+
+def test_a_huge_tree_is_refused_and_names_its_largest_file(checkout):
+    (checkout / "jobs/big.bin").write_bytes(bytes(3 * 2**20))
+    with pytest.raises(InputError, match=r"3\.0 MiB.*jobs/big\.bin \(3\.0 MiB\)"):
+        check_tree(read_tree(checkout), 2**20, allow_dirty=True)
+
+
+def test_a_folder_that_is_no_project_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no pyproject\.toml"):
+        read_tree(tmp_path)
+
+
+def test_this_project_is_small_and_its_ignore_files_agree():
+    assert read_tree(ROOT).size < 5 * 2**20
+    lines = [line for line in (ROOT / ".rayignore").read_text().splitlines() if not line.startswith("#")]
+    assert tuple(lines) == LEFT_OUT
+
+
+def test_variables_are_taken_by_name_alone(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "value")
+    assert take_by_name(["SOME_KEY"]) == {"SOME_KEY": "value"}
+    with pytest.raises(InputError, match="not set here"):
+        take_by_name(["NOT_SET_ANYWHERE"])
+    with pytest.raises(InputError, match="give the name alone") as caught:
+        take_by_name(["TOKEN=abc123secret"])
+    assert "abc123secret" not in str(caught.value)
+
+
+def test_secrets_open_with_their_own_token_only():
+    text = seal({"KEY": "topsecret-value"}, "token-1")
+    assert "topsecret" not in text
+    assert unseal(text, "token-1") == {"KEY": "topsecret-value"}
+    with pytest.raises(InputError, match="another access token"):
+        unseal(text, "token-2")
+
+
+def test_redaction_covers_each_line_of_a_secret():
+    redact = Redactor({"KEY": "first-part\nsecond-part", "SHORT": "on"})
+    assert redact("a first-part b second-part on") == f"a {HIDDEN} b {HIDDEN} on"
+
+
+def test_the_entry_passes_secrets_hides_them_and_keeps_the_exit_code():
+    code = "import os, sys; print('key', os.environ['KEY']); print(os.environ.get('%s')); sys.exit(7)"
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.submission.entry", sys.executable, "-c", code % SEALED],
+        cwd=ROOT,
+        env={**os.environ, "RAY_AUTH_TOKEN": "t0ken", SEALED: seal({"KEY": "topsecret-value"}, "t0ken")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.splitlines() == [f"key {HIDDEN}", "None"]
+
+
+def test_a_head_that_is_not_reachable_is_one_line():
+    with pytest.raises(InputError, match=r"no Ray job server answers at http://127\.0\.0\.1:9"):
+        connect("http://127.0.0.1:9")
