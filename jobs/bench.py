@@ -11,6 +11,8 @@ from unigeoseg.errors import UserError
 _ENTRIES = {
     "step": Entry("jobs.bench_step", "step", "Time of a training step, part by part."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
+    "checkpoint": Entry("jobs.bench_checkpoint", "checkpoint", "What a checkpoint costs training."),
+    "overhead": Entry("jobs.bench_overhead", "overhead", "What Ray Train adds to a step."),
 }
 
 

@@ -8,7 +8,12 @@ from jobs.options import emit, json_option
 
 
 @click.command()
-@click.option("--model", required=True, metavar="DIR", help="An export, a run, or a released checkpoint.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="DIR",
+    help="An export, a run, one of its checkpoints, or a released checkpoint.",
+)
 @click.option(
     "--to",
     "layout",
@@ -24,6 +29,7 @@ def export(model: str, layout: str, out: str, as_json: bool) -> None:
     \b
     Example:
       unigeoseg export --model runs/mine/export --to released --out checkpoint
+      unigeoseg export --model runs/mine/checkpoints/step-00000400 --to unigeoseg --out early
     """
     from pipelines.model_export import convert_model
 

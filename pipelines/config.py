@@ -129,7 +129,16 @@ class CheckpointConfig(Section):
     """When checkpoints are written and how many stay."""
 
     every: int = Field(500, ge=1, description="optimizer steps between checkpoints")
-    keep: int = Field(2, ge=1)
+    keep: int = Field(2, ge=1, description="newest checkpoints that stay")
+    keep_best: int = Field(0, ge=0, description="best ones that stay besides, by best_by")
+    best_by: str = Field(
+        "loss", description="of a checkpoint's metrics: loss is the mean since the one before"
+    )
+    best_is: Literal["lowest", "highest"] = "lowest"
+    asynchronous: bool = Field(
+        True, description="written beside training from a copy in host memory; false: training waits, no copy"
+    )
+    patience_s: float = Field(600, ge=0, description="seconds for which storage may refuse a checkpoint")
     max_failures: int = Field(
         3, ge=-1, description="worker-group restarts before the run fails; -1: no limit"
     )

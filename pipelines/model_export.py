@@ -1,9 +1,11 @@
 """From one layout of a model to the other: our export, and the released checkpoint."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.evaluate.models import find_export
+from pipelines.train.checkpoint_export import export_checkpoint, is_checkpoint
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
 from unigeoseg.released.folder import is_released, load_released, read_unused, save_released, write_unused
@@ -15,7 +17,8 @@ def convert_model(model: str | Path, to: str, out: str | Path) -> dict[str, Any]
     """Writes ``model`` in another layout.
 
     Args:
-        model: an export, a run, or a released checkpoint; a local folder.
+        model: an export, a run, or a released checkpoint, as a local folder; or one of a run's checkpoints
+            (``RUN/checkpoints/step-00000100``), local or on ``s3://``.
         to: ``released``, or ``unigeoseg`` for our export.
         out: folder, made if needed.
 
@@ -26,6 +29,8 @@ def convert_model(model: str | Path, to: str, out: str | Path) -> dict[str, Any]
     Raises:
         UserError: the model cannot be read, or its mode has no released layout.
     """
+    if is_checkpoint(model):
+        return _convert_checkpoint(str(model), to, out)
     if not Path(model).exists():
         raise UserError(f"no model at {model}: give a local folder with an export or a released checkpoint")
     folder = Path(find_export(model))
@@ -54,3 +59,12 @@ def convert_model(model: str | Path, to: str, out: str | Path) -> dict[str, Any]
         "zeros": zeros,
         "unused": sorted(unused),
     }
+
+
+def _convert_checkpoint(path: str, to: str, out: str | Path) -> dict[str, Any]:
+    if to == OURS:
+        tensors = export_checkpoint(path, out)["tensors"]
+        return {"from": path, "to": to, "out": str(out), "tensors": tensors, "zeros": 0, "unused": []}
+    with TemporaryDirectory(prefix="unigeoseg-export-") as folder:
+        export_checkpoint(path, folder)
+        return {**convert_model(folder, to, out), "from": path}

@@ -17,6 +17,7 @@ from unigeoseg.tokens import load_tokenizer
 #: Assumed sizes of a sample's text, in tokens, where nothing else is given.
 INSTRUCTION, ANSWER = 32, 32
 TEMPLATE = 64
+_OF_IMAGE = ("vision", "connector", "pixel_decoder")
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -65,11 +66,22 @@ def describe(config: Config) -> dict[str, Any]:
 
 def flops_of_a_sample(config: Config, tokens: int) -> int:
     """FLOPs of one sample's forward and backward pass at ``tokens`` positions, recomputation left out."""
+    return sum(flops_of_parts(config, tokens))
+
+
+def flops_of_parts(config: Config, tokens: int) -> tuple[int, int]:
+    """FLOPs of forward and backward pass: of an image, and of each of its instructions at ``tokens``.
+
+    Encoder, connector and pixel decoder run once an image, the rest once an instruction. Recomputation is
+    left out, as model FLOPs utilisation wants it (Chowdhery et al. 2022, PaLM, appendix B).
+    """
     plain = config.model_copy(
         update={"train": config.train.model_copy(update={"activation_checkpointing": False})}
     )
     costs = _costs(_on_meta(plain), plain, tokens)
-    return sum(cost["flops_forward"] + cost["flops_backward"] for cost in costs.values())
+    sums = {name: cost["flops_forward"] + cost["flops_backward"] for name, cost in costs.items()}
+    image = sum(value for name, value in sums.items() if name in _OF_IMAGE)
+    return image, sum(sums.values()) - image
 
 
 def _on_meta(config: Config) -> UniGeoSeg:

@@ -31,6 +31,16 @@ def bench_tokenizer(config: Config) -> Tokenizer:
 
 def bench_batch(config: Config, tokenizer: Tokenizer, size: int, seed: int = 0) -> Batch:
     """``size`` images with one instruction each, the three tasks in turn."""
+    return collate(config, tokenizer, bench_images(config, size, seed))
+
+
+def collate(config: Config, tokenizer: Tokenizer, images: list[ImageGroup]) -> Batch:
+    """Images as a batch of the configured model."""
+    return Collator(tokenizer, config.model, config.tokenizer.max_length)(images)
+
+
+def bench_images(config: Config, size: int, seed: int = 0) -> list[ImageGroup]:
+    """The images of :func:`bench_batch`, apart."""
     rng = np.random.default_rng(seed)
     side = config.model.image_size
     groups = []
@@ -39,8 +49,7 @@ def bench_batch(config: Config, tokenizer: Tokenizer, size: int, seed: int = 0) 
         mask = np.zeros((side, side), np.uint8)
         mask[side // 4 : side // 2, side // 3 : 2 * side // 3] = 1
         groups.append(ImageGroup(image, (_sample(number, mask),)))
-    limit = config.tokenizer.max_length
-    return Collator(tokenizer, config.model, limit)(groups)
+    return groups
 
 
 def _sample(number: int, mask: NDArray[np.uint8]) -> Sample:

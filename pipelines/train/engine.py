@@ -11,7 +11,6 @@ step.
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,9 @@ from pipelines.config import Config
 from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.distributed import ensure_process_group, import_deepspeed, local_device, mixed_seed
 from pipelines.train.parameter_groups import parameter_groups
+from pipelines.train.pieces import Piece, held_pieces, own_pieces, publish_weights, set_steps
 from pipelines.train.schedule import learning_rate
+from pipelines.train.shards import ShardReader
 from pipelines.train.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
 from unigeoseg.batch import Batch
 from unigeoseg.losses import Losses
@@ -81,8 +82,6 @@ class Engine:
             config=deepspeed_config(config, self.world),
             dist_init_required=False,
         )[0]
-        # The scripts that DeepSpeed copies beside a checkpoint are not needed: the run has an export.
-        self._engine._copy_recovery_script = lambda _: None
         self._engine.train()
 
     @property
@@ -156,22 +155,41 @@ class Engine:
             return None
         return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
-    def save(self, folder: Path, tag: str) -> None:
-        """Writes this rank's shards under ``folder/tag``, frozen parameters left out; a collective call."""
-        (folder / tag).mkdir(parents=True, exist_ok=True)
-        self._engine.save_checkpoint(str(folder), tag=tag, save_latest=False, exclude_frozen_parameters=True)
+    def own_pieces(self) -> list[Piece]:
+        """What this rank has to write of weights and optimizer state: all ranks' pieces make up the whole."""
+        return own_pieces(self._engine, self.model, self.config.engine.zero_stage, self.rank, self.world)
 
-    def load(self, folder: Path, tag: str) -> None:
-        """Restores weights and optimizer from ``folder/tag``; a collective call.
+    def held_pieces(self) -> list[Piece]:
+        """What this rank has to be given of them."""
+        return held_pieces(self._engine, self.model, self.config.engine.zero_stage, self.rank)
 
-        Raises:
-            RuntimeError: the checkpoint is of another world size, stage or model.
+    def trained_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Trained parameters by name, each with its whole shape."""
+        return {
+            name: tuple(getattr(p, "ds_shape", p.shape))
+            for name, p in self.model.named_parameters()
+            if p.requires_grad
+        }
+
+    def tied_names(self) -> dict[str, str]:
+        """Second names of trained parameters that the model uses in several places, each with the first."""
+        first: dict[int, str] = {}
+        return {
+            name: first[id(p)]
+            for name, p in self.model.named_parameters(remove_duplicate=False)
+            if p.requires_grad and first.setdefault(id(p), name) != name
+        }
+
+    def restore(self, reader: ShardReader, pieces: list[Piece]) -> None:
+        """Sets weights and optimizer state from a checkpoint; a collective call.
+
+        Args:
+            reader: of the checkpoint's shards.
+            pieces: from :meth:`held_pieces`.
         """
-        path, _ = self._engine.load_checkpoint(
-            str(folder), tag=tag, load_module_strict=False, load_lr_scheduler_states=False
-        )
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint at {folder / tag}")
+        reader.restore(pieces)
+        set_steps(pieces, reader.steps)
+        publish_weights(self._engine, self.config.engine.zero_stage)
 
     def full_state(self) -> dict[str, Tensor]:
         """The whole model's state in float32 on the CPU, gathered from all ranks; a collective call.

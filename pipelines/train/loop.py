@@ -14,15 +14,18 @@ from torch import nn
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
+from pipelines.train.background import in_background
 from pipelines.train.channel import Channel
-from pipelines.train.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from pipelines.train.checkpoint import Checkpoints, SaveReport
 from pipelines.train.engine import Engine
+from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import LeaseLostError, check_held
 from pipelines.train.manifest import Checkpoint
 from pipelines.train.model import exported_state, make_model, with_local_language
 from pipelines.train.notice import Notice, Wish
 from pipelines.train.recorder import Recorder
+from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.step import NonFiniteLossError
 from pipelines.train.watchdog import Watchdog
@@ -103,10 +106,16 @@ class _Loop:
             self.plan.steps,
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
-        self.checkpoint_name = ""
+        self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
+        self._losses: list[float] = []
 
     def _make_model(self) -> nn.Module:
         model, reports = make_model(self.config, self.tokenizer)
+        self.found = find_checkpoint(self.run_folder)
+        if self.found:
+            restore_frozen(model, self.run_folder, self.found.state.get("frozen"))
+        frozen = frozen_tensors(model) if dist.get_rank() == 0 else {}
+        self._frozen = in_background(lambda: write_frozen(self.run_folder, frozen), "frozen weights")
         if reports and dist.get_rank() == 0:
             content = [report.plain() for report in reports]
             self.run_folder.local(WEIGHTS).write_text(json.dumps(content, indent=2), encoding="utf-8")
@@ -116,7 +125,7 @@ class _Loop:
         return model
 
     def run(self) -> Outcome:
-        found = find_checkpoint(self.engine, self.run_folder)
+        found = self.found
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
@@ -131,18 +140,20 @@ class _Loop:
                 if start < self.plan.steps:
                     self._train(start)
                 self._export()
+                self._saved(self.checkpoints.finish())
         finally:
+            self.checkpoints.close()
             unsent = self.recorder.close()
         run_id = self.recorder.tracker.run_id if self.recorder.tracker else None
         samples = self.recorder.samples_seen
         self.engine.barrier()
         self.engine.close()
         self.run_folder.close()
-        return Outcome(self.plan.steps, samples, self.checkpoint_name, run_id, unsent)
+        return Outcome(self.plan.steps, samples, self.checkpoints.committed, run_id, unsent)
 
     def _restore(self, found: Checkpoint) -> None:
         load_checkpoint(self.engine, self.run_folder, found)
-        self.checkpoint_name = found.name
+        self.checkpoints.committed = found.name
         if self.engine.rank == 0:
             self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name})"})
 
@@ -160,7 +171,9 @@ class _Loop:
         ended = time.perf_counter()
         with stream:
             for item in steps_of(stream, engine.accumulation):
+                self._saved(self.checkpoints.poll())
                 result = self._step(item)
+                self._losses.append(result.loss)
                 now = time.perf_counter()
                 self.recorder.step(result, item.sample_ids, now - ended, item.stats)
                 done = item.step + 1
@@ -176,9 +189,11 @@ class _Loop:
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
         self.watchdog.beat(f"the checkpoint of step {done}")
-        if wish.checkpoint and self.engine.rank == 0:
-            name = self.checkpoint_name
-            self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked", "step": done})
+        if wish.checkpoint:
+            self._saved(self.checkpoints.finish())
+            name = self.checkpoints.committed
+            if self.engine.rank == 0:
+                self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked"})
         if wish.end:
             raise SystemExit(128 + signal.SIGTERM)
 
@@ -198,7 +213,7 @@ class _Loop:
     def _checkpoint(self, done: int) -> None:
         if self.engine.rank == 0 and self.job.lease:
             check_held(self.run_folder, self.job.lease)
-        self.recorder.before_checkpoint()
+        self.recorder.flush()
         tracker = self.recorder.tracker
         state = {
             "step": done,
@@ -211,10 +226,14 @@ class _Loop:
             "zero_stage": self.config.engine.zero_stage,
             "mlflow_run_id": tracker.run_id if tracker else None,
             "versions": self.job.versions,
+            "metrics": {"loss": sum(self._losses) / max(1, len(self._losses))},
         }
-        self.checkpoint_name = save_checkpoint(
-            self.engine, self.run_folder, state, self.config.checkpoint.keep
-        )
+        self._losses = []
+        self.checkpoints.save(state, self.recorder.publish)
+
+    def _saved(self, report: SaveReport | None) -> None:
+        if report is not None:
+            self.recorder.checkpoint = report
 
     def _export(self) -> None:
         from unigeoseg.export import write_export

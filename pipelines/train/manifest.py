@@ -56,37 +56,67 @@ def all_steps(run: RunFolder) -> list[int]:
     return [step for step, _ in _steps(run)]
 
 
-def newest_checkpoint(run: RunFolder) -> Checkpoint | None:
+def newest_checkpoint(run: RunFolder, checksums: bool = True) -> Checkpoint | None:
     """The newest committed checkpoint whose files agree with its manifest.
 
     A damaged one is passed over for the one before, with a warning that says what is wrong with it.
+
+    Args:
+        run: where.
+        checksums: ``False`` compares sizes alone, without reading the shards.
     """
     for step in reversed(committed_steps(run)):
-        name = checkpoint_name(step)
-        try:
-            problem = verify(run, name)
-            if problem is None:
-                state = json.loads(run.fs.cat_file(f"{run.root}/{name}/{STATE}"))
-                return Checkpoint(step, name, state)
-        except (OSError, ValueError, KeyError) as error:
-            problem = f"{type(error).__name__}: {error}"
-        logger.warning("checkpoint %s/%s is damaged (%s); using the one before", run.path, name, problem)
+        problem = find_problem(run, checkpoint_name(step), checksums=checksums)
+        if problem is None:
+            return read_checkpoint(run, step)
+        warn_damaged(run, step, problem)
     return None
 
 
-def verify(run: RunFolder, name: str) -> str | None:
-    """What is wrong with a checkpoint, or ``None``. Reads every byte of it."""
+def read_checkpoint(run: RunFolder, step: int) -> Checkpoint:
+    """A checkpoint by its step."""
+    name = checkpoint_name(step)
+    return Checkpoint(step, name, json.loads(run.fs.cat_file(f"{run.root}/{name}/{STATE}")))
+
+
+def warn_damaged(run: RunFolder, step: int, problem: str) -> None:
+    """Says that a checkpoint is passed over."""
+    name = checkpoint_name(step)
+    logger.warning("checkpoint %s/%s is damaged (%s); using the one before", run.path, name, problem)
+
+
+def find_problem(
+    run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True
+) -> str | None:
+    """As :func:`verify`, with what stops the check itself taken for the problem."""
+    try:
+        return verify(run, name, part, parts, checksums)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def verify(run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True) -> str | None:
+    """What is wrong with a checkpoint, or ``None``.
+
+    Args:
+        run: where.
+        name: its folder inside the run.
+        part: which share of the files this call reads, when several processes read together.
+        parts: number of shares.
+        checksums: ``False`` compares sizes alone.
+    """
     root = f"{run.root}/{name}"
     manifest = json.loads(run.fs.cat_file(f"{root}/{MANIFEST}"))
-    for file, entry in manifest["files"].items():
+    for file, entry in list(manifest["files"].items())[part::parts]:
         if not run.fs.exists(f"{root}/{file}"):
             return f"{file} is missing"
         size = run.fs.size(f"{root}/{file}")
         if size != entry["bytes"]:
             return f"{file} has {size} bytes, the manifest says {entry['bytes']}"
-        with run.fs.open(f"{root}/{file}", "rb") as stream:
-            if _digest(stream) != entry["sha256"]:
-                return f"the checksum of {file} differs from the manifest's"
+        if checksums:
+            with run.fs.open(f"{root}/{file}", "rb") as stream:
+                if _digest(stream) != entry["sha256"]:
+                    return f"the checksum of {file} differs from the manifest's"
     return None
 
 

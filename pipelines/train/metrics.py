@@ -124,6 +124,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
     for prefix, keys in groups.items():
         for key in keys:
             named |= {f"{prefix}/{name}": value for name, value in row[key].items()}
+    named |= {f"checkpoint/{name}": value for name, value in row.get("checkpoint", {}).items()}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
 
 

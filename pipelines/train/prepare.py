@@ -75,7 +75,7 @@ def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[st
     if resume:
         saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
         check_same(saved, config.plain(), run.path, allow)
-        found = newest_checkpoint(run)
+        found = newest_checkpoint(run, checksums=False)  # the workers read every byte
     path = run.local(CONFIG)
     path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
     run.publish(CONFIG)

@@ -10,10 +10,12 @@ from typing import Any
 from pipelines.plan.plan import Plan
 from pipelines.stream.stream import StreamStats
 from pipelines.train.channel import Channel
+from pipelines.train.checkpoint import SaveReport
 from pipelines.train.engine import Engine
 from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
 from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, metrics_row
+from pipelines.train.mfu import Utilisation
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
@@ -31,6 +33,9 @@ class Recorder:
         channel: to the driver.
         start_step: rows of this step and later are replaced.
         samples_seen: instructions in the steps before.
+
+    Attributes:
+        checkpoint: what the newest checkpoint cost, for the next row.
     """
 
     def __init__(
@@ -49,7 +54,9 @@ class Recorder:
         self._steps_here = 0
         self._ids: dict[int, list[str]] = {}
         self._window, self._report = Window(), RankReport()
+        self._mfu = Utilisation(job.config, engine.world)
         self.tracker: Tracker | None = None
+        self.checkpoint: SaveReport | None = None
         if engine.rank == 0:
             for name in (LEDGER, METRICS):
                 run.fetch(name)
@@ -77,6 +84,12 @@ class Recorder:
         reports = self.flush()
         if self._engine.rank == 0:
             row = metrics_row(result, self._window, reports, self._facts(result))
+            window = self._window
+            mfu = self._mfu(window.images, window.instructions, window.tokens, window.wall)
+            if mfu is not None:
+                row["rates"]["mfu"] = mfu
+            if self.checkpoint is not None:
+                row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             self._metrics.append([row])
             self._channel.post("row", row)
             assert self.tracker is not None
@@ -99,13 +112,11 @@ class Recorder:
             )
         return [report for _, report in gathered]
 
-    def before_checkpoint(self) -> None:
-        """The records of all steps up to here reach the disk (or the object store); a collective call."""
-        self.flush()
-        if self._engine.rank == 0:
-            self._ledger.sync()
-            self._metrics.sync()
-            self._run.publish(LEDGER, METRICS)
+    def publish(self) -> None:
+        """Brings the records so far to the disk and the object store; on rank 0, beside training."""
+        self._ledger.sync()
+        self._metrics.sync()
+        self._run.publish_growing(LEDGER, METRICS)
 
     def close(self) -> int:
         """Ends the records; returns the number of rows that MLflow does not have."""

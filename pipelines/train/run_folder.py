@@ -60,6 +60,12 @@ class RunFolder:
                 if file.is_file():
                     self.fs.put_file(str(file), f"{self.root}/{file.relative_to(self.base).as_posix()}")
 
+    def publish_growing(self, *names: str) -> None:
+        """Uploads what files hold at this moment, while another thread appends to them."""
+        for name in names:
+            if self.remote and (self.base / name).is_file():
+                self.fs.pipe_file(f"{self.root}/{name}", (self.base / name).read_bytes())
+
     def fetch(self, name: str) -> bool:
         """Brings a published file or folder into the mirror; whether there was one."""
         if not self.remote:

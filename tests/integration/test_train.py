@@ -12,6 +12,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from pipelines.model_export import convert_model
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start
 
@@ -79,12 +80,19 @@ def test_two_workers_see_the_same_batches_with_the_same_losses(alone, tmp_path, 
 def test_resume_from_before_a_damaged_checkpoint_replays_exactly(alone, tmp_path, store):
     run = tmp_path / "run"
     shutil.copytree(alone, run)
-    shard = next((run / "checkpoints/step-00000008").glob("*optim_states.pt"))
+    shard = next((run / "checkpoints/step-00000008").glob("shard-*"))
     shard.write_bytes(shard.read_bytes()[:-100])
     output = finish(start("plain", run, store, **{"train.micro_batch": 2, "resume": True}))
     assert "damaged" in output and "resuming from step 4" in output
     assert _rows(run / "ledger.jsonl") == _rows(alone / "ledger.jsonl")
     assert _same_weights(run, alone)
+
+
+def test_a_checkpoint_alone_gives_the_run_s_export(alone, tmp_path):
+    answer = convert_model(alone / "checkpoints/step-00000008", "unigeoseg", tmp_path / "out")
+    exported, own = load_file(str(tmp_path / "out/model.safetensors")), _weights(alone)
+    assert answer["tensors"] == len(exported) and exported.keys() == own.keys()
+    assert all((exported[k] == own[k]).all() for k in own)
 
 
 def test_resume_with_another_configuration_is_refused(alone, store):

@@ -1,0 +1,181 @@
+"""Many short runs of the engine on batches in memory, in one process or under torchrun.
+
+``python -m tests.engine_runs FOLDER [all]``: runs the table of this world size, and writes losses and
+gradient norms of every step to ``FOLDER/world-N.json``. Both world sizes run side by side and take up each
+other's checkpoints, for which they wait.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipelines.bench.samples import bench_images, bench_tokenizer, collate
+from pipelines.config import Config
+from pipelines.train.checkpoint import Checkpoints
+from pipelines.train.distributed import ensure_process_group, mixed_seed
+from pipelines.train.engine import Engine
+from pipelines.train.manifest import committed_steps
+from pipelines.train.restore import find_checkpoint, load_checkpoint
+from pipelines.train.run_folder import RunFolder
+from pipelines.train.schedule import learning_rate
+from tests.train_runs import tiny_values
+from unigeoseg.build import build_model
+
+STEPS, SAVED, BATCH = 4, 2, 8
+OFFLOAD: dict[str, Any] = {"engine.offload_optimizer": True}
+#: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
+BASE: dict[str, Any] = {
+    "train.global_batch": BATCH,
+    "train.grad_clip": 0.3,
+    "train.weight_decay": 0.01,
+    "train.warmup_ratio": 0.0,
+    "model.vision.frozen": True,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One engine: trained from the start, or from another run's checkpoint after ``SAVED`` steps."""
+
+    name: str
+    stage: int
+    source: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        return Config.model_validate(tiny_values(**BASE, **{"engine.zero_stage": self.stage}, **self.options))
+
+
+def whole_runs(world: int, every: bool = True) -> list[Run]:
+    """From the start, each saved on the way; ``every`` stage, or those that the quick table needs."""
+    small = {"train.micro_batch": BATCH // world // 2}
+    again = {"train.activation_checkpointing": True, **small}
+    runs = [Run(f"w{world}-stage{stage}", stage) for stage in range(4)]
+    runs += [Run(f"w{world}-stage{stage}-offload", stage, options=OFFLOAD) for stage in (2, 3)]
+    runs += [Run(f"w{world}-accumulated", 2, options=small), Run(f"w{world}-recomputed", 3, options=again)]
+    quick = {
+        1: ("stage0", "stage3", "accumulated"),
+        2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
+    }
+    return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
+
+
+def resumed_runs(world: int, every: bool = True) -> list[Run]:
+    """Taken up at the same and at the other world size, in the same and in other stages."""
+    other = 3 - world
+    table: list[tuple[str, int, dict[str, Any]]] = [
+        *((f"w{world}-stage{stage}", stage, {}) for stage in range(4)),
+        *((f"w{other}-stage{a}", b, {}) for a, b in ((2, 2), (3, 3), (2, 3), (3, 1), (2, 0), (0, 2))),
+        (f"w{other}-stage0", 2, OFFLOAD),
+        (f"w{other}-stage3-offload", 0, {}),
+    ]
+    quick = {
+        1: [("w2-stage2", 3), ("w2-stage3", 1), ("w2-stage2", 0)],
+        2: [("w1-stage0", 2), ("w1-stage3", 3)],
+    }
+    return [
+        Run(f"w{world}-stage{stage}{'-offload' * bool(more)} from {source}", stage, source, more)
+        for source, stage, more in table
+        if every or ((source, stage) in quick[world] and not more)
+    ]
+
+
+class Bench:
+    """Batches and models that are the same in every run."""
+
+    def __init__(self, config: Config) -> None:
+        self.tokenizer = bench_tokenizer(config)
+        self.images = [bench_images(config, BATCH, seed) for seed in range(STEPS)]
+
+    def model(self, config: Config) -> nn.Module:
+        torch.manual_seed(config.seed)
+        return build_model(config.model, self.tokenizer.vocab_size)
+
+    def micro_batches(self, config: Config, step: int, rank: int, world: int) -> list[Any]:
+        size = config.train.micro_batch or BATCH // world
+        mine = self.images[step][rank * BATCH // world : (rank + 1) * BATCH // world]
+        return [collate(config, self.tokenizer, mine[i : i + size]) for i in range(0, len(mine), size)]
+
+
+def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
+    """Losses and gradient norms of the run's steps."""
+    engine = Engine(run.config, lambda: bench.model(run.config), STEPS)
+    start = 0
+    if run.source:
+        source = RunFolder(folder / run.source)
+        _wait_for(source)
+        found = find_checkpoint(source)
+        assert found is not None and found.step == SAVED
+        load_checkpoint(engine, source, found)
+        start = SAVED
+    checkpoints = Checkpoints(engine, RunFolder(folder / run.name), run.config.checkpoint)
+    losses, norms = [], []
+    for step in range(start, STEPS):
+        if step == SAVED:  # a resumed run's at once, so that what it has loaded can be compared
+            checkpoints.save({"step": step})
+        batches = bench.micro_batches(run.config, step, engine.rank, engine.world)
+        result = engine.train_step(step, batches, BATCH)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+    checkpoints.finish()
+    return {"loss": losses, "norm": norms}
+
+
+def run_torch(config: Config, bench: Bench) -> dict[str, list[float]]:
+    """The same training written without engine and DeepSpeed."""
+    model = bench.model(config).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    train = config.train
+    optimizer = torch.optim.AdamW(trained, betas=train.betas, weight_decay=train.weight_decay)
+    losses, norms = [], []
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(train, step, STEPS)
+        (batch,) = bench.micro_batches(config, step, 0, 1)
+        points = torch.Generator().manual_seed(mixed_seed(config.seed, step))
+        loss = model(batch, points).total / BATCH
+        loss.backward()
+        norms.append(float(nn.utils.clip_grad_norm_(trained, train.grad_clip)))
+        losses.append(float(loss.detach()))
+        optimizer.step()
+        optimizer.zero_grad()
+    return {"loss": losses, "norm": norms}
+
+
+def _wait_for(run: RunFolder) -> None:
+    deadline = time.monotonic() + 240
+    while not committed_steps(run):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no checkpoint at {run.path}")
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """Runs this world's table."""
+    folder, every = Path(sys.argv[1]), "all" in sys.argv
+    torch.set_num_threads(1)
+    ensure_process_group()
+    world = dist.get_world_size()
+    bench = Bench(whole_runs(world)[0].config)
+    found = {
+        run.name: run_engine(run, bench, folder)
+        for run in whole_runs(world, every) + resumed_runs(world, every)
+    }
+    if world == 1:
+        found["torch"] = run_torch(Run("torch", 0).config, bench)
+    if dist.get_rank() == 0:
+        (folder / f"world-{world}.json").write_text(json.dumps(found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The engine in every ZeRO stage, alone and as two ranks, against plain PyTorch; each resumes the other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.train.manifest import checkpoint_name
+from pipelines.train.pieces import KINDS
+from pipelines.train.shards import ShardReader
+from tests.engine_runs import SAVED, STEPS, resumed_runs, whole_runs
+from tests.train_runs import ROOT
+
+pytestmark = pytest.mark.integration
+
+
+def _results(folder: Path, *options: str) -> tuple[dict, Path]:
+    """Losses and gradient norms of all runs by name, and where their checkpoints are."""
+    pair = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", *launcher, "tests.engine_runs", str(folder), *options],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for launcher in ([], pair)
+    ]
+    try:
+        for process in processes:
+            output = process.communicate(timeout=500)[0]
+            assert process.returncode == 0, output
+    finally:
+        for process in processes:
+            process.kill()
+    found: dict = {}
+    for world in (1, 2):
+        found |= json.loads((folder / f"world-{world}.json").read_text())
+    return found, folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    return _results(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    return _results(tmp_path_factory.mktemp("engines"), "all")
+
+
+def _trains_as_torch(results, run):
+    found, plain = results[0][run.name], results[0]["torch"]
+    assert len(found["loss"]) == STEPS and plain["loss"][-1] < plain["loss"][0]
+    assert min(plain["norm"]) > 0.3, "clipping must bite"
+    assert found["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert found["norm"] == pytest.approx(plain["norm"], rel=1e-4)
+
+
+def _goes_on(results, run):
+    found, source = results[0][run.name], results[0][run.source]
+    assert len(found["loss"]) == STEPS - SAVED
+    assert found["loss"] == pytest.approx(source["loss"][SAVED:], rel=1e-5)
+    assert found["norm"] == pytest.approx(source["norm"][SAVED:], rel=1e-4)
+    before, after = (
+        ShardReader.open(results[1] / name / checkpoint_name(SAVED)) for name in (run.source, run.name)
+    )
+    assert before.shapes == after.shapes and before.steps == after.steps
+    assert set(after.steps.values()) == {SAVED}
+    for name, shape in before.shapes.items():
+        for kind in KINDS:
+            values = [torch.empty(shape).flatten() for _ in range(2)]
+            before.read(kind, name, 0, values[0])
+            after.read(kind, name, 0, values[1])
+            assert torch.equal(*values), (kind, name)
+
+
+def _named(runs):
+    return pytest.mark.parametrize("run", [r for w in (1, 2) for r in runs(w)], ids=lambda r: r.name)
+
+
+@_named(lambda world: whole_runs(world, every=False))
+def test_every_stage_and_split_trains_as_plain_torch_does(quick, run):
+    _trains_as_torch(quick, run)
+
+
+@_named(lambda world: resumed_runs(world, every=False))
+def test_a_checkpoint_goes_on_in_another_stage_and_world_size(quick, run):
+    _goes_on(quick, run)
+
+
+@pytest.mark.slow
+@_named(whole_runs)
+def test_all_stages_and_splits(every, run):
+    _trains_as_torch(every, run)
+
+
+@pytest.mark.slow
+@_named(resumed_runs)
+def test_all_ways_to_go_on(every, run):
+    _goes_on(every, run)
