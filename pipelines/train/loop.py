@@ -188,12 +188,11 @@ class _Loop:
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
         self.watchdog.beat(f"the checkpoint of step {done}")
-        if not wish.checkpoint and not wish.end:
-            return
-        self._saved(self.checkpoints.finish())  # written beside training: it counts once it is whole
+        if wish.checkpoint or wish.end:
+            self._saved(self.checkpoints.finish())  # written beside training: it counts once it is whole
         if wish.checkpoint and self.engine.rank == 0:
             name = self.checkpoints.committed
-            self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked", "step": done})
+            self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked"})
         if wish.end:
             raise SystemExit(128 + signal.SIGTERM)
 
