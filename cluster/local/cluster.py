@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import uuid
@@ -64,6 +65,7 @@ def up(folder: Path, wishes: Wishes, say: Say) -> LocalCluster:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temp = Path(tempfile.mkdtemp(prefix="ugs-"))
     identity = uuid.uuid4().hex
+    signal.signal(signal.SIGTERM, _stopped)
     try:
         return _start(folder, wishes, temp, identity, say)
     except BaseException:
@@ -187,6 +189,11 @@ def down(folder: Path) -> int:
     ended = end_marked(there.id)
     forget(folder, there)
     return ended
+
+
+def _stopped(number: int, frame: object) -> None:
+    """Lets SIGTERM unwind ``up``, so that what was started is stopped."""
+    raise SystemExit(128 + number)
 
 
 def _environment(identity: str) -> dict[str, str]:
