@@ -91,8 +91,12 @@ def counted(meaning: Meaning, facts: TileFacts, said: Said, rng: np.random.Gener
     noun = facts.noun(meaning.category)
     assert said.number is not None
     if said.number == 1:
-        only = " ".join(w for w in (pick(rng, ("the only", "the only", "the single")), said.traits, noun) if w)
-        return f"{only} {said.after}" if said.after else f"{only}{pick(rng, ('', ' in this image', ' in view'))}"
+        only = " ".join(
+            w for w in (pick(rng, ("the only", "the only", "the single")), said.traits, noun) if w
+        )
+        return (
+            f"{only} {said.after}" if said.after else f"{only}{pick(rng, ('', ' in this image', ' in view'))}"
+        )
     many = f"of the {group(meaning, facts, said.number)}"
     head = " ".join(w for w in ("the", said.before) if w)
     if said.rank and not said.traits and rng.random() < 0.5:

@@ -104,7 +104,9 @@ def _comparison(predicate: Ranked | Sized | Shaped | Coloured, of_two: bool) -> 
                 words = ("largest", "biggest") if which == "largest" else ("smallest",)
             return *(Wording(w) for w in words), Wording(after=f"with the {words[0]} area", kind="plain")
         case Shaped(kind):
-            return tuple(Wording(w) for w in (("elongated", "narrow") if kind == "elongated" else ("compact",)))
+            return tuple(
+                Wording(w) for w in (("elongated", "narrow") if kind == "elongated" else ("compact",))
+            )
         case Coloured(colour):
             return (Wording(colour),)
 
@@ -127,7 +129,9 @@ def _relation(predicate: Predicate, facts: TileFacts, of_two: bool) -> tuple[Wor
             return (Wording(after=f"between the {facts.noun(first)} and the {facts.noun(second)}"),)
         case Surrounded(anchor):
             named = _named(facts, anchor)
-            return tuple(Wording(after=f"{w} {named}", kind="state") for w in ("surrounded by", "enclosed by"))
+            return tuple(
+                Wording(after=f"{w} {named}", kind="state") for w in ("surrounded by", "enclosed by")
+            )
     raise TypeError(f"no words for {predicate!r}")
 
 
