@@ -112,11 +112,11 @@ def agree(first: Predicate, second: Predicate) -> bool:
     return not named and not _sides(first) & _sides(second)
 
 
-def _sides(predicate: Predicate) -> set[str | None]:
+def _sides(predicate: Predicate) -> set[str]:
     """Sides of the image that a predicate speaks of."""
     match predicate:
         case InZone(vertical, horizontal):
-            return {vertical, horizontal} - {None, "middle"}
+            return {side for side in (vertical, horizontal) if side not in (None, "middle")}
         case Ranked(side) | AtEdge(side):
             return {side}
     return set()

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pipelines.build.regions import Region
 from pipelines.build.taxonomy import taxonomy
 
-
 #: Width of the rim around a region in which its surroundings are looked up.
 _RIM_PX = 3
 

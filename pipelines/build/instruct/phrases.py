@@ -46,7 +46,8 @@ class Said:
 def say(meaning: Meaning, facts: TileFacts, rng: np.random.Generator) -> Said:
     """Draws a wording for each predicate and puts them in an order that reads well."""
     number = next((p.number for p in meaning.predicates if isinstance(p, Counted)), None)
-    rank, traits = [], []
+    rank: list[str] = []
+    traits: list[str] = []
     after: list[tuple[int, Wording]] = []
     for predicate in meaning.predicates:
         if isinstance(predicate, Counted):
@@ -99,10 +100,8 @@ def counted(meaning: Meaning, facts: TileFacts, said: Said, rng: np.random.Gener
         )
     many = f"of the {group(meaning, facts, said.number)}"
     head = " ".join(w for w in ("the", said.before) if w)
-    if said.rank and not said.traits and rng.random() < 0.5:
-        one = f"{head} {many}"
-    else:
-        one = f"{head} one {many}"
+    short = said.rank and not said.traits and rng.random() < 0.5
+    one = f"{head} {many}" if short else f"{head} one {many}"
     if not said.after:
         return one
     if said.before:

@@ -13,7 +13,7 @@ _OVERLAP = 0.02
 #: "Beside": true up to the first distance, false beyond the second.
 _BESIDE_TRUE, _BESIDE_FALSE = 0.06, 0.12
 _TOUCH_PX = 2
-#: "Between": place along the line from one anchor to the other, and distance from it as a share of its length.
+#: "Between": place along the line from anchor to anchor, and distance from it as a share of its length.
 _ALONG_TRUE, _ALONG_FALSE = (0.25, 0.75), (0.1, 0.9)
 _ACROSS_TRUE, _ACROSS_FALSE = 0.15, 0.35
 _APART = 0.3

@@ -33,7 +33,10 @@ def roles() -> dict[str, Role]:
             row["head"],
             row["heads"],
             row["who"],
-            *(tuple(map(str, row[field])) for field in ("roles", "looks", "needs", "avoid")),
+            tuple(row["roles"]),
+            tuple(row["looks"]),
+            tuple(row["needs"]),
+            tuple(row["avoid"]),
             frozenset(row["kin"]),
         )
         for name, row in table.items()
@@ -41,7 +44,7 @@ def roles() -> dict[str, Role]:
 
 
 def names_category(text: str, name: str) -> bool:
-    """Whether a text gives a category away: its name or noun anywhere, or a word that begins with a telling stem."""
+    """Whether a text gives a category away: by its name or noun, or by the beginning of a telling word."""
     return bool(_telling(name).search(text))
 
 
