@@ -12,6 +12,7 @@ from pipelines.build.balance import samples_to_drop
 from pipelines.build.blocks import Block, run_blocks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
+from pipelines.build.endpoint.usage import bill
 from pipelines.build.parts import finished_reports, read_tiles, stamp
 from pipelines.build.sources.base import Source, SourceItem
 from pipelines.build.sources.registry import open_source
@@ -55,6 +56,7 @@ def build_store(
     store = str(out)
     adapter = open_source(source, root, config)
     items = list(adapter.items())
+    endpoint = _estimate(adapter, items, config)
     prepare(store, _plan(source, items, config), force)
     reports = _process(adapter, items, config, store, progress)
     counts = StageCounts()
@@ -66,7 +68,26 @@ def build_store(
     card = _write(adapter, config, store, len(reports), splits, dropped, counts, bad, preview)
     forget_parts(store)
     samples = {task: card["counts"]["task"].get(task, 0) for task in TASKS}
-    return {"stages": card["stages"], "samples": samples, "store": store, "quarantined": bad}
+    result = {"stages": card["stages"], "samples": samples, "store": store, "quarantined": bad}
+    if endpoint is not None:
+        paid = bill([report["usage"] for report in reports], config.endpoint)
+        result["endpoint"] = {"estimate": endpoint, "actual": paid}
+    return result
+
+
+def _estimate(source: Source, items: list[SourceItem], config: BuildConfig) -> dict[str, Any] | None:
+    """What the endpoint will cost, said before its first request; ``None`` without one."""
+    if config.endpoint.model is None:
+        return None
+    from pipelines.build.endpoint.estimate import estimate
+
+    found = estimate(source, items, config)
+    _LOG.warning(
+        "endpoint: about %d requests, %d tokens in, %d out, $%.2f at most (from %d images)",
+        *(found[name] for name in ("requests", "prompt_tokens", "completion_tokens", "dollars")),
+        found["images_tried"],
+    )
+    return found
 
 
 def describe_build(
@@ -77,7 +98,8 @@ def describe_build(
     Raises:
         UserError: wrong source or root.
     """
-    items = list(open_source(source, root, config).items())
+    adapter = open_source(source, root, config)
+    items = list(adapter.items())
     splits = assign_splits((item.group for item in items), config.split, config.seed)
     shares = Counter(splits[item.group] for item in items)
     return {
@@ -88,6 +110,7 @@ def describe_build(
         "workers": config.workers,
         "config_hash": config_hash(source, config),
         "store": str(out),
+        "endpoint": _estimate(adapter, items, config),
     }
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.build.endpoint.config import EndpointConfig
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +59,7 @@ class BuildConfig(_Section):
     rules: RuleConfig = RuleConfig()
     instruct: InstructConfig = InstructConfig()
     split: SplitConfig = SplitConfig()
+    endpoint: EndpointConfig = EndpointConfig()
     category_cap: int | None = Field(
         None, ge=1, description="most samples of a category and task; null: none"
     )

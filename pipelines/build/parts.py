@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.build.config import BuildConfig
+from pipelines.build.endpoint.usage import since, spent
 from pipelines.build.process import Tile, process_item
 from pipelines.build.sources.base import Source, SourceItem, UnusableImage
 from pipelines.build.stages import StageCounts
@@ -57,9 +58,10 @@ def run_block(
         ``error`` if the source itself is wrong (nothing is written then).
     """
     counts, tiles, bad = StageCounts(), [], []
+    before = spent(config, store)
     for item in items:
         try:
-            tiles += process_item(source, item, config, counts)
+            tiles += process_item(source, item, config, counts, store)
         except UnusableImage as error:
             counts.add("read", 1, 0, {error.reason: 1})
             bad.append({"file": error.where, "reason": error.reason, "detail": error.detail})
@@ -71,6 +73,7 @@ def run_block(
         "counts": counts.rows(),
         "diversity": [t.categories for t in tiles],
         "bad": bad,
+        "usage": since(before, spent(config, store)),
         "candidates": [
             [s["sample_id"], s["task"], s["category_id"], t.categories] for t in tiles for s in t.samples
         ],

@@ -1,6 +1,7 @@
 """One image of a source through the pipeline: tiles, regions, rules, instructions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,17 @@ class Tile:
     samples: list[dict[str, Any]]
 
 
-def process_item(source: Source, item: SourceItem, config: BuildConfig, counts: StageCounts) -> list[Tile]:
+def process_item(
+    source: Source, item: SourceItem, config: BuildConfig, counts: StageCounts, store: str = ""
+) -> list[Tile]:
     """Reads an image and makes its tiles.
+
+    Args:
+        source: adapter.
+        item: the image.
+        config: rules and writers.
+        counts: of all stages.
+        store: where the answers of an endpoint are kept, beside it.
 
     Raises:
         UnusableImage: the image cannot be used.
@@ -66,7 +76,7 @@ def process_item(source: Source, item: SourceItem, config: BuildConfig, counts: 
     counts.add("standardise", height * width, labelled, image.ignored)
     cuts = windows(height, width, config.tile)
     counts.add("tile", len(cuts), len(cuts))
-    return [_tile(source, item, image, window, len(cuts) == 1, config, counts) for window in cuts]
+    return [_tile(source, item, image, window, len(cuts) == 1, config, counts, store) for window in cuts]
 
 
 def _tile(
@@ -77,6 +87,7 @@ def _tile(
     whole: bool,
     config: BuildConfig,
     counts: StageCounts,
+    store: str,
 ) -> Tile:
     labels = np.ascontiguousarray(image.labels[window.slices])
     least = config.rules.min_component_px
@@ -87,7 +98,8 @@ def _tile(
         regions, noise = split_instances(labels, image.instances, image.colours, least)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
     key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
-    samples = _samples(f"{source.name}/{key}", regions, window, config, counts)
+    describe = _describer(config, image.pixels[window.slices], store)
+    samples = _samples(f"{source.name}/{key}", regions, window, config, counts, describe)
     extension, encoded = image.extension, image.encoded
     if not samples:
         encoded = b""
@@ -100,7 +112,12 @@ def _tile(
 
 
 def _samples(
-    name: str, regions: list[Region], window: Window, config: BuildConfig, counts: StageCounts
+    name: str,
+    regions: list[Region],
+    window: Window,
+    config: BuildConfig,
+    counts: StageCounts,
+    describe: "_Describer",
 ) -> list[dict[str, Any]]:
     height, width = window.height, window.width
     rng = generator(config.seed, "select", name)
@@ -116,7 +133,7 @@ def _samples(
         return []
     masks = {i: encode_mask(regions[i].full(height, width)) for i in chosen.sized}
     made = _interactive(name, regions, chosen.sized, window, config, counts)
-    made += _described(name, regions, chosen.drawn, window, config, counts)
+    made += describe(name, regions, chosen.drawn, window, config, counts)
     return [
         {
             "sample_id": f"{name}/{task}/{n}",
@@ -132,6 +149,32 @@ def _samples(
 
 
 _Made = list[tuple[str, int, int, dict[str, Any]]]
+_Describer = Callable[[str, list[Region], list[int], Window, BuildConfig, StageCounts], _Made]
+
+
+def _describer(config: BuildConfig, pixels: NDArray[np.uint8], store: str) -> _Describer:
+    """What writes referring and reasoning samples: the endpoint if one is set, else the embedded writer."""
+    if config.endpoint.model is None:
+        return _described
+    from pipelines.build.endpoint.stage import (  # the client takes a second to load
+        EndpointWriter,
+        endpoint_of,
+    )
+
+    endpoint = endpoint_of(config, store)
+
+    def describe(
+        name: str,
+        regions: list[Region],
+        places: list[int],
+        window: Window,
+        config: BuildConfig,
+        counts: StageCounts,
+    ) -> _Made:
+        facts = TileFacts(regions, window.height, window.width)
+        return EndpointWriter(endpoint, config, name, pixels, facts).write(places, counts)
+
+    return describe
 
 
 def _interactive(

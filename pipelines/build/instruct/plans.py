@@ -1,6 +1,6 @@
 """Sentence plans of the embedded writer: what a drawn phrase, role or need is put into.
 
-Slots of a referring plan: ``np`` is the whole noun phrase; ``group`` counts all of the category ("two ponds");
+Slots of a referring plan: ``np`` is the whole noun phrase; ``group`` counts the category ("two ponds");
 ``one`` is the phrase with "one" for the noun. Slots of a reasoning plan: ``head`` and ``heads`` are generic
 words ("structure"), ``a_head`` has its article, ``role`` and ``look`` are clauses with a modal verb, ``need``
 follows "to", ``who`` is somebody; ``some`` is how many there are, and ``cue`` what sets the target apart.
