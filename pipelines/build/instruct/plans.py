@@ -62,7 +62,7 @@ ATTRIBUTE: tuple[str, ...] = (
     "something in this scene {role}. Which {head} is it?",
     "judging by its use, which {head} {role} and would serve {who} who wants to {need}?",
     "{who} has to {need}. Segment the {head} that makes this possible",
-    "from above it {look}, and it {role}. Which {head} is meant?",
+    "it {look}, and it {role}. Which {head} is meant?",
     "think of what {who} needs in order to {need}. Which {head} here {role}?",
     "look for the {head} that {look}. It {role}",
     "which {head} would {who} look for in order to {need}, because it {role}?",
@@ -99,6 +99,6 @@ CONTEXT: tuple[str, ...] = (
     "tomorrow {who} will have to {need}. Of the {heads} that would help, highlight {cue}",
     "ask yourself which {heads} {role}. Then give the mask of {cue}",
     "{who} needs just one of {some} {heads} to {need}. Choose {cue}",
-    "from above these {heads} {look}, and they {role}. Mark {cue}",
+    "these {heads} {look}, and they {role}. Mark {cue}",
     "what is each part of this scene for? Of the {heads} that {role}, show {cue}",
 )
