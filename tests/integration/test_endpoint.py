@@ -63,7 +63,7 @@ def test_lasting_trouble_ends_with_a_word_and_what_to_do(chat, tmp_path, fault, 
 
 def test_a_refused_key_is_not_retried_and_never_shown(chat, tmp_path):
     chat.faults.append("401")
-    with pytest.raises(UserError, match="401.*check the key in OPENAI_API_KEY") as caught:
+    with pytest.raises(UserError, match=r"401.*check the key in OPENAI_API_KEY") as caught:
         ask(endpoint(chat, tmp_path))
     assert len(chat.requests) == 1 and "secret" not in str(caught.value)
 
