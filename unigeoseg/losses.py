@@ -71,7 +71,7 @@ def uncertain_points(
 
 def most_uncertain(logits: Tensor, candidates: Tensor, kept: int) -> Tensor:
     """The ``kept`` of ``candidates [N, P, 2]`` at which ``logits [N, h, w]`` are nearest to zero."""
-    nearest = point_sample(logits, candidates).abs().topk(kept, dim=1, largest=False).indices
+    nearest = point_sample(logits, candidates).abs().topk(kept, dim=1, largest=False, sorted=False).indices
     return candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
 
 

@@ -1,8 +1,10 @@
 """Mask2Former's masked-attention decoder for one query per instruction (Cheng et al. 2022).
 
-B queries over I images: keys and values are made once per image and gathered by ``image_index``. With one
+B queries over I images: level maps are gathered by ``image_index``. With one
 query, self-attention is its value and output projections, exactly.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,12 @@ _LEVELS = 3
 
 
 class MaskedCrossAttention(nn.Module):
-    """The query reads the positions that its last mask covers; post-norm."""
+    """The query reads the positions that its last mask covers; post-norm.
+
+    With one query per instruction the products can be taken in the cheap order: q (K x)^T = (q K) x^T and
+    a (V x) = (a x) V^T, so no position is projected. K's bias adds the same to every score of a head and
+    cancels in the softmax; it gets its zero gradient all the same.
+    """
 
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
@@ -22,17 +29,17 @@ class MaskedCrossAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(hidden, hidden) for _ in range(4))
         self.norm = nn.LayerNorm(hidden)
 
-    def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, index: Tensor, open_mask: Tensor
-    ) -> Tensor:
-        """``query [B, c]``, ``keys, values [I, N, c]``, ``open_mask [B, N]`` bool to ``[B, c]``."""
-        q = self.q_proj(query).unflatten(-1, (self.heads, -1))[:, :, None]
-        k, v = (
-            proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)[index]
-            for proj, x in ((self.k_proj, keys), (self.v_proj, values))
-        )
-        read = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=open_mask[:, None, None])
-        normed: Tensor = self.norm(query + self.out_proj(read.flatten(1)))
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, open_mask: Tensor) -> Tensor:
+        """``query [B, c]``, ``keys, values [B, N, c]``, ``open_mask [B, N]`` bool to ``[B, c]``."""
+        q = self.q_proj(query).unflatten(-1, (self.heads, -1))  # [B, h, e]
+        k_weight, v_weight = (p.weight.unflatten(0, (self.heads, -1)) for p in (self.k_proj, self.v_proj))
+        turned = torch.einsum("bhe,hec->bhc", q, k_weight)
+        shift = (q * self.k_proj.bias.unflatten(0, (self.heads, -1))).sum(-1, keepdim=True)
+        scores = turned @ keys.transpose(1, 2) + shift
+        scores = (scores / math.sqrt(q.shape[-1])).float().masked_fill(~open_mask[:, None], float("-inf"))
+        read = scores.softmax(-1).to(values.dtype) @ values  # [B, h, c]
+        read = torch.einsum("bhc,hec->bhe", read, v_weight).flatten(1) + self.v_proj.bias
+        normed: Tensor = self.norm(query + self.out_proj(read))
         return normed
 
 
@@ -53,11 +60,9 @@ class MaskDecoderLayer(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(
-        self, query: Tensor, keys: Tensor, values: Tensor, index: Tensor, open_mask: Tensor
-    ) -> Tensor:
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, open_mask: Tensor) -> Tensor:
         """``query [B, c]`` to ``[B, c]``."""
-        query = self.cross(query, keys, values, index, open_mask)
+        query = self.cross(query, keys, values, open_mask)
         query = self.self_norm(query + self.self_out(self.self_value(query)))
         normed: Tensor = self.norm(query + self.linear2(self.linear1(query).relu()))
         return normed
@@ -96,27 +101,29 @@ class MaskDecoder(nn.Module):
         memory = []
         for level, feature in enumerate(levels):
             values = feature.flatten(2).transpose(1, 2) + self.level_embed[level]
-            memory.append((values + getattr(self, f"codes{level}").to(values.dtype), values))
-        own_features = mask_features.flatten(2)[index]
-        side = mask_features.shape[-2:]
-        predictions = [self._predict(query, own_features, side)]
+            keys = values + getattr(self, f"codes{level}").to(values.dtype)
+            memory.append((keys.index_select(0, index), values.index_select(0, index)))
+        features = mask_features.index_select(0, index)
+        small = self._small_features(features)
+        embeddings = [self.mask_embed(self.norm(query))]
         for number, layer in enumerate(self.layers):
             level = number % _LEVELS
-            open_mask = self._open(predictions[-1], self.shapes[level])
-            query = layer(query, *memory[level], index, open_mask)
-            predictions.append(self._predict(query, own_features, side))
-        return torch.stack(predictions)
+            query = layer(query, *memory[level], self._open(embeddings[-1], small[level]))
+            embeddings.append(self.mask_embed(self.norm(query)))
+        predictions = torch.stack(embeddings, dim=1) @ features.flatten(2)  # [B, P, S/4 * S/4]
+        return predictions.transpose(0, 1).unflatten(2, features.shape[-2:])
 
-    def _predict(self, query: Tensor, own_features: Tensor, side: torch.Size) -> Tensor:
-        embedding = self.mask_embed(self.norm(query))[:, None]
-        return torch.bmm(embedding, own_features).squeeze(1).unflatten(1, side)
+    @torch.no_grad()
+    def _small_features(self, features: Tensor) -> list[Tensor]:
+        """Mask features on each level's grid ``[B, c, h * w]``: resizing them once is resizing every mask."""
+        return [
+            nn.functional.interpolate(features, size=shape, mode="bilinear", align_corners=False).flatten(2)
+            for shape in self.shapes
+        ]
 
     @staticmethod
-    def _open(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    @torch.no_grad()
+    def _open(embedding: Tensor, small: Tensor) -> Tensor:
         """Where attention is allowed: sigmoid >= 0.5 on the level's grid; a fully blocked query sees all."""
-        with torch.no_grad():
-            small = nn.functional.interpolate(
-                logits[:, None], size=shape, mode="bilinear", align_corners=False
-            )
-            allowed = small.flatten(1) >= 0
-            return allowed | ~allowed.any(1, keepdim=True)
+        allowed = (embedding[:, None] @ small).squeeze(1) >= 0
+        return allowed | ~allowed.any(1, keepdim=True)

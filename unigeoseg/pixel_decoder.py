@@ -1,8 +1,7 @@
 """Mask2Former's pixel decoder (Cheng et al. 2022) with multi-scale deformable attention (Zhu et al. 2021).
 
 Its convolutions carry biases and both the lateral and the output convolution end in ReLU, as in the released
-code (``lateral_relu`` off: as in Mask2Former); deformable attention is the pure-PyTorch form of
-``transformers``.
+code (``lateral_relu`` off: as in Mask2Former).
 """
 
 import math
@@ -10,12 +9,10 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerSinePositionEmbedding,
-    multi_scale_deformable_attention,
-)
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
 from unigeoseg.config import DecoderConfig
+from unigeoseg.deformable import deformable_sampling
 
 _LEVELS = 3
 _POINTS = 4
@@ -70,11 +67,9 @@ class DeformableAttention(nn.Module):
         images, positions, _ = queries.shape
         value = self.value_proj(values).view(images, positions, self.heads, -1)
         offsets = self.sampling_offsets(queries).view(images, positions, self.heads, _LEVELS, _POINTS, 2)
-        scale = queries.new_tensor([[w, h] for h, w in shapes])[None, None, None, :, None, :]
-        locations = reference[None, :, None, None, None, :] + offsets / scale
         weights = self.attention_weights(queries).view(images, positions, self.heads, -1).softmax(-1)
         weights = weights.view(images, positions, self.heads, _LEVELS, _POINTS)
-        sampled = multi_scale_deformable_attention(value, shapes, locations, weights)
+        sampled = deformable_sampling(value, shapes, reference, offsets, weights)
         output: Tensor = self.output_proj(sampled)
         return output
 
@@ -141,7 +136,7 @@ class PixelDecoder(nn.Module):
         counts = [h * w for h, w in self.shapes]
         level = torch.cat([e.expand(n, -1) for e, n in zip(self.level_embed, counts, strict=True)])
         positions = self.codes.to(x.dtype) + level
-        reference = self.reference.to(x.dtype)
+        reference = self.reference
         for layer in self.layers:
             if self.checkpointing and self.training:
                 x = checkpoint(layer, x, positions, reference, self.shapes, use_reentrant=False)

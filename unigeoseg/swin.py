@@ -8,7 +8,7 @@ it pads; names of parameters are timm's, so that weights fit both.
 
 import torch
 from timm.layers import Mlp
-from timm.models.swin_transformer import PatchMerging, WindowAttention, window_partition, window_reverse
+from timm.models.swin_transformer import PatchMerging, WindowAttention, window_partition
 from torch import Tensor, nn
 
 _MASKED = -100.0
@@ -42,31 +42,38 @@ class PaddedBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x [I, h, w, c]``, ``mask [windows, window^2, window^2]`` for shifted windows."""
-        x = x + self._attend(self.norm1(x), mask)
+    def forward(self, x: Tensor, places: Tensor, back: Tensor, mask: Tensor) -> Tensor:
+        """``x [I, h, w, c]``; ``places``, ``back`` of :func:`window_places`; ``mask [windows, 1, n, n]``."""
+        x = x + self._attend(self.norm1(x), places, back, mask)
         mixed: Tensor = x + self.mlp(self.norm2(x))
         return mixed
 
-    def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        size = (self.window, self.window)
-        x = nn.functional.pad(x, (0, 0, 0, -width % self.window, 0, -height % self.window))
-        rows, columns = x.shape[1:3]
+    def _attend(self, x: Tensor, places: Tensor, back: Tensor, mask: Tensor) -> Tensor:
+        """Projections on real positions alone: all padded ones are one row of zeros."""
+        images, height, width, channels = x.shape
+        attn, area = self.attn, self.window**2
+        rows = nn.functional.pad(x.flatten(1, 2), (0, 0, 0, 1))  # the last row is the padding
+        qkv = (
+            attn.qkv(rows)
+            .index_select(1, places)
+            .view(-1, area, 3, attn.num_heads, channels // attn.num_heads)
+        )
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        bias: Tensor = attn._get_rel_pos_bias()
         if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-        windows = window_partition(x, size).flatten(1, 2)
-        attended = self.attn(windows, mask if self.shift else None)
-        x = window_reverse(attended.unflatten(1, size), size, rows, columns)
-        if self.shift:
-            x = x.roll((self.shift, self.shift), (1, 2))
-        return x[:, :height, :width]
+            bias = (bias + mask).expand(images, -1, -1, -1, -1).flatten(0, 1)
+        read = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        read = read.transpose(1, 2).reshape(images, -1, channels).index_select(1, back)
+        projected: Tensor = attn.proj(read)
+        return projected.unflatten(1, (height, width))
 
 
 class PaddedStage(nn.Module):
     """Merging (not in the first stage) and blocks that shift every second time."""
 
     mask: Tensor
+    places: Tensor
+    back: Tensor
 
     def __init__(self, width: int, depth: int, heads: int, window: int, side: int, first: bool) -> None:
         super().__init__()
@@ -74,14 +81,17 @@ class PaddedStage(nn.Module):
         self.blocks = nn.ModuleList(
             PaddedBlock(width, heads, window, (number % 2) * (window // 2)) for number in range(depth)
         )
-        self.register_buffer("mask", shift_mask(side, window), persistent=False)
+        self.register_buffer("mask", shift_mask(side, window)[:, None], persistent=False)
+        pairs = [window_places(side, window, shift) for shift in (0, window // 2)]
+        self.register_buffer("places", torch.stack([places for places, _ in pairs]), persistent=False)
+        self.register_buffer("back", torch.stack([back for _, back in pairs]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[I, h, w, c]`` to ``[I, h/2, w/2, 2c]``, or the same size in the first stage."""
         x = self.downsample(x)
         mask = self.mask.to(x.dtype)
-        for block in self.blocks:
-            x = block(x, mask)
+        for number, block in enumerate(self.blocks):
+            x = block(x, self.places[number % 2], self.back[number % 2], mask)
         return x
 
 
@@ -127,3 +137,18 @@ def shift_mask(side: int, window: int) -> Tensor:
     labels = window_partition(labels, (window, window)).view(-1, window * window)
     apart = labels[:, None] != labels[:, :, None]
     return torch.zeros(apart.shape).masked_fill(apart, _MASKED)
+
+
+def window_places(side: int, window: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Padding, cyclic shift and partition of a map as one gather, and the gather that undoes it.
+
+    Returns:
+        int64 ``[padded positions]``: which position stands at each place of the windows in order, ``side^2``
+        for padding; and int64 ``[side^2]``: where each position went.
+    """
+    padded = side + -side % window
+    numbers = torch.full((padded, padded), side * side)
+    numbers[:side, :side] = torch.arange(side * side).view(side, side)
+    moved = numbers.roll((-shift, -shift), (0, 1)).view(1, padded, padded, 1)
+    places = window_partition(moved, (window, window)).flatten()
+    return places, places.argsort(stable=True)[: side * side]
