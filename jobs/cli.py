@@ -35,6 +35,10 @@ _COMMANDS = {
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
+    "ablate": Entry("jobs.ablate", "ablate", "Run one of the paper's ablation tables."),
+    "sweep": Entry("jobs.sweep", "sweep", "Search settings with Ray Tune."),
+    "compare": Entry("jobs.compare", "compare", "Put runs side by side."),
+    "register": Entry("jobs.register", "register", "Register a run's model in MLflow."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"

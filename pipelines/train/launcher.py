@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
@@ -25,6 +26,9 @@ from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
 from pipelines.train.tracking import end_run
+from pipelines.train.watch import RunStopped, Watcher
+
+_ABORT_SECONDS = 20
 
 
 def train(
@@ -34,6 +38,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     evaluate: bool = True,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Trains on a Ray cluster (a local one if there is none), evaluates, and writes the run folder.
 
@@ -44,6 +49,7 @@ def train(
         resume: go on with the run that is there.
         progress: shows a bar or lines on stderr.
         evaluate: fills ``tasks`` of the summary from the held-out split.
+        watcher: sees the rows, and may stop the run.
 
     Returns:
         The content of ``summary.json``.
@@ -51,6 +57,7 @@ def train(
     Raises:
         UserError: wrong input, found before training starts wherever that is possible.
         NonFiniteLossError: the loss was not finite; ``diagnostics/`` of the run holds the samples.
+        RunStopped: ``watcher`` stopped it.
     """
     started = time.time()
     folder = RunFolder(run)
@@ -65,7 +72,7 @@ def train(
         tracked, status = job.tracking, "FAILED"
         extra: dict[str, float] = {}
         try:
-            outcome = _fit(job, Progress(plan.steps, progress))
+            outcome = _fit(job, Progress(plan.steps, progress), watcher)
             tracked = replace(tracked, run_id=outcome.mlflow_run_id or tracked.run_id)
             summary = _summary(config, outcome, started)
             write_summary(folder, summary)
@@ -73,7 +80,7 @@ def train(
                 summary = _evaluated(folder, job, summary, progress, started)
                 extra = _task_metrics(summary["tasks"])
             status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, RunStopped):
             status = "KILLED"
             raise
         finally:
@@ -82,7 +89,7 @@ def train(
     return summary
 
 
-def _fit(job: Job, progress: Progress) -> Outcome:
+def _fit(job: Job, progress: Progress, watcher: Watcher | None) -> Outcome:
     """Runs the workers to the end, restarted as often as the configuration allows."""
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     try:
@@ -94,9 +101,18 @@ def _fit(job: Job, progress: Progress) -> Outcome:
                     trainer.abort()  # instead of a restart that ends the same way
                 else:
                     progress.handle(kind, content)
+                    if watcher is not None and kind == "row":
+                        watcher.on_row(content)
 
+            if watcher is not None:
+                watcher.bind(trainer.abort)
             with Listener(lambda: ray.get(mailbox.drain.remote()), handle):
-                _run_workers(trainer, mailbox)
+                try:
+                    _run_workers(trainer, mailbox)
+                except Exception as error:
+                    if watcher is not None and watcher.stopped:
+                        raise RunStopped("the run was stopped before its end") from error
+                    raise
         outcome: Outcome | None = ray.get(mailbox.result.remote())
     finally:
         progress.close()
@@ -128,14 +144,23 @@ class _Trainer(TorchTrainer):
     """
 
     _controller: Any = None
+    _aborted = False
 
     def abort(self) -> None:
-        """Ends controller and workers."""
-        if self._controller is not None:
-            ray.kill(self._controller)
+        """Ends controller and workers, and frees what they held: a killed controller would keep it."""
+        self._aborted = True
+        if self._controller is None:
+            return
+        try:
+            ray.get(self._controller.abort.remote(), timeout=_ABORT_SECONDS)
+        except (RayActorError, GetTimeoutError):  # it exits inside the call
+            pass
+        ray.kill(self._controller)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
+        if self._aborted:
+            self.abort()
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()

@@ -22,6 +22,7 @@ from pipelines.train.model import exported_state, make_model, with_local_languag
 from pipelines.train.recorder import Recorder
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.step import NonFiniteLossError
+from pipelines.train.validation import Validation
 from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
 from unigeoseg.tokens import load_tokenizer
@@ -94,6 +95,7 @@ class _Loop:
             self.plan.steps,
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
+        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
         self.checkpoint_name = ""
 
     def _make_model(self) -> nn.Module:
@@ -148,9 +150,11 @@ class _Loop:
         with stream:
             for item in steps_of(stream, engine.accumulation):
                 result = self._step(item)
-                now = time.perf_counter()
-                self.recorder.step(result, item.sample_ids, now - ended, item.stats)
-                done = item.step + 1
+                now, done = time.perf_counter(), item.step + 1
+                measured = self.validation.run() if self.validation.due(done) else None
+                self.recorder.step(result, item.sample_ids, now - ended, item.stats, measured)
+                if measured is not None:
+                    now = time.perf_counter()  # neither is an evaluation's
                 if done % self.config.checkpoint.every == 0 or done == self.plan.steps:
                     self._checkpoint(done)
                     now = time.perf_counter()  # a checkpoint's time is no step's

@@ -56,15 +56,25 @@ class Recorder:
             self._metrics = StepLog(run.local(METRICS), start_step)
             self.tracker = Tracker(job.tracking, run.local(UNSENT), read_rows(run.local(METRICS)))
 
-    def step(self, result: StepResult, sample_ids: list[str], wall: float, stats: StreamStats) -> None:
-        """Takes a step in; at every ``train.log_every``-th and at the last one, writes. Collective then."""
+    def step(
+        self,
+        result: StepResult,
+        sample_ids: list[str],
+        wall: float,
+        stats: StreamStats,
+        measured: dict[str, dict[str, float]] | None = None,
+    ) -> None:
+        """Takes a step in; writes at every ``train.log_every``-th, at the last, and at a measured one.
+
+        It is a collective call then. ``measured`` is an evaluation made after this step.
+        """
         self._ids[result.step] = sample_ids
         self.samples_seen += result.instructions
         self._steps_here += 1
         self._window.add(result, wall, warm=self._steps_here > WARMUP_STEPS)
         self._report.add(result.seconds)
         every, last = self._job.config.train.log_every, self._plan.steps - 1
-        if result.step % every and result.step != last:
+        if result.step % every and result.step != last and measured is None:
             return
         self._report.memory = memory_now()
         self._report.quarantined = sum(stats.quarantined.values())
@@ -72,6 +82,8 @@ class Recorder:
         reports = self.flush()
         if self._engine.rank == 0:
             row = metrics_row(result, self._window, reports, self._facts(result))
+            if measured is not None:
+                row["val"] = measured
             self._metrics.append([row])
             self._channel.post("row", row)
             assert self.tracker is not None
