@@ -56,7 +56,7 @@ def open_run(run: TrackingRun) -> TrackingRun:
     """Opens the run, or re-attaches to ``run.run_id``; raises whatever MLflow raises."""
     from mlflow.entities import Param, RunTag
 
-    client = _client(run.uri)
+    client = tracking_client(run.uri)
     run_id = run.run_id
     known: dict[str, str] = {}
     if run_id is None:
@@ -93,7 +93,7 @@ def end_run(
     if run.run_id is None:
         return
     try:
-        client = _client(run.uri)
+        client = tracking_client(run.uri)
         # The status first: whatever fails after it, no run is left RUNNING.
         client.set_terminated(run.run_id, status)
         for name, value in (metrics or {}).items():
@@ -183,7 +183,7 @@ class Tracker:
     def _send_all(self) -> None:
         if self._run.run_id is None:
             self._run, self._last = open_run(self._run), -1
-        client = _client(self._run.uri)
+        client = tracking_client(self._run.uri)
         if self._last is None:
             history = client.get_metric_history(self._run.run_id, _MARK)
             self._last = max((metric.step for metric in history), default=-1)
@@ -234,7 +234,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _client(uri: str) -> Any:
+def tracking_client(uri: str) -> Any:
+    """MLflow's client of a server or database, its own logs kept quiet."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
