@@ -68,7 +68,9 @@ def _languages(given: tuple[str, ...]) -> dict[str, str]:
     for text in given:
         name, sign, path = text.partition("=")
         if not sign or not name or not path:
-            raise UserError(f"--language {text}: expected NAME=FOLDER, for example deepseek7b=/models/deepseek")
+            raise UserError(
+                f"--language {text}: expected NAME=FOLDER, for example deepseek7b=/models/deepseek"
+            )
         pairs[name] = path
     return pairs
 
@@ -82,7 +84,9 @@ def _intention(grid: Any, config: Any, store: str | None, folder: Path, seeds: i
         "title": grid.title,
         "store": store or f"{folder}/store",
         "out": str(folder),
-        "runs": [{"name": r.name, "values": r.cell.values, "finished": bool(r.summary(folder))} for r in runs],
+        "runs": [
+            {"name": r.name, "values": r.cell.values, "finished": bool(r.summary(folder))} for r in runs
+        ],
         "steps": config.train.steps or f"{config.train.epochs} epochs",
     }
 

@@ -30,7 +30,9 @@ def register(run: str, alias: str | None, name: str, tracking_uri: str | None, a
     local = Path("runs") / run
     folder = RunFolder(str(local) if local.is_dir() else run)
     if not folder.exists("mlflow.json"):
-        raise UserError(f"{run} is no run folder with an MLflow run (mlflow.json is missing); give its folder")
+        raise UserError(
+            f"{run} is no run folder with an MLflow run (mlflow.json is missing); give its folder"
+        )
     known = json.loads(folder.fs.cat_file(f"{folder.root}/mlflow.json"))
     if not known["run_id"]:
         raise UserError(f"{run} has no MLflow run: MLflow was out of reach while it trained")

@@ -72,7 +72,9 @@ def sweep(
     config = load_config(preset, sets)
     space = load_space(space_file, config)
     if search == "grid" and not all(name == "grid_search" for name, _ in space.draws.values()):
-        raise UserError(f"--search grid needs grid_search entries only in {space_file}; or use --search random")
+        raise UserError(
+            f"--search grid needs grid_search entries only in {space_file}; or use --search random"
+        )
     folder = out or Path(f"runs/sweep-{space_file.stem}-{config.name}")
     if dry_run:
         intention: dict[str, Any] = {

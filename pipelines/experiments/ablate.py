@@ -109,7 +109,9 @@ def run_ablation(
             if len(open_runs) < len(runs):
                 _LOG.info("%d of %d runs are finished already", len(runs) - len(open_runs), len(runs))
             if open_runs:
-                errors = _run_all(open_runs, TrialPlan(child, store, str(folder)), folder, concurrent, progress)
+                errors = _run_all(
+                    open_runs, TrialPlan(child, store, str(folder)), folder, concurrent, progress
+                )
             result = ablation_table(grid, {run.name: run.summary(folder) for run in runs}, runs, errors)
             files = write_table(result, folder)
             status = "FINISHED" if not errors else "FAILED"

@@ -87,7 +87,9 @@ def smaller_is_better(metric: str) -> bool:
 
 
 def _best_point(record: RunRecord, metric: str) -> tuple[int | None, float]:
-    points: list[tuple[int | None, float]] = [(s, v) for s, v in record.curves.get(metric, []) if np.isfinite(v)]
+    points: list[tuple[int | None, float]] = [
+        (s, v) for s, v in record.curves.get(metric, []) if np.isfinite(v)
+    ]
     points.append((None, record.final[metric]))
     return min(points, key=lambda p: p[1] * (1 if smaller_is_better(metric) else -1))
 
@@ -112,7 +114,9 @@ def compare_markdown(result: Mapping[str, Any]) -> str:
     lines.append(_row("state", [run["state"] for run in runs]))
     lines.append(_row("checkpoint", [run["checkpoint"] for run in runs]))
     lines += ["", "## Settings that differ", "", head]
-    lines += [_row(key, values) for key, values in result["differing"].items()] or [_row("none", [""] * len(runs))]
+    lines += [_row(key, values) for key, values in result["differing"].items()] or [
+        _row("none", [""] * len(runs))
+    ]
     lines += ["", "## Metrics (final; best in brackets where another)", "", head]
     for name, values in result["metrics"].items():
         if name.startswith(("val/", "train/loss")):
@@ -152,7 +156,9 @@ def plot_curves(records: Sequence[RunRecord], path: Path) -> None:
     names = panels + measured
     columns = 4
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.7 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.7 * rows), layout="constrained", squeeze=False
+    )
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     for axis, name in zip(axes.flat, names, strict=False):
@@ -161,7 +167,14 @@ def plot_curves(records: Sequence[RunRecord], path: Path) -> None:
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))), fontsize=8, frameon=False)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(4, max(1, len(labels))),
+        fontsize=8,
+        frameon=False,
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

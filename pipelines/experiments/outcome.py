@@ -73,7 +73,9 @@ class TrialProgress(tune.Callback):
 def failures(results: ResultGrid, name: Namer) -> dict[str, str]:
     """Name to the last line of the error, of each trial that failed."""
     return {
-        name(result.config or {}): last_line(str(result.error)) for result in results if result.error is not None
+        name(result.config or {}): last_line(str(result.error))
+        for result in results
+        if result.error is not None
     }
 
 

@@ -64,7 +64,9 @@ def load_space(path: Path, config: Config) -> Space:
     except OSError as error:
         raise UserError(f"cannot read the search space {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"the search space {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"the search space {path} is not valid YAML: {' '.join(str(error).split())}"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -138,7 +138,10 @@ def _fit(
     watching = TrialProgress(settings.trials, progress)
     if resume:
         tuner = tune.Tuner.restore(
-            str((folder / TUNE).resolve()), trainable=trainable(plan), resume_unfinished=True, resume_errored=True
+            str((folder / TUNE).resolve()),
+            trainable=trainable(plan),
+            resume_unfinished=True,
+            resume_errored=True,
         )
     else:
         tuner = tune.Tuner(

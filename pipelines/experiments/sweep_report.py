@@ -51,7 +51,9 @@ def plot_sweep(result: Mapping[str, Any], path: Path) -> None:
         steps, values = zip(*trial["curve"], strict=True)
         label = trial["state"] if trial["state"] not in shown else None
         shown.add(trial["state"])
-        axis.plot(steps, values, marker="o", markersize=3, color=_COLORS[trial["state"]], label=label, alpha=0.8)
+        axis.plot(
+            steps, values, marker="o", markersize=3, color=_COLORS[trial["state"]], label=label, alpha=0.8
+        )
         axis.annotate(trial["name"][-5:], (steps[-1], values[-1]), fontsize=7, xytext=(3, 0),
                       textcoords="offset points")  # fmt: skip
     axis.set_xlabel("optimizer step")

@@ -212,6 +212,8 @@ def plot_table(result: Mapping[str, Any], path: Path) -> None:
         axis.set_xlabel("gIoU, %")
     axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes[0].invert_yaxis()
-    figure.suptitle(f"Table {result['table']}: {result['title']} (Δ against {result['baseline']})", fontsize=11)
+    figure.suptitle(
+        f"Table {result['table']}: {result['title']} (Δ against {result['baseline']})", fontsize=11
+    )
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -63,7 +63,9 @@ def experiment_runs(client: Any, name: str) -> list[Any]:
     if experiment is None:
         names = sorted(e.name for e in client.search_experiments())
         raise UserError(f"--experiment {name}: there is none; there are {', '.join(names) or 'none at all'}")
-    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"], max_results=1000)
+    runs = client.search_runs(
+        [experiment.experiment_id], order_by=["attributes.start_time ASC"], max_results=1000
+    )
     runs = [run for run in runs if run.data.metrics]
     if not runs:
         raise UserError(f"--experiment {name} has no run with metrics yet")

@@ -35,7 +35,12 @@ class Validation:
     """
 
     def __init__(self, config: Config, store: str, engine: Engine, tokenizer: Tokenizer, steps: int) -> None:
-        self._settings, self._engine, self._tokenizer, self._steps = config.evaluation, engine, tokenizer, steps
+        self._settings, self._engine, self._tokenizer, self._steps = (
+            config.evaluation,
+            engine,
+            tokenizer,
+            steps,
+        )
         self._stage = config.engine.zero_stage
         self._job = Job(store, self._settings.split, ModelSource(""), threads=torch.get_num_threads())
         self._parts: list[Any] | None = None
