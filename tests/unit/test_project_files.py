@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("quickstart", "test", "lint", "format", "mlflow", "clean")
@@ -66,18 +65,6 @@ def test_every_dependency_is_pinned():
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     missing = {re.split(r"[\[<>=]", name)[0].lower().replace("_", "-") for name in wanted} - pinned
     assert not missing
-
-
-def test_ray_accepts_the_cluster_configuration():
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
-    validate_config(config)
-    groups = config["available_node_types"]
-    assert set(groups) == {"head", "cpu", "gpu", "gpu_spot"}
-    assert all("resources" in group for group in groups.values())
-    assert groups["gpu"]["resources"]["GPU"] > 0
-    assert config["idle_timeout_minutes"] > 0
 
 
 def test_readme_names_only_files_that_exist():
