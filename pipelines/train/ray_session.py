@@ -4,13 +4,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import ray
 
 from pipelines.config import Config
 from unigeoseg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -61,30 +64,80 @@ def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def wanted_resources(config: Config) -> dict[str, float]:
-    """What a job occupies in the cluster while it trains."""
+def worker_resources(config: Config) -> dict[str, float]:
+    """What one training worker occupies."""
     scale = config.scale
-    wanted = {"CPU": scale.workers * scale.cpus_per_worker, "GPU": scale.workers * scale.gpus_per_worker}
-    if config.data.decode == "actors":
-        wanted["CPU"] += 1  # at least one decoding actor
-    for name, amount in scale.resources.items():
-        wanted[name] = scale.workers * amount
+    wanted = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker, **scale.resources}
     return {name: amount for name, amount in wanted.items() if amount > 0}
+
+
+def wanted_resources(config: Config) -> dict[str, float]:
+    """What a job occupies in the cluster while it trains, with the fewest workers that it may have."""
+    workers = min(config.world_sizes(), default=config.scale.workers)
+    wanted = {name: workers * amount for name, amount in worker_resources(config).items()}
+    if config.data.decode == "actors":
+        wanted["CPU"] = wanted.get("CPU", 0.0) + 1  # at least one decoding actor
+    return wanted
 
 
 def check_resources(config: Config) -> None:
     """Compares the job's wishes with the cluster, so that it does not wait for ever.
 
     Raises:
-        UserError: says what is asked and what is there.
+        UserError: says what is asked, what is there, and what autoscaling could bring.
     """
-    there = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    problem = shortage(config, nodes, ray._private.state.state.get_max_resources_from_cluster_config())
+    if problem is not None and problem.bearable:
+        logger.warning("%s", problem.text)
+    elif problem is not None:
+        raise UserError(problem.text)
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What is missing in words, and whether the cluster can grow to what is asked."""
+
+    text: str
+    bearable: bool
+
+
+def shortage(
+    config: Config, nodes: Sequence[dict[str, float]], limit: dict[str, float] | None
+) -> Shortage | None:
+    """What a cluster lacks for a job; ``None`` when it has enough.
+
+    Args:
+        config: the job.
+        nodes: resources of each living node.
+        limit: what the autoscaler may grow the cluster to; ``None`` where there is none.
+    """
+    each, workers = worker_resources(config), min(config.world_sizes(), default=config.scale.workers)
+    asked = f"({workers} workers of {_words(each)}"
+    asked += ", one CPU for decoding)" if config.data.decode == "actors" else ")"
+    ways = "lower scale.workers or what a worker takes (scale.cpus_per_worker, scale.gpus_per_worker, "
+    ways += "scale.resources), or add nodes"
     for name, amount in wanted_resources(config).items():
-        if there.get(name, 0.0) < amount:
-            kind = {"CPU": "CPUs", "GPU": "GPUs"}.get(name, name)
-            extra = " and one for decoding" if name == "CPU" and config.data.decode == "actors" else ""
-            raise UserError(
-                f"too few {kind}: the job asks for {amount:g} ({config.scale.workers} workers{extra}), the "
-                f"cluster has {there.get(name, 0.0):g}; lower scale.workers or what a worker takes "
-                "(scale.cpus_per_worker, scale.gpus_per_worker, scale.resources), or add nodes"
-            )
+        there = sum(node.get(name, 0.0) for node in nodes)
+        if there >= amount:
+            continue
+        kind = {"CPU": "CPUs", "GPU": "GPUs"}.get(name, name)
+        text = f"too few {kind}: the job asks for {amount:g} {asked}, the cluster has {there:g}"
+        if limit is None:
+            return Shortage(f"{text} and no autoscaler that could add nodes; {ways}", False)
+        most = float(limit.get(name, 0.0))
+        if most < amount:
+            return Shortage(f"{text}, and autoscaling could bring it to {most:g} at most; {ways}", False)
+        return Shortage(f"{text}; waiting for the autoscaler, which may bring it to {most:g}", True)
+    places = sum(int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes)
+    if places < workers and limit is None:
+        return Shortage(
+            f"the job asks for {workers} workers of {_words(each)}, the {len(nodes)} nodes have room "
+            f"for {places}: a worker must fit on one node; {ways}",
+            False,
+        )
+    return None
+
+
+def _words(resources: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())

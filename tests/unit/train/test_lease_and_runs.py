@@ -1,6 +1,7 @@
 """Who holds a run, what its state is, and which settings may change."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from cluster.s3 import LocalS3
 from pipelines.config import Config
 from pipelines.train.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
 from pipelines.train.prepare import check_same
+from pipelines.train.ray_session import shortage
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.runs import list_runs
 from pipelines.train.status import write_status
@@ -116,3 +118,27 @@ def test_an_allowed_change_is_named():
 def test_an_elastic_range_has_only_sizes_that_divide_the_batch():
     values = tiny_values(**{"train.global_batch": 16, "scale.workers": 8, "scale.min_workers": 1})
     assert Config.model_validate(values).world_sizes() == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "limit", "says", "bearable"),
+    [
+        ([{"CPU": 2}, {"CPU": 2}], None, None, False),
+        (
+            [{"CPU": 2}],
+            None,
+            r"asks for 4 \(2 workers of 2 CPU\), the cluster has 2 and no autoscaler",
+            False,
+        ),
+        ([{"CPU": 2}], {"CPU": 3}, "autoscaling could bring it to 3 at most", False),
+        ([{"CPU": 2}], {"CPU": 8}, "waiting for the autoscaler, which may bring it to 8", True),
+        ([{"CPU": 1}] * 4, None, "the 4 nodes have room for 0", False),
+    ],
+)
+def test_what_a_cluster_lacks_is_said(nodes, limit, says, bearable):
+    config = Config.model_validate(tiny_values(**{"scale.workers": 2, "scale.cpus_per_worker": 2}))
+    found = shortage(config, nodes, limit)
+    if says is None:
+        assert found is None
+    else:
+        assert re.search(says, found.text) and found.bearable is bearable
