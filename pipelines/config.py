@@ -159,10 +159,6 @@ class RecoveryConfig(Section):
     lease_seconds: float = Field(
         60, gt=0, description="a job without a sign of life for so long has lost its run folder"
     )
-    non_finite: Literal["stop", "skip"] = Field(
-        "stop", description="a loss or gradient that is not a number: stop, or leave the step out"
-    )
-    max_skipped: int = Field(3, ge=1, description="steps that non_finite=skip may leave out in a whole run")
 
 
 class EvaluationConfig(Section):

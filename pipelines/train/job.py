@@ -44,7 +44,6 @@ class Outcome:
         checkpoint: folder of the newest checkpoint inside the run.
         mlflow_run_id: if MLflow was ever reached.
         unsent: logged rows that MLflow does not have.
-        skipped: steps that were left out because their loss was not finite.
     """
 
     steps: int
@@ -52,7 +51,6 @@ class Outcome:
     checkpoint: str
     mlflow_run_id: str | None
     unsent: int
-    skipped: tuple[int, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary."""

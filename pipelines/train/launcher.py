@@ -90,7 +90,6 @@ def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]
         "wall_seconds": round(time.time() - started, 1),
         "train_seconds": round(time.time() - started, 1),
         "checkpoint": outcome.checkpoint,
-        "skipped_steps": list(outcome.skipped),
     }
 
 

@@ -16,6 +16,10 @@ from unigeoseg.errors import UserError
 logger = logging.getLogger(__name__)
 
 
+#: Signals that told this process to end.
+_received: list[int] = []
+
+
 @contextmanager
 def ray_session(config: Config) -> Iterator[None]:
     """Connects to Ray: the process's own connection, else ``RAY_ADDRESS``, else a local cluster.
@@ -50,6 +54,9 @@ def ray_session(config: Config) -> Iterator[None]:
     try:
         check_resources(config)
         yield
+    except SystemExit as error:
+        # Ray's waiting calls replace an exit's status with 1.
+        raise SystemExit(128 + _received[-1] if _received else error.code) from error
     finally:
         ray.shutdown()
 
@@ -61,6 +68,7 @@ def _end_on_sigterm() -> None:
 
 
 def _terminated(number: int, frame: object) -> None:
+    _received.append(number)
     raise SystemExit(128 + number)
 
 
