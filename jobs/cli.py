@@ -39,6 +39,8 @@ _COMMANDS = {
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
+    "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine."),
+    "submit": Entry("jobs.submit", "submit", "Run a command as a job on a cluster."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"

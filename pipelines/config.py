@@ -189,7 +189,10 @@ class ScaleConfig(Section):
 class TrackingConfig(Section):
     """MLflow."""
 
-    uri: str | None = Field(None, description="server or sqlite:///file; null: mlflow.db in the runs folder")
+    uri: str | None = Field(
+        None,
+        description="server or sqlite:///file; null: MLFLOW_TRACKING_URI, else mlflow.db in the runs folder",
+    )
     experiment: str = "train"
 
 

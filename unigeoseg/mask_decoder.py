@@ -68,6 +68,26 @@ class MaskDecoderLayer(nn.Module):
         return normed
 
 
+def mask_embedding(hidden: int) -> nn.Sequential:
+    """The three layers between a query and its mask's embedding."""
+    return nn.Sequential(
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+    )
+
+
+def keep_position_codes(module: nn.Module, hidden: int, sides: list[int]) -> list[tuple[int, int]]:
+    """Makes each level's position codes buffers ``codes0``, ... of a module; the levels' shapes."""
+    shapes = [(side, side) for side in reversed(sides[1:])]
+    for level, (height, width) in enumerate(shapes):
+        codes = sine_positions(hidden, height, width).flatten(1).T
+        module.register_buffer(f"codes{level}", codes, persistent=False)
+    return shapes
+
+
 class MaskDecoder(nn.Module):
     """Query ``[B, c]`` to ``layers + 1`` mask predictions ``[P, B, S/4, S/4]``, the last one the answer."""
 
@@ -77,17 +97,8 @@ class MaskDecoder(nn.Module):
         self.layers = nn.ModuleList(MaskDecoderLayer(config) for _ in range(config.mask_layers))
         self.level_embed = nn.Parameter(torch.randn(_LEVELS, hidden))
         self.norm = nn.LayerNorm(hidden)
-        self.mask_embed = nn.Sequential(
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-        )
-        self.shapes = [(side, side) for side in reversed(sides[1:])]
-        for level, (height, width) in enumerate(self.shapes):
-            codes = sine_positions(hidden, height, width).flatten(1).T
-            self.register_buffer(f"codes{level}", codes, persistent=False)
+        self.mask_embed = mask_embedding(hidden)
+        self.shapes = keep_position_codes(self, hidden, sides)
 
     def forward(self, query: Tensor, mask_features: Tensor, levels: list[Tensor], index: Tensor) -> Tensor:
         """All predictions as logits.

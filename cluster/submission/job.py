@@ -3,6 +3,7 @@
 import os
 import shlex
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from cluster.errors import InputError
 from cluster.submission.client import plain_errors, read_token
 from cluster.submission.sealed import SEALED, seal
 from cluster.submission.tree import Tree, stage
+
+_STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,22 @@ def submit(client: Any, address: str, order: Order, token_file: str | None = Non
 
 
 def stop(client: Any, address: str, job: str) -> bool:
-    """Stops a job; whether it was running.
+    """Stops a job and waits until it has ended; whether it was running.
 
     Raises:
-        InputError: there is no such job.
+        InputError: there is no such job, or it does not end.
     """
     with plain_errors(address):
         try:
-            return bool(client.stop_job(job))
+            running = bool(client.stop_job(job))
         except RuntimeError as error:
             raise InputError(f"no job {job} on this cluster; `unigeoseg submit list` shows them") from error
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not client.get_job_status(job).is_terminal():
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{job} was told to stop and still runs after {_STOP_SECONDS} s, perhaps writing a last "
+                    f"checkpoint: `unigeoseg submit follow {job}` shows it"
+                )
+            time.sleep(0.5)
+    return running

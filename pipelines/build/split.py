@@ -1,6 +1,5 @@
 """Train, val and test by scene: what shows the same place stays together."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +50,3 @@ def cut_splits(digests: NDArray[np.uint64], config: SplitConfig, seed: int) -> S
         start += min(max(round(share * len(ordered)), 1) if share > 0 else 0, max(free - start, 0))
         bounds.append(int(ordered[start]) if len(ordered) else 0)
     return Splits(seed, bounds[0], bounds[1], config.own)
-
-
-def assign_splits(groups: Iterable[str], config: SplitConfig, seed: int) -> dict[str, str]:
-    """The split of each group of scenes."""
-    names = sorted(set(groups))
-    splits = cut_splits(np.asarray([group_digest(seed, g) for g in names], np.uint64), config, seed)
-    return {group: splits.of(group) for group in names}

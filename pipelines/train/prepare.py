@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 import subprocess
 import uuid
@@ -193,7 +194,7 @@ def git_commit() -> str | None:
 def _tracking(
     config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
 ) -> TrackingRun:
-    uri, artifacts = config.tracking.uri, None
+    uri, artifacts = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
     if uri is None:
         runs = Path("runs").resolve() if run.remote else run.base.parent
         runs.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import DecoderConfig
-from unigeoseg.pixel_decoder import sine_positions
+from unigeoseg.mask_decoder import keep_position_codes, mask_embedding
 
 _LEVELS = 3
 
@@ -97,17 +97,8 @@ class QuerySetDecoder(nn.Module):
         self.level_embed = nn.Parameter(torch.randn(_LEVELS, hidden))
         self.norm = nn.LayerNorm(hidden)
         self.class_embed = nn.Linear(hidden, hidden)
-        self.mask_embed = nn.Sequential(
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-        )
-        self.shapes = [(side, side) for side in reversed(sides[1:])]
-        for level, (height, width) in enumerate(self.shapes):
-            codes = sine_positions(hidden, height, width).flatten(1).T
-            self.register_buffer(f"codes{level}", codes, persistent=False)
+        self.mask_embed = mask_embedding(hidden)
+        self.shapes = keep_position_codes(self, hidden, sides)
 
     def forward(
         self, seg: Tensor, mask_features: Tensor, levels: list[Tensor], index: Tensor

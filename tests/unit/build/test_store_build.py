@@ -14,7 +14,7 @@ from pipelines.build.config import SplitConfig
 from pipelines.build.seeds import digest
 from pipelines.build.sources.base import UnusableImage
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
-from pipelines.build.split import assign_splits
+from pipelines.build.split import cut_splits, group_digest
 from unigeoseg.errors import UserError
 
 SMALL = {"workers": 0, "block_images": 8, "source": {"scenes": 24}}
@@ -240,3 +240,10 @@ def test_scenes_do_not_depend_on_how_many_there_are_and_scale():
     large = SyntheticSource(SyntheticConfig(scenes=1, size=256), 7)
     image = large.read(large.items()[0])
     assert image.pixels.shape == (256, 256, 3) and image.labels.shape == (256, 256)
+
+
+def assign_splits(groups, config, seed):
+    """The split of each group, as a build of a source with these groups of scenes decides it."""
+    names = sorted(set(groups))
+    splits = cut_splits(np.asarray([group_digest(seed, g) for g in names], np.uint64), config, seed)
+    return {group: splits.of(group) for group in names}
