@@ -184,7 +184,7 @@ def draw(pixels: NDArray[np.uint8], sample: Sample) -> NDArray[np.uint8]:
     canvas = np.ascontiguousarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC))
     large = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    line = max(1, round(max(size) / 384))  # as wide on the sheet whatever the image's size
+    line = max(1, round(max(size) / 256))  # as wide on the sheet whatever the image's size
     cv2.drawContours(canvas, outlines, -1, (0, 0, 0), 3 * line)
     cv2.drawContours(canvas, outlines, -1, (255, 235, 0), line)
     if sample.box is not None:

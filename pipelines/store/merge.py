@@ -42,7 +42,7 @@ def merge_stores(
     """Writes the samples of ``stores``, in this order, as one store; splits stay what they are.
 
     A key that an earlier store uses gets its source's name behind it; sample ids never change. The same
-    stores in the same order give the same bytes. A merge that was interrupted is begun again by the same call.
+    stores in the same order give the same bytes. An interrupted merge is begun again by the same call.
 
     Args:
         stores: at least two finished stores.

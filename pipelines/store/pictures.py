@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from pipelines.evaluate.plots import COLOURS, new_figure
 from pipelines.store.statistics import top
@@ -45,7 +46,7 @@ def _tasks(found: dict[str, Any]) -> Figure:
     bars = axes.barh(labels, values, color=[COLOURS[task] for task, _ in names])
     axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.12 * max(values, default=1))
     axes.set(title="samples of each task", xlabel="samples")
     return figure
 
@@ -63,11 +64,12 @@ def _stacked(counts: dict[str, dict[str, int]], title: str) -> Figure:
     for place, total in enumerate(left):
         axes.text(total, place, f" {total:,.0f}", va="center", fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.1, y=0.02 if len(counts) > 4 else 0.4)
+    axes.set_xlim(0, 1.1 * max(left.max(), 1))  # room for the numbers
+    axes.margins(y=0.02 if len(counts) > 4 else 0.4)
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(alpha=0.3, axis="x")
     axes.set(title=title, xlabel="samples")
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -131,16 +133,30 @@ def _centres(found: dict[str, Any]) -> Figure:
     figure = new_figure(0.8 + 3.6 * len(maps), 3.6)
     panels = figure.subplots(1, max(1, len(maps)), squeeze=False)[0]
     for axes, (task, counts) in zip(panels, maps.items(), strict=False):
-        values = np.array(counts, np.float64)
+        values = _coarser(np.array(counts, np.float64))
         shown = np.ma.masked_equal(values, 0)
         axes.set_facecolor("#e9ecf1")
         norm = LogNorm(1, max(2.0, values.max())) if values.max() > 50 else None
         image = axes.imshow(shown, extent=(0, 1, 1, 0), cmap="viridis", norm=norm, interpolation="nearest")
-        figure.colorbar(image, ax=axes, shrink=0.8)
+        figure.colorbar(image, ax=axes, shrink=0.8, format="{x:,.0f}", ticks=_ticks(values.max()))
         axes.set_title(f"{task}: {int(values.sum()):,} masks", fontsize=10)
         axes.set(xlabel="x", ylabel="y")
     figure.suptitle("middles of the masks in the image (grey: none)", fontsize=11)
     return figure
+
+
+def _coarser(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cells large enough that one holds some masks in the mean; few masks on a fine map are only noise."""
+    while len(values) % 2 == 0 and values.sum() < 4 * values.size:
+        values = values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]
+    return values
+
+
+def _ticks(most: float) -> list[int]:
+    """A few whole numbers of masks, the highest among them."""
+    if most > 50:
+        return [10**n for n in range(int(np.log10(most)) + 1)]
+    return sorted({1, int(most)} | {round(1 + (most - 1) * part / 3) for part in (1, 2)})
 
 
 def _resolution(found: dict[str, Any]) -> Figure:
