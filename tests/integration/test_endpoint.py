@@ -172,6 +172,7 @@ def test_a_question_that_names_its_category_is_dropped(chat, tmp_path):
     assert stages["reasoning"]["dropped"]["names_category"] > 0
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_without_paying_twice_and_gives_the_same_bytes(chat, tmp_path):
     whole = build(tmp_path / "whole", chat, retries=0)
     asked = len({json.dumps(b, sort_keys=True) for b in chat.requests})
