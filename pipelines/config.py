@@ -174,6 +174,12 @@ class RecoveryConfig(Section):
     grace_seconds: float = Field(
         25, ge=0, description="after SIGTERM or Ctrl-C, how long the run may take for a last checkpoint"
     )
+    max_skipped_steps: int = Field(
+        0,
+        ge=0,
+        description="steps whose loss or gradient is not finite that are left out, in all, before the run "
+        "stops; each leaves its sample ids in diagnostics/; 0: the first one stops the run",
+    )
     lease_seconds: float = Field(
         60, gt=0, description="a job without a sign of life for so long has lost its run folder"
     )
