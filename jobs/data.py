@@ -1,5 +1,6 @@
 """``unigeoseg data``: make a store from a source, print its card, check its records."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -106,6 +107,8 @@ def _build_text(result: dict[str, Any]) -> str:
     samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
     lines += ["", table10_text(result["table10"]), "", f"samples: {samples}", f"store: {result['store']}"]
     lines += [f"left out: {bad['file']}: {bad['detail']}" for bad in result["quarantined"]]
+    if "endpoint" in result:
+        lines += [f"endpoint, {name}: {json.dumps(row)}" for name, row in result["endpoint"].items()]
     return "\n".join(lines)
 
 
