@@ -21,7 +21,7 @@ from unigeoseg.errors import UserError
 @click.option("--checkpoint", type=float, default=5.0, show_default=True, metavar="SECONDS",
               help="That a checkpoint holds training.")  # fmt: skip
 @click.option("--bench-checkpoint", type=click.Path(path_type=Path), metavar="FILE",
-              help="Take it from what `unigeoseg bench checkpoint --json` printed (the last row).")  # fmt: skip
+              help="Take it from what `unigeoseg bench checkpoint --json` printed.")  # fmt: skip
 @click.option("--restart", type=float, default=180.0, show_default=True, metavar="SECONDS",
               help="From a lost node to the first step again.")  # fmt: skip
 @click.option("--node-life", type=float, default=500.0, show_default=True, metavar="HOURS",

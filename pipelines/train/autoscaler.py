@@ -4,7 +4,7 @@ import logging
 import time
 
 import ray
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.sdk import request_cluster_resources
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 

@@ -89,8 +89,8 @@ def test_a_store_is_built_on_s3_trained_on_and_evaluated(cluster, job):
     small = ("--set", "source.scenes=24", "--set", "workers=2")
     built = unigeoseg(*submit, "data", "build", "--source", "synthetic", "--out", store, *small)
     assert built.returncode == 0, built.stdout + built.stderr
-    trained = unigeoseg(*submit, "train", "--preset", cluster / "tiny.yaml", "--store", store, "--no-evaluate",
-                        "--run", run)  # fmt: skip
+    trained = unigeoseg(*submit, "train", "--preset", cluster / "tiny.yaml", "--store", store,
+                        "--no-evaluate", "--run", run)  # fmt: skip
     assert trained.returncode == 0, trained.stdout + trained.stderr
     evaluated = unigeoseg(
         *submit, "evaluate", "--model", run / "export", "--data", store, "--out", cluster / "e"
@@ -102,7 +102,7 @@ def test_a_store_is_built_on_s3_trained_on_and_evaluated(cluster, job):
 
 
 def test_secrets_reach_the_job_and_no_page_or_log(cluster, job):
-    """The S3 keys of the cluster travel sealed, and so does what ``--secret`` names; ``--env`` is for all to see."""
+    """S3 keys and what ``--secret`` names travel sealed; ``--env`` is for all to see."""
     submit, _ = job
     given = {"UNIGEOSEG_TRIED_SECRET": "s3cr3t-of-the-test", "UNIGEOSEG_TRIED_OPEN": "plain"}
     flags = ("--secret", "UNIGEOSEG_TRIED_SECRET", "--env", "UNIGEOSEG_TRIED_OPEN")

@@ -57,7 +57,7 @@ def test_goodput_falls_with_size_and_is_drawn(tmp_path):
 
 
 def test_given_failures_cost_what_they_cost():
-    # Lost at 25 s: 5 s of the third stride of 10 steps, then 120 s of restart; at 200 s in the middle of another.
+    # Lost at 25 s: 5 s of the third stride of 10 steps, then 120 s of restart, and so on.
     small = replace(BASE, checkpoint=0.0)
     assert replay(small, 100, 10, [25.0]) == pytest.approx(100 + 5 + 120)
     assert replay(small, 100, 10, [25.0, 200.0]) == pytest.approx(100 + 5 + 120 + 5 + 120)

@@ -51,7 +51,7 @@ def test_the_dashboard_asks_for_metrics_that_exist():
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     named = {name for text in asked for name in re.findall(r"ray_unigeoseg_(\w+)", text)}
     assert named <= set(METRICS)
-    assert len(METRICS.keys() - named) <= 3, f"not on the dashboard: {METRICS.keys() - named}"
+    assert len(METRICS.keys() - named) <= 4, f"not on the dashboard: {METRICS.keys() - named}"
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
