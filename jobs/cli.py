@@ -41,6 +41,10 @@ _COMMANDS = {
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
     "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine."),
     "submit": Entry("jobs.submit", "submit", "Run a command as a job on a cluster."),
+    "ablate": Entry("jobs.ablate", "ablate", "Run one of the paper's ablation tables."),
+    "sweep": Entry("jobs.sweep", "sweep", "Search settings with Ray Tune."),
+    "compare": Entry("jobs.compare", "compare", "Put runs side by side."),
+    "register": Entry("jobs.register", "register", "Register a run's model in MLflow."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"
