@@ -2,17 +2,19 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ray import tune
 
 from pipelines.config import Config
 from pipelines.experiments.grid import Cell, Grid, cell_config
 from pipelines.experiments.outcome import TrialProgress, failures
 from pipelines.experiments.session import (
+    check_store,
     child_config,
     close_parent,
     open_parent,
@@ -23,9 +25,10 @@ from pipelines.experiments.session import (
 from pipelines.experiments.table import ablation_table, write_table
 from pipelines.experiments.trial import RUN, TrialPlan
 from pipelines.quickstart import prepare_store
-from pipelines.store.index import StoreIndex
+from pipelines.train.prepare import check_same
 from pipelines.train.ray_session import ray_session
-from pipelines.train.run_folder import SUMMARY
+from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
+from pipelines.train.status import read_status
 from unigeoseg.errors import UserError
 
 EXPERIMENT = "ablation"
@@ -67,6 +70,34 @@ def ablation_runs(grid: Grid, config: Config, seeds: int) -> list[AblationRun]:
     return runs
 
 
+def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, dataset: str) -> None:
+    """Finished runs count only where they are those that would be run now.
+
+    Args:
+        runs: of the ablation.
+        config: the preset.
+        folder: where the runs lie.
+        dataset: fingerprint of the store.
+
+    Raises:
+        UserError: a finished run had another configuration or store.
+    """
+    for run in runs:
+        place = RunFolder(folder / run.name)
+        if run.summary(folder) is None:
+            continue
+        saved = yaml.safe_load(place.fs.cat_file(f"{place.root}/{CONFIG}"))
+        now = cell_config(config, run.cell, run.seed).plain()
+        check_same(saved, now, place.path)
+        before = read_status(place).get("dataset_fingerprint", dataset)
+        if saved["evaluation"] != now["evaluation"] or before != dataset:
+            what = "store" if before != dataset else "evaluation section"
+            raise UserError(
+                f"{place.path} is finished, with another {what}: its numbers do not belong in one table with "
+                "new ones; give the same, or another --out"
+            )
+
+
 def run_ablation(
     grid: Grid,
     config: Config,
@@ -94,13 +125,14 @@ def run_ablation(
         UserError: wrong input, or no run could be finished (with the first error).
     """
     runs = ablation_runs(grid, config, seeds)
+    if store is not None:
+        check_store(store, config)  # before Ray is started for nothing
     folder.mkdir(parents=True, exist_ok=True)
     with ray_session(config):
         if store is None:
             store = str(folder / "store")
             prepare_store(config.build, store, progress)
-        StoreIndex.open(store, config.data.split)
-        StoreIndex.open(store, config.evaluation.split)
+        check_kept(runs, config, folder, check_store(store, config))
         parent = open_parent(folder, config, EXPERIMENT, {"ablation.table": str(grid.table)})
         child = child_config(config, parent, EXPERIMENT)
         status, errors = "FAILED", {}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ def compare_runs(records: Sequence[RunRecord], best: str | None = None) -> dict[
 def _winner(records: Sequence[RunRecord], metric: str, names: Sequence[str]) -> dict[str, Any]:
     have = [(i, record) for i, record in enumerate(records) if metric in record.final]
     if not have:
-        near = [name for name in names if name.startswith("val/")] or list(names)
-        raise UserError(f"--best {metric}: no run has it; there are {', '.join(near) or 'no metrics at all'}")
+        measured = [name for name in names if name in {f"val/{task}/gIoU" for task in TASKS}]
+        near = get_close_matches(metric, names, n=3, cutoff=0.8) or measured or list(names)[:12]
+        raise UserError(
+            f"--best {metric}: no run has it; there are, among others, {', '.join(near) or 'none'}"
+        )
     smaller = smaller_is_better(metric)
     index, record = min(have, key=lambda pair: pair[1].final[metric] * (1 if smaller else -1))
     step, value = _best_point(record, metric)

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from pipelines.storage import is_remote
+from pipelines.train.manifest import checkpoint_name, committed_steps
 from pipelines.train.metrics import flat_metrics
 from pipelines.train.mlflow_lookup import find_runs, open_client
-from pipelines.train.run_folder import CHECKPOINTS, CONFIG, METRICS, SUMMARY, RunFolder
+from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.train.tracking import flatten
 from unigeoseg.errors import UserError
 
@@ -85,23 +86,28 @@ def folder_record(folder: RunFolder) -> RunRecord:
         summary = json.loads(read(f"{folder.root}/{SUMMARY}"))
         final |= task_metrics(summary.get("tasks") or {})
         state, checkpoint = "FINISHED", summary.get("checkpoint")
-    names = []
-    if folder.exists(CHECKPOINTS):
-        paths = folder.fs.ls(f"{folder.root}/{CHECKPOINTS}", detail=False)
-        names = sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
-        names = [name for name in names if name.startswith("step-")]
+    names = _checkpoints(folder)
     return RunRecord(folder.name, folder.path, state, params, curves, final, names, checkpoint)
 
 
+def _checkpoints(folder: RunFolder) -> list[str]:
+    return [checkpoint_name(step).rsplit("/", 1)[-1] for step in committed_steps(folder)]
+
+
 def mlflow_record(client: Any, run: Any) -> RunRecord:
-    """A run from MLflow."""
+    """A run from MLflow; its checkpoints where its folder can be seen from here."""
     curves = {
         name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
     }
     name = run.info.run_name or run.info.run_id
-    source = run.data.tags.get("run.folder", f"mlflow:{run.info.run_id}")
-    return RunRecord(name, source, run.info.status, run.data.params, curves, dict(run.data.metrics))
+    source = run.data.tags.get("run.folder")
+    checkpoints = []
+    if source and not is_remote(source) and Path(source).is_dir():
+        checkpoints = _checkpoints(RunFolder(source))
+    source = source or f"mlflow:{run.info.run_id}"
+    final = dict(run.data.metrics)
+    return RunRecord(name, source, run.info.status, run.data.params, curves, final, checkpoints)
 
 
 def task_metrics(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

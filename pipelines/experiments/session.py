@@ -13,6 +13,7 @@ from ray import tune
 
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
+from pipelines.store.index import StoreIndex
 from pipelines.train.prepare import absolute
 from pipelines.train.ray_session import wanted_resources
 from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, try_open_run
@@ -20,6 +21,16 @@ from unigeoseg.errors import UserError
 
 PARENT = "mlflow.json"
 _QUIET = ("ray.tune", "ray.train")
+
+
+def check_store(store: str, config: Config) -> str:
+    """Sees that a store has what training and evaluation need; its fingerprint.
+
+    Raises:
+        UserError: there is none, or one of the two splits is empty.
+    """
+    StoreIndex.open(store, config.evaluation.split)
+    return StoreIndex.open(store, config.data.split).fingerprint
 
 
 def open_parent(folder: Path, config: Config, experiment: str, tags: dict[str, str]) -> TrackingRun:

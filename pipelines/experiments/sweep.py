@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from pipelines.config import Config, with_values
 from pipelines.experiments.outcome import TrialProgress, last_line
 from pipelines.experiments.session import (
+    check_store,
     child_config,
     close_parent,
     open_parent,
@@ -90,13 +91,14 @@ def run_sweep(
         raise UserError(f"{folder} holds a sweep already: add --resume to go on with it, or choose --out")
     if resume and not held:
         raise UserError(f"there is no sweep to resume at {folder}; leave --resume out to start one")
+    if store is not None:
+        check_store(store, config)  # before Ray is started for nothing
     with ray_session(config):
         if store is None:
             store = str(folder / "store")
             prepare_store(config.build, store, progress)
-        index = StoreIndex.open(store, config.data.split)
-        StoreIndex.open(store, config.evaluation.split)
-        steps = Plan.from_config(index, config).steps
+        check_store(store, config)
+        steps = Plan.from_config(StoreIndex.open(store, config.data.split), config).steps
         config = with_rungs(config, space.metric, steps)
         parent = open_parent(folder, config, EXPERIMENT, {"sweep.metric": space.metric})
         plan = TrialPlan(child_config(config, parent, EXPERIMENT), store, str(folder), space.metric)

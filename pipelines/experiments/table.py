@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
+from scipy.stats import t as student
 
 from pipelines.experiments.grid import Cell, Grid
 from unigeoseg.tasks import TASKS
 
-#: A difference counts when it is larger than so many standard errors of its mean over seeds.
-_SIGNIFICANT = 2.0
+#: A difference counts when the confidence interval of its mean over seeds (Student's t) leaves zero out.
+_CONFIDENCE = 0.95
 
 
 class _Run(Protocol):
@@ -34,8 +35,8 @@ def ablation_table(
     """The content of ``table.json``; all figures are gIoU in percent.
 
     Differences are paired: a row's run minus the baseline's run with the same seed. ``effect`` compares them
-    with the paper's: ``seen`` (same sign, larger than two standard errors), ``opposite``, ``not seen``, or
-    ``None`` where the paper's figure is not known or there are fewer than two seeds.
+    with the paper's: ``seen`` (same sign, and zero outside the 95 % interval of Student's t), ``opposite``,
+    ``not seen``, or ``None`` where the paper's figure is not known or there are fewer than two seeds.
 
     Args:
         grid: the declared table.
@@ -114,7 +115,7 @@ def _effect(deltas: Sequence[float], paper_delta: float | None) -> str | None:
     if paper_delta is None or len(deltas) < 2:
         return None
     mean, error = statistics.fmean(deltas), statistics.stdev(deltas) / math.sqrt(len(deltas))
-    if abs(mean) <= _SIGNIFICANT * error:
+    if abs(mean) <= float(student.ppf((1 + _CONFIDENCE) / 2, len(deltas) - 1)) * error:
         return "not seen"
     return "seen" if mean * paper_delta > 0 else "opposite"
 
@@ -159,7 +160,7 @@ def _verdicts(result: Mapping[str, Any]) -> list[str]:
                 by_effect.setdefault(effect, []).append(f"{row['name']} on {task}")
     said = {
         "seen": "Effects of the paper that are seen here",
-        "not seen": "Not seen (within two standard errors of zero)",
+        "not seen": "Not seen (zero lies in the 95 % interval of the mean difference)",
         "opposite": "The other way round",
     }
     return [f"{said[e]}: {', '.join(by_effect[e])}." for e in said if e in by_effect]

@@ -54,7 +54,7 @@ def find_runs(client: Any, wanted: str) -> list[Any]:
 
 
 def experiment_runs(client: Any, name: str) -> list[Any]:
-    """All runs of an experiment that have metrics, oldest first.
+    """All trainings of an experiment that have metrics, oldest first; parents of other runs are none.
 
     Raises:
         UserError: there is no such experiment, or it is empty.
@@ -66,7 +66,8 @@ def experiment_runs(client: Any, name: str) -> list[Any]:
     runs = client.search_runs(
         [experiment.experiment_id], order_by=["attributes.start_time ASC"], max_results=1000
     )
-    runs = [run for run in runs if run.data.metrics]
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+    runs = [run for run in runs if run.data.metrics and run.info.run_id not in parents]
     if not runs:
         raise UserError(f"--experiment {name} has no run with metrics yet")
     return list(runs)

@@ -1,5 +1,6 @@
 """MLflow's model registry: a run's export as a version of a named model, found again as ``models:/...``."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -70,6 +71,7 @@ def fetch_model(model: str, folder: str, uri: str | None = None) -> str:
         raise UserError(f"{model}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     where = tracking_uri(uri)
     client = open_client(where)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         if alias := found["alias"]:
             version = client.get_model_version_by_alias(found["name"], alias)
