@@ -96,10 +96,10 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
 def as_text(folder: str, summary: dict[str, Any]) -> str:
     """The end of a training for people."""
     from jobs.quickstart import results_table
+    from pipelines.train.advice import in_words
 
-    minutes, seconds = divmod(round(summary["wall_seconds"]), 60)
     lines = [results_table(summary), ""] if summary["tasks"] else []
-    lines.append(f"{summary['steps']} steps, {summary['samples_seen']} samples, {minutes} min {seconds} s")
+    lines.append(in_words(summary))
     lines.append(f"run {folder} (report.html, summary.json, export/, {summary['checkpoint']})")
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from pipelines.build.config import BuildConfig
 from unigeoseg.config import ModelConfig
@@ -38,12 +38,30 @@ class SharePhase(Section):
 class PTSConfig(Section):
     """Progressive task scheduling."""
 
-    schedule: Literal["linear", "cosine", "step", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "step", "constant", "recorded"] = "linear"
+    record: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]] = Field(
+        default_factory=list,
+        description="of schedule recorded: positions of each task (interactive, referring, reasoning) by "
+        "segment; the last segment's shares hold until the run ends",
+    )
     end_weight: float = Field(0.7, ge=0, le=1, description="interactive weight w(1); the paper's 0.7")
     base: Literal["natural"] | dict[str, float] = Field(
         "natural", description="shares at the start: the index's own, or one number a task"
     )
     warmup: list[SharePhase] = Field(default_factory=list, description="phases that come before the schedule")
+
+    @model_validator(mode="after")
+    def _record_fits(self) -> "PTSConfig":
+        if self.schedule == "recorded":
+            if not self.record:
+                raise ValueError(
+                    "pts.schedule=recorded needs pts.record, a list of segments such as [[8, 6, 2]]"
+                )
+            if self.warmup:
+                raise ValueError("a recorded schedule is whole: leave pts.warmup out")
+        elif self.record:
+            raise ValueError(f"pts.record is of no use with pts.schedule={self.schedule}; use recorded")
+        return self
 
 
 class DataConfig(Section):
@@ -157,6 +175,12 @@ class RecoveryConfig(Section):
     )
     grace_seconds: float = Field(
         25, ge=0, description="after SIGTERM or Ctrl-C, how long the run may take for a last checkpoint"
+    )
+    max_skipped_steps: int = Field(
+        0,
+        ge=0,
+        description="steps whose loss or gradient is not finite that are left out, in all, before the run "
+        "stops; each leaves its sample ids in diagnostics/; 0: the first one stops the run",
     )
     lease_seconds: float = Field(
         60, gt=0, description="a job without a sign of life for so long has lost its run folder"

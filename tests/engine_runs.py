@@ -6,6 +6,7 @@ other's checkpoints, for which they wait.
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -25,10 +26,12 @@ from pipelines.train.manifest import committed_steps
 from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.schedule import learning_rate
+from pipelines.train.step import NonFiniteLossError
 from tests.train_runs import tiny_values
 from unigeoseg.build import build_model
 
-STEPS, SAVED, BATCH = 4, 2, 8
+#: In runs with a bad sample, that is in the step ``BAD``.
+STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1
 OFFLOAD: dict[str, Any] = {"engine.offload_optimizer": True}
 #: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
 BASE: dict[str, Any] = {
@@ -42,12 +45,16 @@ BASE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One engine: trained from the start, or from another run's checkpoint after ``SAVED`` steps."""
+    """One engine: trained from the start, or from another run's checkpoint after ``SAVED`` steps.
+
+    ``bad``: the last picture of step ``BAD`` holds no numbers, so that step is left out.
+    """
 
     name: str
     stage: int
     source: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    bad: bool = False
 
     @property
     def config(self) -> Config:
@@ -65,6 +72,16 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
         1: ("stage0", "stage3", "accumulated"),
         2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
     }
+    return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
+
+
+def skipping_runs(world: int, every: bool = True) -> list[Run]:
+    """With a bad sample on the last rank, in its last micro-batch."""
+    small = {"train.micro_batch": BATCH // world // 2}
+    runs = [Run(f"w{world}-stage{stage}-bad", stage, options=small, bad=True) for stage in range(4)]
+    runs += [Run(f"w{world}-stage{stage}-offload-bad", stage, options=OFFLOAD, bad=True) for stage in (2, 3)]
+    runs.append(Run(f"w{world}-bf16-bad", 2, options={"train.precision": "bf16"}, bad=True))
+    quick = {1: ("stage0-bad",), 2: ("stage0-bad", "stage2-bad")}
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
 
@@ -99,10 +116,14 @@ class Bench:
         torch.manual_seed(config.seed)
         return build_model(config.model, self.tokenizer.vocab_size)
 
-    def micro_batches(self, config: Config, step: int, rank: int, world: int) -> list[Any]:
-        size = config.train.micro_batch or BATCH // world
+    def micro_batches(self, run: Run, step: int, rank: int, world: int) -> list[Any]:
+        config, size = run.config, run.config.train.micro_batch or BATCH // world
         mine = self.images[step][rank * BATCH // world : (rank + 1) * BATCH // world]
-        return [collate(config, self.tokenizer, mine[i : i + size]) for i in range(0, len(mine), size)]
+        batches = [collate(config, self.tokenizer, mine[i : i + size]) for i in range(0, len(mine), size)]
+        if run.bad and step == BAD and rank == world - 1:
+            batches[-1].images = batches[-1].images.float()
+            batches[-1].images[-1] = math.nan
+        return batches
 
 
 def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
@@ -121,25 +142,33 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
     for step in range(start, STEPS):
         if step == SAVED:  # a resumed run's at once, so that what it has loaded can be compared
             checkpoints.save({"step": step})
-        batches = bench.micro_batches(run.config, step, engine.rank, engine.world)
-        result = engine.train_step(step, batches, BATCH)
+        batches = bench.micro_batches(run, step, engine.rank, engine.world)
+        try:
+            result = engine.train_step(step, batches, BATCH)
+        except NonFiniteLossError as error:
+            assert run.bad and step == BAD and error.what == "loss" and len(error.batches) == engine.world
+            continue
         losses.append(result.loss)
         norms.append(result.grad_norm)
     checkpoints.finish()
     return {"loss": losses, "norm": norms}
 
 
-def run_torch(config: Config, bench: Bench) -> dict[str, list[float]]:
-    """The same training written without engine and DeepSpeed."""
+def run_torch(bench: Bench, left_out: int | None = None) -> dict[str, list[float]]:
+    """The same training written without engine and DeepSpeed, perhaps without one of its steps."""
+    run = Run("torch", 0)
+    config = run.config
     model = bench.model(config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     train = config.train
     optimizer = torch.optim.AdamW(trained, betas=train.betas, weight_decay=train.weight_decay)
     losses, norms = [], []
     for step in range(STEPS):
+        if step == left_out:
+            continue
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(train, step, STEPS)
-        (batch,) = bench.micro_batches(config, step, 0, 1)
+        (batch,) = bench.micro_batches(run, step, 0, 1)
         points = torch.Generator().manual_seed(mixed_seed(config.seed, step))
         loss = model(batch, points).total / BATCH
         loss.backward()
@@ -167,10 +196,10 @@ def main() -> None:
     bench = Bench(whole_runs(world)[0].config)
     found = {
         run.name: run_engine(run, bench, folder)
-        for run in whole_runs(world, every) + resumed_runs(world, every)
+        for run in whole_runs(world, every) + skipping_runs(world, every) + resumed_runs(world, every)
     }
     if world == 1:
-        found["torch"] = run_torch(Run("torch", 0).config, bench)
+        found |= {"torch": run_torch(bench), "torch without a step": run_torch(bench, left_out=BAD)}
     if dist.get_rank() == 0:
         (folder / f"world-{world}.json").write_text(json.dumps(found))
     dist.barrier()

@@ -111,7 +111,9 @@ def bench_config(config: Config, split: str, images: int) -> Config:
     steps = images // config.train.global_batch
     if not steps:
         raise UserError(f"--samples {images}: less than train.global_batch={config.train.global_batch}")
-    pts = config.pts.model_copy(update={"schedule": "constant", "base": "natural", "warmup": []})
+    pts = config.pts.model_copy(
+        update={"schedule": "constant", "base": "natural", "warmup": [], "record": []}
+    )
     return config.model_copy(
         update={
             "pts": pts,

@@ -117,6 +117,8 @@ class Plan:
         Raises:
             UserError: a schedule that does not fit: negative shares, a share for a task without samples.
         """
+        if config.pts.schedule == "recorded":
+            return cls.recorded(index, config, config.pts.record)
         units = UnitTable.build(index, config.data.instructions_per_image)
         steps = total_steps(config, units)
         batch_size = config.train.global_batch

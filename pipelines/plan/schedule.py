@@ -22,6 +22,8 @@ def make_schedule(pts: PTSConfig, counts: tuple[int, int, int]) -> Schedule:
     Raises:
         UserError: unknown task, negative or all-zero shares, phases out of order.
     """
+    if pts.schedule == "recorded":
+        raise ValueError("a recorded schedule has no formula: Plan.recorded makes its plan")
     base: tuple[Number, Number, Number] = counts if pts.base == "natural" else _shares(pts.base, "pts.base")
     warmup = tuple(
         Phase(phase.until, _shares(phase.shares, f"pts.warmup[{i}].shares"))

@@ -9,6 +9,7 @@ Dropout and loss points are drawn from (seed, step), not from a running generato
 step.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,41 +102,39 @@ class Engine:
             wait: seconds this rank waited for the data, for the record.
 
         Raises:
-            NonFiniteLossError: a loss or the gradient norm is not finite. For the loss, before the weights
-                are touched.
+            NonFiniteLossError: on every rank, when a loss or the gradient norm is not finite. Weights and
+                optimizer state are as before the step, and the next step may follow.
         """
         if len(micro_batches) != self.accumulation:
             raise ValueError(f"step {step}: {len(micro_batches)} micro-batches, expected {self.accumulation}")
         rate = learning_rate(self.config.train, step, self.steps)
-        for group, scale in zip(self._engine.optimizer.param_groups, self._rate_scales, strict=True):
-            group["lr"] = rate * scale
+        for group, factor in zip(self._engine.optimizer.param_groups, self._rate_scales, strict=True):
+            group["lr"] = rate * factor
         totals, seconds = StepTotals(), StepSeconds(wait=wait)
+        scale = self.world * self.accumulation / instruction_count
         for place, batch in enumerate(micro_batches):
-            self._micro_step(step, place, batch, instruction_count, totals, seconds)
-        reduced = totals.reduced(self.device)
-        if not reduced.finite:
-            raise NonFiniteLossError(step, "loss", self.gather(totals.by_batch))
+            if place:  # closes the micro-step before; only the last one's updates the weights
+                self._engine.step()
+            total = self._forward(step, place, batch, totals, seconds)
+            if place == self.accumulation - 1:
+                reduced = totals.reduced(self.device)
+                if not reduced.finite:  # no gradient either then, whatever its own would be: see _update
+                    scale = math.nan
+            started = time.perf_counter()
+            self._engine.backward(total * scale)
+            seconds.backward += time.perf_counter() - started
         started = time.perf_counter()
-        norm = self._unsharded_norm()
-        self._engine.step()
+        norm = self._update()
         seconds.optimizer += time.perf_counter() - started
-        norm = self._engine.get_global_grad_norm() if norm is None else norm
-        result = reduced.result(step, rate, float(norm or 0.0), seconds)
+        result = reduced.result(step, rate, norm, seconds)
         if not result.finite:
-            raise NonFiniteLossError(step, "gradient norm", self.gather(totals.by_batch))
+            what = "gradient norm" if reduced.finite else "loss"
+            raise NonFiniteLossError(result, what, self.gather(totals.by_batch))
         return result
 
-    def _micro_step(
-        self,
-        step: int,
-        place: int,
-        batch: Batch,
-        instruction_count: int,
-        totals: StepTotals,
-        seconds: StepSeconds,
-    ) -> None:
-        if place:  # closes the micro-step before; only the last one's updates the weights
-            self._engine.step()
+    def _forward(
+        self, step: int, place: int, batch: Batch, totals: StepTotals, seconds: StepSeconds
+    ) -> Tensor:
         seed = self.config.seed
         torch.manual_seed(mixed_seed(seed, step, self.rank, place))
         points = torch.Generator().manual_seed(mixed_seed(seed, step))
@@ -144,16 +143,26 @@ class Engine:
         losses = self._wrapped.last
         assert losses is not None
         totals.add(losses, batch)
-        middle = time.perf_counter()
-        self._engine.backward(total * (self.world * self.accumulation / instruction_count))
-        seconds.forward += middle - started
-        seconds.backward += time.perf_counter() - middle
+        seconds.forward += time.perf_counter() - started
+        return total
 
-    def _unsharded_norm(self) -> Tensor | None:
-        """Stage 0 clips without keeping the norm; there it is taken from the reduced gradients."""
-        if self.config.engine.zero_stage:
-            return None
-        return nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+    def _update(self) -> float:
+        """Updates the weights unless the gradient is not finite; returns its norm before clipping.
+
+        DeepSpeed's ZeRO optimizers look at the norm themselves and drop such a gradient. Its stage 0 does
+        not, and clips without keeping the norm.
+        """
+        norm = None
+        if not self.config.engine.zero_stage:
+            found = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = nn.utils.get_total_norm(found)
+            if not bool(torch.isfinite(norm)):
+                self._engine.zero_grad()
+                self._engine.micro_steps += 1  # of its step() this is all that is wanted
+                return float(norm)
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm() if norm is None else norm
+        return float(norm or 0.0)
 
     def own_pieces(self) -> list[Piece]:
         """What this rank has to write of weights and optimizer state: all ranks' pieces make up the whole."""

@@ -44,6 +44,7 @@ class Outcome:
         checkpoint: folder of the newest checkpoint inside the run.
         mlflow_run_id: if MLflow was ever reached.
         unsent: logged rows that MLflow does not have.
+        skipped: steps that were left out because their loss or gradient was not finite.
     """
 
     steps: int
@@ -51,6 +52,7 @@ class Outcome:
     checkpoint: str
     mlflow_run_id: str | None
     unsent: int
+    skipped: int = 0
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary."""

@@ -66,11 +66,12 @@ def train(
             with ray_session(config):
                 job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
                 with recorded(folder, job, index.fingerprint, plan.steps) as ending:
-                    outcome = fit(job, Progress(plan.steps, progress), watcher)
+                    shown = Progress(plan.steps, progress)
+                    outcome = fit(job, shown, watcher)
                     run_id = outcome.mlflow_run_id or job.tracking.run_id
                     ending.tracking = replace(job.tracking, run_id=run_id)
                     ending.unsent = outcome.unsent
-                    summary = _summary(config, outcome, started)
+                    summary = {**_summary(config, outcome, started), "training": shown.totals.plain()}
                     write_summary(folder, summary)
                     ending.artifacts = _artifacts(folder)
                     if evaluate:
@@ -87,6 +88,7 @@ def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]
         "tasks": {},
         "steps": outcome.steps,
         "samples_seen": outcome.samples_seen,
+        "skipped_steps": outcome.skipped,
         "world_size": config.scale.workers,
         "zero_stage": config.engine.zero_stage,
         "mlflow_run_id": outcome.mlflow_run_id,

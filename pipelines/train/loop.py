@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from torch import nn
@@ -22,13 +21,15 @@ from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import LeaseLostError, check_held
+from pipelines.train.logs import at_step
 from pipelines.train.manifest import Checkpoint
 from pipelines.train.model import exported_state, make_model, with_local_language
 from pipelines.train.notice import Notice, Wish
 from pipelines.train.recorder import Recorder
 from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
-from pipelines.train.step import NonFiniteLossError
+from pipelines.train.skipping import Skipping
+from pipelines.train.step import NonFiniteLossError, StepResult
 from pipelines.train.validation import Validation
 from pipelines.train.watchdog import Watchdog
 from unigeoseg.batch import Batch
@@ -132,8 +133,12 @@ class _Loop:
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
+        skipped = int(found.state.get("skipped_steps", 0)) if found else 0
+        self.skipping = Skipping(
+            self.run_folder, self.config.recovery.max_skipped_steps, skipped, self.engine.rank
+        )
         self.recorder = Recorder(
-            self.job, self.engine, self.plan, self.run_folder, self.channel, start, samples
+            self.job, self.engine, self.plan, self.run_folder, self.channel, start, samples, self.skipping
         )
         seconds = self.config.recovery.stall_seconds
         self.watchdog = Watchdog(self.engine, self.run_folder, self.channel, seconds)
@@ -152,7 +157,8 @@ class _Loop:
         self.engine.barrier()
         self.engine.close()
         self.run_folder.close()
-        return Outcome(self.plan.steps, samples, self.checkpoints.committed, run_id, unsent)
+        committed, skipped = self.checkpoints.committed, self.skipping.count
+        return Outcome(self.plan.steps, samples, committed, run_id, unsent, skipped)
 
     def _restore(self, found: Checkpoint) -> None:
         load_checkpoint(self.engine, self.run_folder, found)
@@ -173,9 +179,10 @@ class _Loop:
         ended = time.perf_counter()
         with stream:
             for item in steps_of(stream, engine.accumulation):
+                at_step(item.step)
                 self._saved(self.checkpoints.poll())
                 result = self._step(item)
-                self._losses.append(result.loss)
+                self._losses += [result.loss] if result.finite else []
                 now, done = time.perf_counter(), item.step + 1
                 measured = self.validation.run() if self.validation.due(done) else None
                 self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events, measured)
@@ -200,18 +207,14 @@ class _Loop:
         if wish.end:
             raise SystemExit(128 + signal.SIGTERM)
 
-    def _step(self, item: StepInput) -> Any:
+    def _step(self, item: StepInput) -> StepResult:
         try:
             return self.engine.train_step(
                 item.step, item.batches, self.plan.samples_in(item.step), wait=item.wait
             )
         except NonFiniteLossError as error:
-            if self.engine.rank == 0:
-                name = f"diagnostics/non-finite-step-{error.step:08d}.json"
-                content = {"step": error.step, "what": error.what, "ranks": error.batches}
-                self.run_folder.local(name).write_text(json.dumps(content, indent=2), encoding="utf-8")
-                self.run_folder.publish(name)
-            raise
+            self.skipping.met(error)
+            return error.result
 
     def _checkpoint(self, done: int) -> None:
         if self.engine.rank == 0 and self.job.lease:
@@ -222,6 +225,7 @@ class _Loop:
             "step": done,
             "position": done * self.plan.batch_size,
             "samples_seen": self.recorder.samples_seen,
+            "skipped_steps": self.skipping.count,
             "plan_fingerprint": self.plan.fingerprint,
             "schedule_record": self.plan.curve.record(),
             "config_hash": self.job.config_hash,

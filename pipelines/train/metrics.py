@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,6 +22,7 @@ class Window:
 
     task_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 0.0))
     task_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TASKS, 0))
+    loss_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TASKS, 0))
     steps: int = 0
     wall: float = 0.0
     instructions: int = 0
@@ -30,8 +32,10 @@ class Window:
     def add(self, result: StepResult, wall: float, warm: bool) -> None:
         """Takes a step in; ``wall`` is its time from end to end in seconds."""
         for task in TASKS:
-            self.task_sums[task] += result.task_sums[task]
             self.task_counts[task] += result.task_counts[task]
+            if result.finite:  # a step that was left out has no loss
+                self.task_sums[task] += result.task_sums[task]
+                self.loss_counts[task] += result.task_counts[task]
         if warm:
             self.steps += 1
             self.wall += wall
@@ -47,6 +51,7 @@ class RankReport:
     seconds: StepSeconds = field(default_factory=StepSeconds)
     steps: int = 0
     memory: dict[str, float] = field(default_factory=dict)
+    memory_share: dict[str, float] = field(default_factory=dict)
     retries: int = 0
 
     def add(self, seconds: StepSeconds) -> None:
@@ -54,6 +59,28 @@ class RankReport:
         self.steps += 1
         for name, value in vars(seconds).items():
             setattr(self.seconds, name, getattr(self.seconds, name) + value)
+
+
+def memory_shares() -> dict[str, float]:
+    """Shares in use of this machine's memory (``host``) and, on a GPU, of the device's (``device``, peak).
+
+    In a container the memory is what its control group allows.
+    """
+    found = {"host": max(psutil.virtual_memory().percent / 100, _container_share())}
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        found["device"] = torch.cuda.max_memory_allocated() / total
+    return found
+
+
+def _container_share() -> float:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return 0.0 if limit == "max" else (int(used) - int(stat["inactive_file"])) / int(limit)
+    except (OSError, ValueError, KeyError):  # no control group of version 2
+        return 0.0
 
 
 def memory_now() -> dict[str, float]:
@@ -71,30 +98,30 @@ def metrics_row(
     """The row of a step.
 
     Args:
-        result: of the step itself; its loss, parts, rate and norm stand in the row.
+        result: of the step itself; its loss, parts, rate and norm stand in the row, ``None`` for those that
+            are no numbers (the step was left out).
         window: steps since the last row, this one included; task losses, shares and rates are over it.
         reports: of all ranks.
         facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``quarantined``,
-            ``target_shares``.
+            ``skipped_steps``, ``target_shares``.
     """
     total = max(1, sum(window.task_counts.values()))
     row = {
         "step": result.step,
         **facts,
-        "loss": result.loss,
-        "losses": result.parts,
+        "loss": _number(result.loss),
+        "losses": {name: _number(value) for name, value in result.parts.items()},
         "task_losses": {
-            task: window.task_sums[task] / count if (count := window.task_counts[task]) else None
+            task: window.task_sums[task] / count if (count := window.loss_counts[task]) else None
             for task in TASKS
         },
         "lr": result.lr,
-        "grad_norm": result.grad_norm,
+        "grad_norm": _number(result.grad_norm),
         "shares": {task: window.task_counts[task] / total for task in TASKS},
         "rates": _rates(window),
         "waits": _waits(reports),
-        "memory": {
-            name: max(report.memory.get(name, 0.0) for report in reports) for name in reports[0].memory
-        },
+        "memory": _largest([report.memory for report in reports]),
+        "memory_share": _largest([report.memory_share for report in reports]),
         "storage_retries": sum(report.retries for report in reports),
         "time": time.time(),
     }
@@ -109,6 +136,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         "train/grad_norm": row["grad_norm"],
         "train/epoch": row["epoch"],
         "train/samples_seen": row["samples_seen"],
+        "train/skipped_steps": row.get("skipped_steps"),
         "data/quarantined": row["quarantined"],
         "data/storage_retries": row["storage_retries"],
     }
@@ -119,14 +147,23 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         "perf": ("rates",),
         "perf/seconds": ("waits",),
         "system/memory_mib": ("memory",),
+        "system/memory_share": ("memory_share",),
     }
     for prefix, keys in groups.items():
         for key in keys:
-            named |= {f"{prefix}/{name}": value for name, value in row[key].items()}
+            named |= {f"{prefix}/{name}": value for name, value in row.get(key, {}).items()}
     named |= {f"checkpoint/{name}": value for name, value in row.get("checkpoint", {}).items()}
     for task, values in row.get("val", {}).items():
         named |= {f"val/{task}/{name}": value for name, value in values.items()}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
+
+
+def _largest(reports: list[dict[str, float]]) -> dict[str, float]:
+    return {name: max(report.get(name, 0.0) for report in reports) for name in reports[0]}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _rates(window: Window) -> dict[str, float]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipelines.train.advice import Advice, Totals, memory_in_words
+
+logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -16,10 +19,15 @@ class Progress:
     Args:
         steps: of the whole run.
         enabled: off shows nothing but warnings.
+
+    Attributes:
+        totals: sums over the rows.
     """
 
     def __init__(self, steps: int, enabled: bool = True) -> None:
         self._steps, self._enabled = steps, enabled
+        self.totals = Totals()
+        self._advice = Advice(logger.warning)
         self._bar = (
             tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
             if enabled and sys.stderr.isatty()
@@ -31,6 +39,8 @@ class Progress:
     def handle(self, kind: str, content: dict[str, Any]) -> None:
         """Takes a message of the training worker."""
         if kind == "row":
+            self.totals.row(content)
+            self._advice.row(content)
             self.row(content)
         elif kind == "log":
             logging.getLogger(content["name"]).log(content["level"], content["message"])
@@ -87,8 +97,10 @@ def describe(row: dict[str, Any]) -> str:
         f"{task[:3]} {loss:.2f}" for task, loss in row["task_losses"].items() if loss is not None
     )
     rates = row["rates"]
-    parts = [f"position {row['position']}", f"loss {row['loss']:.3f}" + (f" ({tasks})" if tasks else "")]
+    loss = "left out" if row["loss"] is None else f"loss {row['loss']:.3f}"
+    parts = [f"position {row['position']}", loss + (f" ({tasks})" if tasks else "")]
     if rates:
         parts.append(f"{rates['samples_per_s']:.1f} samples/s")
         parts.append(f"wait {row['waits']['data'] / max(1e-9, row['waits']['step']):.0%}")
+    parts.append(f"memory {memory_in_words(row['memory'])}")
     return ", ".join(parts)

@@ -4,6 +4,7 @@ Sample ids and times of all ranks are gathered once a logged step, not each step
 a step after the last checkpoint is replayed anyway.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,17 @@ from pipelines.train.checkpoint import SaveReport
 from pipelines.train.engine import Engine
 from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
-from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, metrics_row
+from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, memory_shares, metrics_row
 from pipelines.train.mfu import Utilisation
+from pipelines.train.progress import describe
 from pipelines.train.quarantine import RunQuarantine
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
+from pipelines.train.skipping import Skipping
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
 from unigeoseg.tasks import TASKS
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -35,6 +40,7 @@ class Recorder:
         channel: to the driver.
         start_step: rows of this step and later are replaced.
         samples_seen: instructions in the steps before.
+        skipping: counts the steps that were left out.
 
     Attributes:
         checkpoint: what the newest checkpoint cost, for the next row.
@@ -49,9 +55,10 @@ class Recorder:
         channel: Channel,
         start_step: int,
         samples_seen: int,
+        skipping: Skipping,
     ) -> None:
         self._job, self._engine, self._plan, self._run, self._channel = job, engine, plan, run, channel
-        self.samples_seen = samples_seen
+        self.samples_seen, self._skipping = samples_seen, skipping
         self._samples = sum(plan.units.samples(task) for task in range(len(TASKS)))
         self._steps_here = 0
         self._ids: dict[int, list[str]] = {}
@@ -93,7 +100,7 @@ class Recorder:
         every, last = self._job.config.train.log_every, self._plan.steps - 1
         if result.step % every and result.step != last and measured is None:
             return
-        self._report.memory = memory_now()
+        self._report.memory, self._report.memory_share = memory_now(), memory_shares()
         self._report.retries = stats.read.retries
         reports = self.flush()
         if self._engine.rank == 0:
@@ -108,6 +115,7 @@ class Recorder:
                 row["val"] = measured
             self._metrics.append([row])
             self._channel.post("row", row)
+            logger.info("%s", describe(row))
             assert self.tracker is not None
             self.tracker.log(row)
         self._window, self._report = Window(), RankReport()
@@ -157,5 +165,6 @@ class Recorder:
             "progress": (result.step + 1) / self._plan.steps,
             "samples_seen": self.samples_seen,
             "quarantined": self.quarantine.count,
+            "skipped_steps": self._skipping.count,
             "target_shares": {task: float(target[i]) for i, task in enumerate(TASKS)},
         }

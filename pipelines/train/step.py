@@ -13,22 +13,6 @@ from unigeoseg.losses import Losses
 from unigeoseg.tasks import TASKS
 
 
-class NonFiniteLossError(RuntimeError):
-    """A loss that is not a number.
-
-    Attributes:
-        step: where.
-        batches: one list a rank of ``{"sample_ids", "loss", "parts"}``, one entry a micro-batch.
-    """
-
-    def __init__(self, step: int, what: str, batches: list[list[dict[str, Any]]]) -> None:
-        self.step, self.what, self.batches = step, what, batches
-        super().__init__(f"the {what} of step {step} is not finite")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.step, self.what, self.batches)
-
-
 @dataclass
 class StepSeconds:
     """Wall-clock seconds of this rank in the parts of a step (on a GPU, as launched)."""
@@ -42,6 +26,8 @@ class StepSeconds:
 @dataclass(frozen=True)
 class StepResult:
     """What one optimizer step did; losses are means over the instructions of the global batch.
+
+    Of a step that was left out, loss, parts and norm may be no numbers.
 
     Attributes:
         step: its number, from 0.
@@ -78,6 +64,31 @@ class StepResult:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient that is not finite. Its step was left out; training can go on with the next one.
+
+    Attributes:
+        result: of the step.
+        what: ``"loss"`` or ``"gradient norm"``.
+        batches: one list a rank of ``{"sample_ids", "loss", "parts"}``, one entry a micro-batch.
+        advice: what to do about it, for people.
+    """
+
+    def __init__(
+        self, result: StepResult, what: str, batches: list[list[dict[str, Any]]], advice: str = ""
+    ) -> None:
+        self.result, self.what, self.batches, self.advice = result, what, batches, advice
+        super().__init__(f"the {what} of step {result.step} is not finite" + (advice and f"; {advice}"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result, self.what, self.batches, self.advice)
+
+
+def plain_number(value: float) -> float | str:
+    """A number as JSON has it; ``"nan"``, ``"inf"`` and ``"-inf"`` as words, because JSON lacks them."""
+    return value if math.isfinite(value) else str(value)
+
+
 @dataclass
 class StepTotals:
     """This rank's sums over its micro-batches.
@@ -100,8 +111,8 @@ class StepTotals:
         return [
             {
                 "sample_ids": batch.sample_ids,
-                "loss": float(losses.total.detach()),
-                "parts": {name: float(value) for name, value in losses.parts.items()},
+                "loss": plain_number(float(losses.total.detach())),
+                "parts": {name: plain_number(float(value)) for name, value in losses.parts.items()},
             }
             for losses, batch in zip(self._losses, self._batches, strict=True)
         ]

@@ -12,7 +12,7 @@ import torch
 from pipelines.train.manifest import checkpoint_name
 from pipelines.train.pieces import KINDS
 from pipelines.train.shards import ShardReader
-from tests.engine_runs import SAVED, STEPS, resumed_runs, whole_runs
+from tests.engine_runs import SAVED, STEPS, resumed_runs, skipping_runs, whole_runs
 from tests.train_runs import ROOT
 
 pytestmark = pytest.mark.integration
@@ -63,6 +63,16 @@ def _trains_as_torch(results, run):
     assert found["norm"] == pytest.approx(plain["norm"], rel=1e-4)
 
 
+def _leaves_the_bad_step_out(results, run):
+    """As plain PyTorch that never had it: neither weights nor moments nor their step count were touched."""
+    found, plain = results[0][run.name], results[0]["torch without a step"]
+    near = 0.02 if run.config.train.precision == "bf16" else 1e-5
+    assert len(found["loss"]) == STEPS - 1
+    assert found["loss"] == pytest.approx(plain["loss"], rel=near)
+    assert found["norm"] == pytest.approx(plain["norm"], rel=10 * near)
+    assert set(ShardReader.open(results[1] / run.name / checkpoint_name(SAVED)).steps.values()) == {SAVED - 1}
+
+
 def _goes_on(results, run):
     found, source = results[0][run.name], results[0][run.source]
     assert len(found["loss"]) == STEPS - SAVED
@@ -93,6 +103,17 @@ def test_every_stage_and_split_trains_as_plain_torch_does(quick, run):
 @_named(lambda world: resumed_runs(world, every=False))
 def test_a_checkpoint_goes_on_in_another_stage_and_world_size(quick, run):
     _goes_on(quick, run)
+
+
+@_named(lambda world: skipping_runs(world, every=False))
+def test_a_step_that_is_not_finite_touches_nothing(quick, run):
+    _leaves_the_bad_step_out(quick, run)
+
+
+@pytest.mark.slow
+@_named(skipping_runs)
+def test_such_a_step_in_every_stage(every, run):
+    _leaves_the_bad_step_out(every, run)
 
 
 @pytest.mark.slow

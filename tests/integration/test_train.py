@@ -10,11 +10,12 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipelines.model_export import convert_model
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start
+from unigeoseg.tokens import load_tokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -100,14 +101,62 @@ def test_resume_with_another_configuration_is_refused(alone, store):
     assert "train.lr: 0.001 -> 0.5" in output and "train.micro_batch" in output
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_samples(tmp_path, store):
+BAD = 2
+
+
+@pytest.fixture(scope="module")
+def bad(alone, tmp_path_factory):
+    """The store with one sample, in step ``BAD``, whose text the model of these options cannot bear."""
+    name = _rows(alone / "ledger.jsonl")[BAD]["sample_ids"][-1]
+
+    def damage(number, encoded, record):
+        for sample in record["samples"]:
+            if sample["sample_id"] == name:
+                sample["instruction"] += " Ω"
+
+    folder = tmp_path_factory.mktemp("bad")
+    shutil.copytree(alone / "export", folder / "export")
+    weights, tokenizer = _weights(alone), load_tokenizer(alone / "tokenizer")
+    table = weights["language.model.model.embed_tokens.weight"]
+    table[sorted(set(tokenizer.encode(" Ω")) - set(tokenizer.encode(" ")))] = 3e38
+    save_file(weights, str(folder / "export/model.safetensors"))
+    options = {"init.model": str(folder / "export"), "tokenizer.path": str(alone / "tokenizer")}
+    return write_store(folder / "store", damage=damage), name, options
+
+
+def test_a_bad_sample_stops_the_run_and_is_named(bad, tmp_path):
+    store, name, options = bad
     run = tmp_path / "run"
-    output = finish(start("plain", run, store, **{"train.lr": 1e30, "train.grad_clip": 0}), code=1)
-    assert "is not finite" in output
-    (diagnostic,) = (run / "diagnostics").glob("*.json")
-    content = json.loads(diagnostic.read_text())
-    assert content["ranks"][0][0]["sample_ids"]
-    assert content["step"] > 0
+    output = finish(start("plain", run, store, **options), code=1)
+    assert f"the loss of step {BAD} is not finite" in output and "recovery.max_skipped_steps" in output
+    assert name in _diagnostic(run)["ranks"][0][0]["sample_ids"]
+
+
+def test_a_bad_sample_s_step_may_be_left_out(bad, tmp_path):
+    store, name, options = bad
+    run = tmp_path / "run"
+    options = {**options, "scale.workers": 2, "recovery.max_skipped_steps": 1}
+    output = finish(start("plain", run, store, processes=2, **options))
+    assert f"the loss of step {BAD} is not finite: the step is left out, 1 of at most 1" in output
+    content = _diagnostic(run)
+    assert content["step"] == BAD and [name in batch["sample_ids"] for (batch,) in content["ranks"]] == [0, 1]
+    metrics, ledger = _rows(run / "metrics.jsonl"), _rows(run / "ledger.jsonl")
+    assert [r["step"] for r in metrics] == [r["step"] for r in ledger] == list(range(8))
+    assert [r["loss"] is None for r in metrics] == [step == BAD for step in range(8)]
+    assert [r["skipped_steps"] for r in metrics] == [int(step >= BAD) for step in range(8)]
+    state = json.loads((run / "checkpoints/step-00000008/state.json").read_text())
+    assert state["skipped_steps"] == 1
+    assert all(v.isfinite().all() for k, v in _weights(run).items())
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (tracked,) = client.search_runs(["1"])
+    assert tracked.info.status == "FINISHED" and tracked.data.metrics["train/skipped_steps"] == 1
+    losses = [m.step for m in client.get_metric_history(tracked.info.run_id, "train/loss")]
+    assert losses == [step for step in range(8) if step != BAD]
+
+
+def _diagnostic(run: Path) -> dict:
+    (file,) = (run / "diagnostics").glob("*.json")
+    return json.loads(file.read_text())
 
 
 def test_a_killed_worker_costs_nothing(pair, tmp_path, store):

@@ -73,6 +73,34 @@ def test_plan_follows_the_record(tmp_path):
     assert Plan.recorded(index, config, [(40, 24, 16), (10, 10, 140)]).fingerprint == two.fingerprint
 
 
+def test_a_configuration_replays_a_record(tmp_path):
+    index = StoreIndex.open(str(write_store(tmp_path)))
+    record = [(40, 24, 16), (10, 10, 140)]
+    values = {"name": "t", "train": {"global_batch": 8, "steps": 30}}
+    replay = Config.model_validate(values | {"pts": {"schedule": "recorded", "record": record}})
+    wanted = Plan.recorded(index, Config.model_validate(values), record)
+    found = Plan.from_config(index, Config.model_validate(replay.plain()))
+    assert found.fingerprint == wanted.fingerprint
+    assert found.batch(29).rows.tolist() == wanted.batch(29).rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("pts", "says"),
+    [
+        ({"schedule": "recorded"}, "needs pts.record"),
+        ({"record": [(1, 1, 1)]}, "use recorded"),
+        ({"schedule": "recorded", "record": [(1, -1, 1)]}, "greater than or equal to 0"),
+        (
+            {"schedule": "recorded", "record": [(1, 1, 1)], "warmup": [{"until": 0.1, "shares": {}}]},
+            "leave pts.warmup out",
+        ),
+    ],
+)
+def test_configurations_that_do_not_fit(pts, says):
+    with pytest.raises(ValueError, match=says):
+        Config.model_validate({"name": "t", "pts": pts})
+
+
 @pytest.mark.parametrize(
     ("record", "says"),
     [([], "no segment"), ([(0, 0, 0)], "segment 0"), ([(1, 1, 1), (2, -1, 3)], "segment 1")],

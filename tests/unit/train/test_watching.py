@@ -1,0 +1,107 @@
+"""What the user watches: warnings that say what to do, and the final summary, from real metrics rows."""
+
+import json
+
+import pytest
+
+from pipelines.train.advice import WINDOW, Advice, Totals, in_words
+from pipelines.train.metrics import RankReport, Window, memory_now, memory_shares, metrics_row
+from pipelines.train.progress import describe
+from pipelines.train.step import StepResult, StepSeconds
+
+EVEN = {"interactive": 0.5, "referring": 0.25, "reasoning": 0.25}
+
+
+def _row(step, wait=0.05, counts=(4, 2, 2), share=0.5, loss=2.0, memory=None):
+    """A row as the recorder makes it, of a step of one second, seen by two ranks."""
+    names = ("interactive", "referring", "reasoning")
+    result = StepResult(
+        step=step,
+        loss=loss,
+        parts={"mask_bce": loss},
+        task_sums={name: 2.0 * n for name, n in zip(names, counts, strict=True)},
+        task_counts=dict(zip(names, counts, strict=True)),
+        lr=1e-3,
+        grad_norm=loss,
+        images=4,
+        tokens=80,
+        seconds=StepSeconds(wait, 0.3, 0.4, 0.3 - wait),
+    )
+    window = Window()
+    window.add(result, wall=1.0, warm=True)
+    reports = [RankReport(memory=memory or memory_now(), memory_share={"host": h}) for h in (0.1, share)]
+    for report in reports:
+        report.add(result.seconds)
+    facts = {"position": 8 * step, "epoch": 0.1, "progress": 0.2, "samples_seen": 8 * step}
+    more = {"quarantined": 0, "skipped_steps": 0, "target_shares": EVEN}
+    return metrics_row(result, window, reports, facts | more)
+
+
+def _said(rows):
+    said = []
+    advice = Advice(said.append)
+    for row in rows:
+        advice.row(row)
+    return said
+
+
+def test_a_healthy_run_is_not_warned_of():
+    assert _said([_row(step) for step in range(100)]) == []
+
+
+def test_waiting_for_data_is_said_once_with_what_to_do():
+    (text,) = _said([_row(step, wait=0.28) for step in range(3 * WINDOW)])
+    assert "waited for data 28% of the last 20 logged steps" in text and "data.prefetch_batches" in text
+    assert _said([_row(step, wait=0.28) for step in range(WINDOW - 1)]) == []
+
+
+def test_steps_after_a_restart_do_not_count_with_those_before():
+    slow = [_row(step, wait=0.28) for step in range(WINDOW - 1)]
+    assert _said([*slow, *slow[:5], *[_row(step) for step in range(WINDOW, 2 * WINDOW)]]) == []
+
+
+def test_memory_near_the_limit_is_said_of_the_fullest_machine():
+    (text,) = _said([_row(0, share=0.5), _row(1, share=0.93), _row(2, share=0.94)])
+    assert "93% of its memory" in text and "train.micro_batch" in text
+
+
+def test_shares_off_target_are_said():
+    (text,) = _said([_row(step, counts=(5, 2, 1)) for step in range(WINDOW)])
+    assert "interactive had 62% of the instructions" in text and "its target is 50%" in text
+    assert "data.instructions_per_image=1" in text
+
+
+def test_shares_of_this_machine_are_shares():
+    found = memory_shares()
+    assert 0 < found["host"] < 1
+
+
+def test_the_line_shows_memory_and_a_step_that_was_left_out():
+    memory = {"host": 1536.0, "allocated": 3072.0}
+    assert describe(_row(0, memory=memory)).endswith("wait 5%, memory 1.5 GiB, GPU 3.0 GiB")
+    row = _row(0, loss=float("nan"))
+    assert row["loss"] is None and row["task_losses"]["referring"] is None and row["shares"] == EVEN
+    assert "left out" in describe(row) and json.dumps(row, allow_nan=False)
+
+
+def test_the_final_summary_has_what_the_rows_had():
+    totals = Totals()
+    for step, host in enumerate((1024.0, 2048.0, 1024.0)):
+        totals.row(_row(step, wait=0.1, memory={"host": host}))
+    training = totals.plain()
+    assert training["samples_per_s"] == 8.0 and training["wait_share"] == pytest.approx(0.1)
+    assert training["memory_mib"] == {"host": 2048}
+    text = in_words(
+        {
+            "steps": 3,
+            "samples_seen": 24,
+            "train_seconds": 63.4,
+            "skipped_steps": 2,
+            "mlflow_unsent": 0,
+            "training": training,
+        }
+    )
+    assert text == (
+        "3 steps, 24 samples in 1 min 3 s, 8.0 samples/s, waiting for data 10%, peak memory 2.0 GiB\n"
+        "2 steps left out (diagnostics/)"
+    )
