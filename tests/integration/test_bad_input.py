@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(tiny_values(**{"train.global_batch": 8})))
+    path.write_text(yaml.safe_dump(tiny_values(**{"train.global_batch": 8, "train.steps": 20})))
     return str(path)
 
 
