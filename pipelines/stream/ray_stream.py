@@ -19,7 +19,6 @@ from pipelines.stream.assemble import Assembler
 from pipelines.stream.carry import pack, pack_error, unpack
 from pipelines.stream.layout import Layout
 from pipelines.stream.plain import load_block
-from pipelines.stream.start import first_of
 from pipelines.stream.stream import Arrival
 from unigeoseg.errors import UserError
 
@@ -68,15 +67,8 @@ def ray_arrivals(
         batches = dataset.iterator().iter_torch_batches(
             batch_size=1, collate_fn=collate, prefetch_batches=config.data.prefetch_batches
         )
-        if config.data.decode == "actors":
-            batches = first_of(iter(batches), _actor_name(layout))
         for arrivals in batches:
             yield from arrivals
-
-
-def _actor_name(layout: Layout) -> str:
-    """Of each worker's own actors."""
-    return f"{_ReadInActor.__name__}{layout.rank}"
 
 
 def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, blocks: range) -> Any:
@@ -92,8 +84,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
         # A Ray block each, so that each is a task of its own and the actors share them out in order.
         tables = [pa.table({"block": pa.array([number], pa.int64())}) for number in blocks]
         dataset = ray.data.from_blocks(tables).map_batches(
-            # A class for each worker, so that it can tell whether its own actors have started.
-            type(_actor_name(layout), (_ReadInActor,), {}),
+            _ReadInActor,
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(config, store, tokenizer_path, layout),

@@ -119,25 +119,6 @@ def test_a_killed_data_actor_is_replaced(local_ray, tokenizer, tmp_path):
     assert found == {step: index.sample_ids(plan.batch(step).rows) for step in range(20)}
 
 
-def test_no_free_cpu_for_an_actor_is_said(local_ray, store, tokenizer, monkeypatch):
-    import ray
-
-    monkeypatch.setattr("pipelines.stream.start.first_of.__defaults__", (1.0,))
-
-    @ray.remote(num_cpus=int(ray.cluster_resources()["CPU"]))
-    class Taker:
-        def there(self):
-            return True
-
-    taker = Taker.remote()
-    assert ray.get(taker.there.remote())
-    try:
-        with pytest.raises(UserError, match=r"no CPU is free for a data actor.*data.decode=worker"):
-            list(open_stream(config("actors"), store, tokenizer))
-    finally:
-        ray.kill(taker)
-
-
 def test_leaving_early_stops_reading(local_ray, store, tokenizer):
     with open_stream(config("worker"), store, tokenizer) as items:
         first = next(items)
