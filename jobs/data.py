@@ -1,5 +1,6 @@
 """``unigeoseg data``: make a store from a source, print its card, check its records, look at its samples."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def _build_text(result: dict[str, Any]) -> str:
     samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
     lines += ["", f"samples: {samples}", f"store: {result['store']}"]
     lines += [f"left out: {bad['file']}: {bad['detail']}" for bad in result["quarantined"]]
+    if "endpoint" in result:
+        lines += [f"endpoint, {name}: {json.dumps(row)}" for name, row in result["endpoint"].items()]
     return "\n".join(lines)
 
 

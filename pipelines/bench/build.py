@@ -84,8 +84,9 @@ def bench_build(
 
     def samples() -> None:
         made.clear()
-        for number, ((window, _), found) in enumerate(zip(parts, regions, strict=True)):
-            made.append(process.samples_of(f"bench/{number}", found, window, config, StageCounts()))
+        for number, ((_, part), found) in enumerate(zip(parts, regions, strict=True)):
+            finish = process.begin_samples(f"bench/{number}", found, part.pixels, config, StageCounts())
+            made.append(finish())
 
     seconds["rules, masks, text"] = _least(samples, repeats)
     seconds["masks (RLE)"] = _least(lambda: _masks(parts, regions), repeats)

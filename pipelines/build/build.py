@@ -18,8 +18,9 @@ from tqdm import tqdm
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
+from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_block, stamp
-from pipelines.build.parts import finished_blocks, read_report, read_tiles, run_block
+from pipelines.build.parts import count_block, finished_blocks, read_report, read_tiles, run_block
 from pipelines.build.runner import Runner, no_space, open_runner
 from pipelines.build.shards import (
     Documents,
@@ -65,7 +66,8 @@ def build_store(
         preview: also writes contact sheets of samples, ``preview-<task>.png``, into the store.
 
     Returns:
-        ``{"stages": [...], "samples": {task: n}, "store": out, "quarantined": [...]}``.
+        ``{"stages": [...], "samples": {task: n}, "store": out, "quarantined": [...]}``, and with an
+        endpoint ``"endpoint": {"estimate", "actual"}``.
 
     Raises:
         UserError: wrong input, nothing left to write, no permission, or no space.
@@ -74,6 +76,7 @@ def build_store(
     adapter = open_source(source, root, config)
     listing = Listing(adapter.name, adapter.items(), config)
     try:
+        expected = _estimate(adapter, listing, config)
         if not prepare(store, _plan(adapter, listing.manifest, config), force):
             listing.publish(store)
             manifest = listing.manifest
@@ -83,10 +86,35 @@ def build_store(
         raise UserError(no_space(error)) if error.errno in (27, 28, 122) else error from error
     finally:
         listing.close()
+    paid = _bill(store, len(listing.manifest.sizes), config) if expected else None
     forget_parts(store)
     card = read_card(store)
     samples = {task: card["counts"]["task"].get(task, 0) for task in TASKS}
-    return {"stages": card["stages"], "samples": samples, "store": store, "quarantined": card["quarantined"]}
+    result = {"samples": samples, "store": store} | {n: card[n] for n in ("stages", "quarantined")}
+    return result | ({"endpoint": {"estimate": expected, "actual": paid}} if expected else {})
+
+
+def _estimate(source: Source, listing: Listing, config: BuildConfig) -> dict[str, Any] | None:
+    """What the endpoint will cost, said before its first request; ``None`` without one."""
+    if config.endpoint.model is None:
+        return None
+    from pipelines.build.endpoint.estimate import IMAGES, estimate
+
+    found = estimate(source, listing.spread(IMAGES), listing.manifest.images, config)
+    _LOG.warning(
+        "endpoint: about %d requests, %d tokens in, %d out, $%.2f at most (from %d tiles of %d images)",
+        *(found[name] for name in ("requests", "prompt_tokens", "completion_tokens", "dollars")),
+        *(found[name] for name in ("tiles_tried", "images_tried")),
+    )
+    return found
+
+
+def _bill(store: str, blocks: int, config: BuildConfig) -> dict[str, float] | None:
+    """What all runs of this build paid; ``None`` if it was killed while it removed its reports."""
+    done = finished_blocks(store)
+    if len(done) < blocks:
+        return None
+    return bill([read_report(store, number)["usage"] for number in sorted(done)], config.endpoint)
 
 
 def describe_build(
@@ -99,8 +127,11 @@ def describe_build(
     """
     adapter = open_source(source, root, config)
     listing = Listing(adapter.name, adapter.items(), config)
-    shares = Counter(listing.splits_of_images())
-    listing.close()
+    try:
+        shares = Counter(listing.splits_of_images())
+        expected = _estimate(adapter, listing, config)
+    finally:
+        listing.close()
     return {
         "source": adapter.name,
         "images": listing.manifest.images,
@@ -109,6 +140,7 @@ def describe_build(
         "workers": config.workers,
         "config_hash": _hash(adapter, config),
         "store": str(out),
+        "endpoint": expected,
     }
 
 
@@ -163,7 +195,13 @@ class _Build:
             _LOG.info(
                 "going on with an unfinished build: %d of %d blocks are there", len(done), len(self._blocks)
             )
-        work = partial(run_block, source=self._source, config=self._config, store=self._store)
+        work = partial(
+            run_block,
+            source=self._source,
+            config=self._config,
+            store=self._store,
+            cutoff=self._cutoff(done),
+        )
         with self._bar("tiles", "image", self._manifest.images) as bar:
             bar.update(sum(self._manifest.sizes[n] for n in done))
             bad = sum(len(read_report(self._store, n)["bad"]) for n in sorted(done))
@@ -181,6 +219,19 @@ class _Build:
             diversity.update(dict(map(tuple, report["diversity"])))
         self._check_bad(self._bad, len(self._bad))
         return diversity
+
+    def _cutoff(self, done: set[int]) -> float:
+        """Fewest categories of a tile that an endpoint reasons about: what will be left out is not paid for.
+
+        The embedded writer costs nothing, so that nothing is read twice for it.
+        """
+        if self._config.endpoint.model is None or len(done) == len(self._blocks):
+            return 0.0
+        diversity: Counter[int] = Counter()
+        work = partial(count_block, source=self._source, config=self._config, store=self._store)
+        for _, found in self._each("diversity", work):
+            diversity.update(dict(map(tuple, found["diversity"])))
+        return cutoff_of(diversity, self._config)
 
     def _unchanged(self) -> set[int]:
         """Finished blocks whose files are what they were then."""

@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.build.config import BuildConfig
+from pipelines.build.endpoint.config import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import TASKS
 
 #: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
-_WITHOUT_EFFECT = {"workers", "block_images", "max_bad_share", "max_unknown_share"}
+_WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
+    ("workers", "block_images", "max_bad_share", "max_unknown_share"), True
+) | {"endpoint": ENDPOINT_WITHOUT_EFFECT}
 
 
 def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.build.endpoint.config import EndpointConfig
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +71,7 @@ class BuildConfig(_Section):
     instruct: InstructConfig = InstructConfig()
     split: SplitConfig = SplitConfig()
     boxes: BoxConfig = BoxConfig()
+    endpoint: EndpointConfig = EndpointConfig()
     category_cap: int | None = Field(
         None, ge=1, description="most samples of a category and task; null: none"
     )

@@ -116,6 +116,20 @@ class Listing:
             for item in _items(pq.read_table(Path(self._folder.name) / _file(number))):
                 yield self.manifest.splits.of(item.group, item.split)
 
+    def spread(self, number: int) -> list[SourceItem]:
+        """So many images (or all, if there are fewer), evenly spaced over the source."""
+        number = min(number, self.manifest.images)
+        wanted = [n * self.manifest.images // number for n in range(number)]
+        ends = np.cumsum(self.manifest.sizes)
+        found: list[SourceItem] = []
+        for place in wanted:
+            block = int(np.searchsorted(ends, place, side="right"))
+            file = pq.ParquetFile(Path(self._folder.name) / _file(block // _BLOCKS_A_FILE))
+            table = file.read_row_group(block % _BLOCKS_A_FILE)
+            row = place - int(ends[block]) + self.manifest.sizes[block]
+            found += _items(table.slice(row, 1))
+        return found
+
     def _check_keys(self, source: str, keys: np.ndarray) -> None:
         if len(np.unique(keys)) == len(keys):
             return

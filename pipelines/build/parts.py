@@ -1,7 +1,7 @@
 """Finished blocks of work beside the store, so that an interrupted build goes on where it stopped."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.build.config import BuildConfig
+from pipelines.build.describe import open_describer
+from pipelines.build.endpoint.usage import since, spent
 from pipelines.build.manifest import FOLDER, read_block, stamp
-from pipelines.build.process import process_item
+from pipelines.build.process import Draft, categories_of, process_item
 from pipelines.build.sources.base import Source, UnusableImage
 from pipelines.build.stages import StageCounts
 from pipelines.build.tile import Tile
@@ -70,47 +72,100 @@ class _PartWriter:
             self._writer.close()
 
 
-def run_block(number: int, source: Source, config: BuildConfig, store: str) -> dict[str, Any]:
+class _Block:
+    """Tiles of a block on their way into a part, some of them begun ahead of the one that is waited for."""
+
+    def __init__(self, writer: _PartWriter, ahead: int) -> None:
+        self._writer, self._ahead = writer, ahead
+        self._waiting: deque[tuple[int, Draft]] = deque()
+        self.bad: dict[int, dict[str, str]] = {}
+        self.counts: dict[int, StageCounts] = {}
+        self.shown: dict[int, Counter[int]] = {}
+
+    def take(self, place: int, drafts: Iterator[Draft], counts: StageCounts) -> None:
+        """The drafts of an image."""
+        self.counts[place], self.shown[place] = counts, Counter()
+        try:
+            for draft in drafts:
+                self.shown[place][draft.categories] += 1
+                self._waiting.append((place, draft))
+                self.finish(self._ahead)
+        except UnusableImage as error:
+            self.bad[place] = {"file": error.where, "reason": error.reason, "detail": error.detail}
+
+    def finish(self, left: int = 0) -> None:
+        """Writes tiles until only so many are left."""
+        while len(self._waiting) > left:
+            place, draft = self._waiting.popleft()
+            if place not in self.bad and (tile := draft.finish()).samples:
+                self._writer.add(place, tile)
+
+
+def run_block(
+    number: int, source: Source, config: BuildConfig, store: str, cutoff: float = 0.0
+) -> dict[str, Any]:
     """Processes a block of images and writes its tiles and its report.
+
+    Args:
+        number: of the block.
+        source: adapter.
+        config: of the build.
+        store: folder or prefix.
+        cutoff: fewest categories of a tile that an endpoint is asked to reason about.
 
     Returns:
         The report: ``counts``, ``diversity`` (number of tiles by number of categories), ``bad`` (unusable
-        images) and ``bad_items``, whose tiles in the part do not count.
+        images), ``bad_items``, whose tiles in the part do not count, and ``usage`` of the endpoint.
 
     Raises:
-        UserError: the source itself is wrong; nothing is written then.
+        UserError: the source itself is wrong, or the endpoint cannot be used; nothing is written then.
     """
     items = read_block(store, number)
-    counts, bad, bad_items = StageCounts(), [], []
-    diversity: Counter[int] = Counter()
+    before = spent(config, store)
     filesystem, root = open_filesystem(store)
     remote = is_remote(store)
-    with atomic_write(filesystem, part_path(root, number), remote) as handle, _PartWriter(handle) as writer:
+    with (
+        atomic_write(filesystem, part_path(root, number), remote) as handle,
+        _PartWriter(handle) as writer,
+        open_describer(config, store, cutoff) as describe,
+    ):
+        block = _Block(writer, describe.ahead)
         for place, item in enumerate(items):
-            own, shown = StageCounts(), Counter[int]()
-            try:
-                for tile in process_item(source, item, config, own):
-                    shown[tile.categories] += 1
-                    if tile.samples:
-                        writer.add(place, tile)
-            except UnusableImage as error:
-                counts.add("read", 1, 0, {error.reason: 1})
-                bad.append({"file": error.where, "reason": error.reason, "detail": error.detail})
-                bad_items.append(place)
-                continue
-            counts.merge(own.rows())
-            diversity.update(shown)
+            counts = StageCounts()
+            block.take(place, process_item(source, item, config, counts, describe), counts)
+        block.finish()
+    total, diversity = StageCounts(), Counter[int]()
+    for place, counts in block.counts.items():
+        if place in block.bad:
+            total.add("read", 1, 0, {block.bad[place]["reason"]: 1})
+        else:
+            total.merge(counts.rows())
+            diversity.update(block.shown[place])
     report = {
         "block": number,
         "stamp": stamp(items),
-        "counts": counts.rows(),
+        "counts": total.rows(),
         "diversity": sorted(diversity.items()),
-        "bad": bad,
-        "bad_items": bad_items,
+        "bad": list(block.bad.values()),
+        "bad_items": list(block.bad),
+        "usage": since(before, spent(config, store)),
     }
     with atomic_write(filesystem, report_path(root, number), remote) as handle:
         handle.write(json.dumps(report).encode())
     return report
+
+
+def count_block(number: int, source: Source, config: BuildConfig, store: str) -> dict[str, Any]:
+    """Number of tiles by number of categories, of the usable images of a block; nothing is written.
+
+    Raises:
+        UserError: the source itself is wrong.
+    """
+    diversity: Counter[int] = Counter()
+    for item in read_block(store, number):
+        with suppress(UnusableImage):  # named and counted when the tiles are made
+            diversity.update(categories_of(source, item, config))
+    return {"diversity": sorted(diversity.items())}
 
 
 def part_path(root: str, number: int) -> str:

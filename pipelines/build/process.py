@@ -1,16 +1,18 @@
 """One image of a source through the pipeline: tiles, regions, rules, instructions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.build.config import BuildConfig, RuleConfig
+from pipelines.build.describe import EMBEDDED, Describer, Drawn, Made
 from pipelines.build.encode import encode_mask, encode_png
-from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
-from pipelines.build.instruct.reasoning import ask
-from pipelines.build.instruct.referring import refer
 from pipelines.build.regions import Region, split_instances, split_semantic
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
@@ -20,13 +22,39 @@ from pipelines.build.taxonomy import taxonomy
 from pipelines.build.tile import Tile
 from pipelines.build.tiling import Window, windows
 from pipelines.build.triplets import ready_tile
-from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
+from unigeoseg.tasks import INTERACTIVE
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A tile whose text may still be on its way.
+
+    Attributes:
+        categories: how many categories it shows.
+        finish: waits for the text, counts what became of it, and gives the tile.
+    """
+
+    categories: int
+    finish: Callable[[], Tile]
 
 
 def process_item(
-    source: Source, item: SourceItem, config: BuildConfig, counts: StageCounts
-) -> Iterator[Tile]:
-    """Opens an image and makes its tiles, one at a time from the top to the bottom.
+    source: Source,
+    item: SourceItem,
+    config: BuildConfig,
+    counts: StageCounts,
+    describe: Describer = EMBEDDED,
+    most: int | None = None,
+) -> Iterator[Draft]:
+    """Opens an image and drafts its tiles, one at a time from the top to the bottom.
+
+    Args:
+        source: adapter.
+        item: the image.
+        config: rules.
+        counts: of all stages.
+        describe: who writes.
+        most: only so many tiles, evenly spaced; stage "tile" then says how many there are.
 
     Raises:
         UnusableImage: the image cannot be used; tiles that came before do not count.
@@ -36,20 +64,37 @@ def process_item(
     counts.add("read", 1, 1)
     if isinstance(image, SourceImage) and image.triplets is not None:
         counts.add("tile", 1, 1)
-        yield ready_tile(source, item, image, counts)
+        ready = ready_tile(source, item, image, counts)
+        yield Draft(ready.categories, lambda: ready)
         return
     cuts = windows(image.height, image.width, config.tile)
     whole = len(cuts) == 1
-    for window in cuts:
+    chosen = cuts if most is None else cuts[:: -(-len(cuts) // most)]
+    for window in chosen:
         part = image.cut(window)
         if whole:
             part.encoded, part.extension = image.encoded, image.extension
-        yield _tile(source, item, part, window, whole, config, counts)
-    counts.add("tile", len(cuts), len(cuts))
-    image.count(counts)
+        yield _draft(source, item, part, window, whole, config, counts, describe)
+    counts.add("tile", len(cuts), len(chosen))
+    if most is None:
+        image.count(counts)
 
 
-def _tile(
+def categories_of(source: Source, item: SourceItem, config: BuildConfig) -> list[int]:
+    """How many categories each tile of an image shows, without a word written.
+
+    Raises:
+        UnusableImage: the image cannot be used.
+        UserError: the source is wrong.
+    """
+    image = source.read(item)
+    if isinstance(image, SourceImage) and image.triplets is not None:
+        return [0]
+    cuts = windows(image.height, image.width, config.tile)
+    return [len({r.category_id for r in regions_of(image.cut(w), config.rules)[0]}) for w in cuts]
+
+
+def _draft(
     source: Source,
     item: SourceItem,
     part: SourceImage,
@@ -57,29 +102,35 @@ def _tile(
     whole: bool,
     config: BuildConfig,
     counts: StageCounts,
-) -> Tile:
+    describe: Describer,
+) -> Draft:
     regions, noise = regions_of(part, config.rules)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
     key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
-    samples = samples_of(f"{source.name}/{key}", regions, window, config, counts)
-    extension, encoded = part.extension, part.encoded
-    if not samples:
-        encoded = b""
-    elif encoded is None:
-        extension, encoded = "png", encode_png(part.pixels)
+    samples = begin_samples(f"{source.name}/{key}", regions, part.pixels, config, counts, describe)
     categories = len({r.category_id for r in regions})
-    return Tile(
-        key,
-        item.scene,
-        item.group,
-        extension,
-        encoded,
-        part.height,
-        part.width,
-        categories,
-        samples,
-        item.split,
-    )
+
+    def finish() -> Tile:
+        made = samples()
+        extension, encoded = part.extension, part.encoded
+        if not made:
+            encoded = b""
+        elif encoded is None:
+            extension, encoded = "png", encode_png(part.pixels)
+        return Tile(
+            key,
+            item.scene,
+            item.group,
+            extension,
+            encoded,
+            part.height,
+            part.width,
+            categories,
+            made,
+            item.split,
+        )
+
+    return Draft(categories, finish)
 
 
 def regions_of(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:
@@ -95,11 +146,25 @@ def regions_of(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]
     return split_semantic(part.labels, max(least, math.ceil(share)))
 
 
-def samples_of(
-    name: str, regions: list[Region], window: Window, config: BuildConfig, counts: StageCounts
-) -> list[dict[str, Any]]:
-    """Samples of a tile's regions, as they stand in the store's JSON."""
-    height, width = window.height, window.width
+def begin_samples(
+    name: str,
+    regions: list[Region],
+    pixels: NDArray[np.uint8],
+    config: BuildConfig,
+    counts: StageCounts,
+    describe: Describer = EMBEDDED,
+) -> Callable[[], list[dict[str, Any]]]:
+    """Begins with the samples of a tile's regions; the call gives them as they stand in the store's JSON.
+
+    Args:
+        name: of the tile.
+        regions: all of them.
+        pixels: uint8 RGB of the tile ``[H, W, 3]``.
+        config: rules.
+        counts: of all stages.
+        describe: who writes.
+    """
+    height, width = pixels.shape[:2]
     rng = generator(config.seed, "select", name)
     chosen = select(regions, height, width, config.rules, rng)
     counts.add(
@@ -110,79 +175,42 @@ def samples_of(
     )
     counts.add("rules", len(chosen.sized), len(chosen.drawn), dict(chosen.dropped))
     if not chosen.sized:
-        return []
-    masks = {i: encode_mask(regions[i].full(height, width)) for i in chosen.sized}
-    made = _interactive(name, regions, chosen.sized, window, config, counts)
-    made += _described(name, regions, chosen.drawn, window, config, counts)
-    return [
-        {
-            "sample_id": f"{name}/{task}/{n}",
-            "task": task,
-            "category_id": regions[i].category_id,
-            "category": taxonomy()[regions[i].category_id].name,
-            "mask": masks[i],
-            "quality": None,
-            **({"mask_from": regions[i].mask_from} if regions[i].mask_from else {}),
-            **fields,
-        }
-        for task, n, i, fields in made
-    ]
+        return list
+    boxes = _interactive(name, regions, chosen.sized, (height, width), config, counts)
+    text = describe.begin(Drawn(name, config.seed, pixels, TileFacts(regions, height, width), chosen.drawn))
 
+    def finish() -> list[dict[str, Any]]:
+        masks = {i: encode_mask(regions[i].full(height, width)) for i in chosen.sized}
+        return [
+            {
+                "sample_id": f"{name}/{task}/{n}",
+                "task": task,
+                "category_id": regions[i].category_id,
+                "category": taxonomy()[regions[i].category_id].name,
+                "mask": masks[i],
+                "quality": None,
+                **({"mask_from": regions[i].mask_from} if regions[i].mask_from else {}),
+                **fields,
+            }
+            for task, n, i, fields in [*boxes, *text(counts)]
+        ]
 
-_Made = list[tuple[str, int, int, dict[str, Any]]]
+    return finish
 
 
 def _interactive(
     name: str,
     regions: list[Region],
     places: list[int],
-    window: Window,
+    size: tuple[int, int],
     config: BuildConfig,
     counts: StageCounts,
-) -> _Made:
+) -> Made:
     rng = generator(config.seed, INTERACTIVE, name)
     first = int(rng.integers(2))  # boxes and points alternate: half and half, also within a tile
-    made: _Made = []
+    made: Made = []
     for n, i in enumerate(places):
-        fields = interactive_fields(
-            regions[i], window.height, window.width, (n + first) % 2 == 0, config.instruct, rng
-        )
+        fields = interactive_fields(regions[i], *size, (n + first) % 2 == 0, config.instruct, rng)
         made.append((INTERACTIVE, n, i, fields | {"answer": ""}))
     counts.add(INTERACTIVE, len(places), len(made))
-    return made
-
-
-def _described(
-    name: str,
-    regions: list[Region],
-    places: list[int],
-    window: Window,
-    config: BuildConfig,
-    counts: StageCounts,
-) -> _Made:
-    """Referring phrases, then reasoning questions, for the drawn regions."""
-    facts = TileFacts(regions, window.height, window.width)
-    writer = CandidateWriter(facts)
-    plain = {"box": None, "points": None}
-    made: _Made = []
-    rng = generator(config.seed, REFERRING, name)
-    for i in places:
-        found = refer(writer, facts, i, rng)
-        counts.add(REFERRING, 1, int(found is not None), {"no_unique_phrase": int(found is None)})
-        if found is not None:
-            fields = {"subtask": "object", "instruction": found[0], "answer": ""}
-            made.append((REFERRING, len(made), i, fields | plain))
-    rng, first = generator(config.seed, REASONING, name), len(made)
-    for i in places:
-        question = ask(writer, facts, i, rng)
-        if isinstance(question, str):
-            counts.add(REASONING, 1, 0, {question: 1})
-            continue
-        counts.add(REASONING, 1, 1)
-        fields = {
-            "subtask": question.subtask,
-            "instruction": question.instruction,
-            "answer": question.answer,
-        }
-        made.append((REASONING, len(made) - first, i, fields | plain))
     return made

@@ -9,21 +9,33 @@ import numpy as np
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.meaning import (
     TRUE,
-    Beside,
+    AtEdge,
     Coloured,
+    Counted,
     InZone,
     Meaning,
-    Nearest,
     Predicate,
     Ranked,
+    Shaped,
     Side,
-    SideOf,
     Sized,
     Truth,
 )
+from pipelines.build.instruct.relations import Beside, Between, Nearest, SideOf, Surrounded
+from pipelines.build.instruct.words import NUMBERS
 
 #: How often each kind of meaning is taken when all are there.
-_WEIGHTS = {"zone": 0.40, "rank": 0.17, "size": 0.10, "relation": 0.18, "colour": 0.05, "pair": 0.10}
+_WEIGHTS = {
+    "zone": 0.37,
+    "rank": 0.17,
+    "size": 0.10,
+    "relation": 0.18,
+    "trait": 0.06,
+    "edge": 0.02,
+    "pair": 0.10,
+}
+#: How often a meaning that suffices says one thing more, and how often it counts its category.
+_MORE, _COUNT = 0.4, 0.3
 _SIDES: tuple[Side, ...] = ("left", "right", "top", "bottom")
 _ROWS: tuple[Literal["top", "bottom"], ...] = ("top", "bottom")
 _COLUMNS: tuple[Literal["left", "right"], ...] = ("left", "right")
@@ -43,24 +55,71 @@ def _zones() -> Iterator[InZone]:
 def _offered(facts: TileFacts, category: int) -> dict[str, list[Predicate]]:
     """Predicates worth trying for a category, by kind."""
     members = facts.members(category)
-    others = [int(c) for c in np.unique(facts.categories) if c != category]
-    sole = [c for c in others if facts.sole(c) is not None]
     several = len(members) >= 2
     ranks: list[Predicate] = [Ranked(side) for side in _SIDES] if several else []
     if len(members) >= 3:
-        ranks += [Ranked("left", 2), Ranked("top", 2)]
-    relations: list[Predicate] = [SideOf(side, anchor) for anchor in sole for side in _SIDES]
-    relations += [Beside(anchor) for anchor in others]
-    if several:
-        relations += [Nearest(anchor, furthest) for anchor in sole for furthest in (False, True)]
+        ranks += [Ranked(side, 2) for side in _SIDES]
+    if len(members) >= 5:
+        ranks += [Ranked(side, 3) for side in _SIDES]
     colours = sorted({c for m in members if (c := facts.colours[int(m)]) is not None})
     return {
         "zone": list(_zones()),
         "rank": ranks,
         "size": [Sized("largest"), Sized("smallest")] if several else [],
-        "relation": relations,
-        "colour": [Coloured(c) for c in colours],
+        "relation": _relations(facts, category, several),
+        "trait": [*(Coloured(c) for c in colours), Shaped("elongated"), Shaped("compact")],
+        "edge": [AtEdge(side) for side in _SIDES],
     }
+
+
+def _relations(facts: TileFacts, category: int, several: bool) -> list[Predicate]:
+    others = [int(c) for c in np.unique(facts.categories) if c != category]
+    sole = [c for c in others if facts.sole(c) is not None]
+    found: list[Predicate] = [SideOf(side, anchor) for anchor in sole for side in _SIDES]
+    found += [Beside(anchor) for anchor in others]
+    found += [Surrounded(anchor) for anchor in others]
+    found += [Between(a, b) for a, b in combinations(sole, 2)]
+    if several:
+        found += [Nearest(anchor, furthest) for anchor in sole for furthest in (False, True)]
+    return found
+
+
+def anchors(predicate: Predicate) -> tuple[int, ...]:
+    """Categories that a predicate names."""
+    match predicate:
+        case SideOf(_, anchor) | Beside(anchor) | Nearest(anchor) | Surrounded(anchor):
+            return (anchor,)
+        case Between(first, second):
+            return first, second
+    return ()
+
+
+def _compares(predicate: Predicate) -> bool:
+    return isinstance(predicate, Ranked | Sized | Nearest)
+
+
+def agree(first: Predicate, second: Predicate) -> bool:
+    """Whether two predicates may stand in one phrase and are then read as meant.
+
+    "The second one from the left in the upper half" counts within the half, so what has a higher rank stands
+    alone; and one comparison is enough.
+    """
+    if any(isinstance(p, Ranked) and p.rank > 1 for p in (first, second)):
+        return False
+    if type(first) is type(second) or (_compares(first) and _compares(second)):
+        return False
+    named = set(anchors(first)) & set(anchors(second))
+    return not named and not _sides(first) & _sides(second)
+
+
+def _sides(predicate: Predicate) -> set[str]:
+    """Sides of the image that a predicate speaks of."""
+    match predicate:
+        case InZone(vertical, horizontal):
+            return {side for side in (vertical, horizontal) if side not in (None, "middle")}
+        case Ranked(side) | AtEdge(side):
+            return {side}
+    return set()
 
 
 class CandidateWriter:
@@ -84,26 +143,72 @@ class CandidateWriter:
         category = int(self._facts.categories[target])
         members = self._facts.members(category)
         wanted = np.where(members == target, TRUE, -TRUE)
-        place = int(np.flatnonzero(members == target)[0])
         found: dict[str, list[Meaning]] = {}
         holding: list[tuple[Predicate, Truth]] = []
-        for kind, predicates in self._evaluated(category).items():
-            true = [(p, t) for p, t in predicates if t[place] == TRUE]
+        for kind, true in self._true(target).items():
             found[kind] = [Meaning(category, (p,)) for p, t in true if (t == wanted).all()]
-            if kind in ("zone", "relation", "colour"):
+            if kind in ("zone", "relation", "trait"):
                 holding += [(p, t) for p, t in true if not isinstance(p, Nearest)]
         found["pair"] = [
             Meaning(category, (p, q))
             for (p, t), (q, u) in combinations(holding, 2)
-            if type(p) is not type(q) and (np.minimum(t, u) == wanted).all()
+            if agree(p, q) and (np.minimum(t, u) == wanted).all()
         ]
         return found
 
-    def choose(self, target: int, rng: np.random.Generator, kinds: tuple[str, ...] = ()) -> Meaning | None:
-        """One meaning for region ``target``, drawn by kind and then evenly; ``None`` if there is none."""
-        found = {k: v for k, v in self.unique(target).items() if v and (not kinds or k in kinds)}
+    def _true(self, target: int) -> dict[str, list[tuple[Predicate, Truth]]]:
+        category = int(self._facts.categories[target])
+        place = int(np.flatnonzero(self._facts.members(category) == target)[0])
+        return {
+            kind: [(p, t) for p, t in predicates if t[place] == TRUE]
+            for kind, predicates in self._evaluated(category).items()
+        }
+
+    def choose(
+        self, target: int, rng: np.random.Generator, unsaid: frozenset[int] = frozenset()
+    ) -> Meaning | None:
+        """One meaning for region ``target``, drawn by kind and then evenly; ``None`` if there is none.
+
+        Args:
+            target: place of the region.
+            rng: draws.
+            unsaid: categories that the phrase must not name.
+        """
+        found = {
+            kind: allowed
+            for kind, meanings in self.unique(target).items()
+            if (allowed := [m for m in meanings if not any(unsaid & {*anchors(p)} for p in m.predicates)])
+        }
         if not found:
             return None
         weights = np.asarray([_WEIGHTS[k] for k in found])
         kind = list(found)[int(rng.choice(len(found), p=weights / weights.sum()))]
-        return found[kind][int(rng.integers(len(found[kind])))]
+        return self.enriched(found[kind][int(rng.integers(len(found[kind])))], target, rng, unsaid)
+
+    def enriched(
+        self,
+        meaning: Meaning,
+        target: int,
+        rng: np.random.Generator,
+        unsaid: frozenset[int] = frozenset(),
+    ) -> Meaning:
+        """The meaning, sometimes with one more thing that is true of the region, or with a count."""
+        more = [
+            p
+            for true in self._true(target).values()
+            for p, _ in true
+            if all(agree(p, q) for q in meaning.predicates)
+            and not unsaid & {*anchors(p)}
+            and not (isinstance(p, Ranked) and p.rank > 1)
+        ]
+        predicates = meaning.predicates
+        if more and len(predicates) < 2 and rng.random() < _MORE:
+            predicates = (*predicates, more[int(rng.integers(len(more)))])
+        number = len(self._facts.members(meaning.category))
+        ranked = any(isinstance(p, Ranked) and p.rank > 1 for p in predicates)
+        count = Counted(number)
+        if number in NUMBERS and not ranked and rng.random() < _COUNT:
+            members = self._facts.members(meaning.category)
+            if (count.truth(self._facts, members) == TRUE).all():
+                predicates = (*predicates, count)
+        return Meaning(meaning.category, predicates)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from pipelines.build.regions import Region
 from pipelines.build.taxonomy import taxonomy
 
+#: Width of the rim around a region in which its surroundings are looked up.
+_RIM_PX = 3
+
 
 class TileFacts:
     """Geometry of all regions of a tile (also of those that may not become samples).
@@ -38,6 +41,35 @@ class TileFacts:
             x = region.x0 + (columns * (np.arange(len(columns)) + 0.5)).sum() / total
             found[i] = x / self.width, y / self.height
         return found
+
+    @cached_property
+    def number_map(self) -> NDArray[np.int32]:
+        """Which region each pixel belongs to: its place plus one, 0 for none; int32 ``[H, W]``."""
+        found = np.zeros((self.height, self.width), np.int32)
+        for place, region in enumerate(self.regions, 1):
+            found[region.window][region.crop] = place
+        return found
+
+    @cached_property
+    def elongations(self) -> NDArray[np.float64]:
+        """Long over short side of each region's least enclosing rectangle (any angle), float64 ``[N]``."""
+        return np.asarray([_elongation(r) for r in self.regions])
+
+    def enclosed(self, anchor: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Greatest share of each region's rim that one region of category ``anchor`` covers.
+
+        A region at the tile's border has no whole rim there: what lies outside counts as not covered.
+        """
+        return np.asarray([self._rim_share(self.regions[int(i)], anchor) for i in places])
+
+    def _rim_share(self, region: Region, anchor: int) -> float:
+        padded = np.pad(region.crop.astype(np.uint8), _RIM_PX)
+        ring = cv2.dilate(padded, np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)) > padded
+        rows, columns = np.nonzero(ring)
+        rows, columns = rows + region.y0 - _RIM_PX, columns + region.x0 - _RIM_PX
+        inside = (rows >= 0) & (rows < self.height) & (columns >= 0) & (columns < self.width)
+        around = np.bincount(self.number_map[rows[inside], columns[inside]], minlength=len(self.regions) + 1)
+        return float(around[1 + self.members(anchor)].max(initial=0)) / max(len(rows), 1)
 
     def members(self, category: int) -> NDArray[np.int64]:
         """Places of the regions of a category."""
@@ -68,3 +100,9 @@ class TileFacts:
         chosen = [self.regions[int(i)] for i in places]
         pixels = np.asarray([[r.x0, r.y0, r.x1, r.y1] for r in chosen], np.float64).reshape(-1, 4)
         return pixels / np.asarray([self.width, self.height, self.width, self.height])
+
+
+def _elongation(region: Region) -> float:
+    outlines, _ = cv2.findContours(region.crop.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    _, (a, b), _ = cv2.minAreaRect(np.concatenate(outlines))
+    return (max(a, b) + 1.0) / (min(a, b) + 1.0)  # sides between pixel centres, so one more each

@@ -20,16 +20,17 @@ Side = Literal["left", "right", "top", "bottom"]
 _EDGE_TRUE, _EDGE_FALSE = 0.40, 0.48
 _MID_TRUE, _MID_FALSE = (0.38, 0.62), (0.30, 0.70)
 #: A region longer than this share of the tile has no place along that axis.
-_SPAN = 0.6
+SPAN = 0.6
 #: Least lead over the next region for "leftmost" and its like, as a share of the tile.
-_LEAD = 0.06
+LEAD = 0.06
 #: Least ratio of areas for "largest" and "smallest".
 _RATIO = 1.3
-#: How far a thing may reach past the edge of the anchor that it lies to a side of.
-_OVERLAP = 0.02
-#: "Beside": true up to the first distance, false beyond the second.
-_BESIDE_TRUE, _BESIDE_FALSE = 0.06, 0.12
-_TOUCH_PX = 2
+#: Long over short side: elongated from the first on, not from the second down; compact up to the third.
+_LONG_TRUE, _LONG_FALSE, _COMPACT_TRUE = 3.0, 2.0, 1.35
+#: What ends closer to an edge, as a share of the tile, may seem to touch it.
+_EDGE_GAP = 0.03
+#: A region below this share of the tile may be overlooked when things are counted.
+_COUNTABLE = 0.002
 
 
 class Predicate(Protocol):
@@ -40,7 +41,8 @@ class Predicate(Protocol):
         ...
 
 
-def _graded(true: NDArray[np.bool_], possible: NDArray[np.bool_]) -> Truth:
+def graded(true: NDArray[np.bool_], possible: NDArray[np.bool_]) -> Truth:
+    """TRUE where ``true``, else UNCLEAR where ``possible``, else FALSE."""
     return np.where(true, TRUE, np.where(possible, UNCLEAR, FALSE)).astype(np.int8)
 
 
@@ -64,15 +66,15 @@ class InZone:
         for name, axis in ((self.vertical, 1), (self.horizontal, 0)):
             value = facts.centres[members, axis]
             if name is not None:  # what spans the tile is not "at" any part of it
-                spans = boxes[:, axis + 2] - boxes[:, axis] > _SPAN
+                spans = boxes[:, axis + 2] - boxes[:, axis] > SPAN
                 found = np.minimum(found, np.where(spans, UNCLEAR, TRUE).astype(np.int8))
             if name == "middle":
                 inner = (value >= _MID_TRUE[0]) & (value <= _MID_TRUE[1])
                 outer = (value >= _MID_FALSE[0]) & (value <= _MID_FALSE[1])
-                found = np.minimum(found, _graded(inner, outer))
+                found = np.minimum(found, graded(inner, outer))
             elif name is not None:
                 low = value if name in ("top", "left") else 1.0 - value
-                found = np.minimum(found, _graded(low <= _EDGE_TRUE, low <= _EDGE_FALSE))
+                found = np.minimum(found, graded(low <= _EDGE_TRUE, low <= _EDGE_FALSE))
         return found
 
 
@@ -91,7 +93,7 @@ class Ranked:
             return found
         order = np.argsort(value, kind="stable")
         chosen = order[self.rank - 1]
-        close = np.abs(value - value[chosen]) < _LEAD
+        close = np.abs(value - value[chosen]) < LEAD
         found[close] = UNCLEAR
         # Centres and edges must agree on the order, or people would not.
         axis = {"left": 0, "top": 1, "right": 2, "bottom": 3}[self.side]
@@ -113,7 +115,7 @@ class Sized:
         size = facts.areas[members] if self.which == "largest" else 1.0 / facts.areas[members]
         best = size.max()
         close = size * _RATIO > best
-        return _graded((size == best) & (close.sum() == 1), close)
+        return graded((size == best) & (close.sum() == 1), close)
 
 
 @dataclass(frozen=True)
@@ -131,66 +133,43 @@ class Coloured:
 
 
 @dataclass(frozen=True)
-class SideOf:
-    """The region lies to a side of the tile's only region of another category."""
+class Shaped:
+    """The region is long and narrow, or about as wide as high."""
+
+    kind: Literal["elongated", "compact"]
+
+    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
+        """See :class:`Predicate`."""
+        value = facts.elongations[members]
+        if self.kind == "elongated":
+            return graded(value >= _LONG_TRUE, value > _LONG_FALSE)
+        return graded(value <= _COMPACT_TRUE, value < _LONG_FALSE)
+
+
+@dataclass(frozen=True)
+class AtEdge:
+    """The region is cut off by an edge of the tile."""
 
     side: Side
-    anchor: int
 
     def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
         """See :class:`Predicate`."""
-        place = facts.sole(self.anchor)
-        if place is None:
-            return np.full(len(members), UNCLEAR, np.int8)
-        offset = facts.centres[members] - facts.centres[place]
-        theirs, anchor = facts.boxes(members), facts.boxes(np.asarray([place]))[0]
-        axis = 0 if self.side in ("left", "right") else 1
-        first = self.side in ("left", "top")
-        along = -offset[:, axis] if first else offset[:, axis]
-        gap = anchor[axis] - theirs[:, axis + 2] if first else theirs[:, axis] - anchor[axis + 2]
-        steep = along > 1.5 * np.abs(offset[:, 1 - axis])
-        possible = along > 0.02  # a diagonal position may pass for this side, so it counts against
-        return _graded((along > 0.1) & steep & (gap > -_OVERLAP), possible)
+        boxes = facts.boxes(members)
+        gap = {"left": boxes[:, 0], "top": boxes[:, 1], "right": 1 - boxes[:, 2], "bottom": 1 - boxes[:, 3]}
+        return graded(gap[self.side] <= 0, gap[self.side] <= _EDGE_GAP)
 
 
 @dataclass(frozen=True)
-class Beside:
-    """The region lies next to a region of another category."""
+class Counted:
+    """The tile holds this many regions of the category, none so small that one might not count it."""
 
-    anchor: int
-
-    def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
-        """See :class:`Predicate`."""
-        anchors = facts.members(self.anchor)
-        if not len(anchors):
-            return np.full(len(members), FALSE, np.int8)
-        distance = facts.distances(self.anchor, members)
-        near = distance <= _BESIDE_TRUE
-        # Of two things that touch, one reaching around the other, one lies on or in the other.
-        inside = np.zeros(len(members), bool)
-        theirs = facts.boxes(members)
-        for outer in facts.boxes(anchors):
-            inside |= (theirs[:, :2] >= outer[:2]).all(1) & (theirs[:, 2:] <= outer[2:]).all(1)
-            inside |= (theirs[:, :2] <= outer[:2]).all(1) & (theirs[:, 2:] >= outer[2:]).all(1)
-        touching = distance * max(facts.height, facts.width) <= _TOUCH_PX
-        return _graded(near & ~(inside & touching), distance <= _BESIDE_FALSE)
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """Of its category, the region closest to (or furthest from) the only region of another category."""
-
-    anchor: int
-    furthest: bool = False
+    number: int
 
     def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
         """See :class:`Predicate`."""
-        if facts.sole(self.anchor) is None:
-            return np.full(len(members), UNCLEAR, np.int8)
-        distance = facts.distances(self.anchor, members)
-        distance = -distance if self.furthest else distance
-        close = distance - distance.min() < _LEAD
-        return _graded(close & (close.sum() == 1), close)
+        small = facts.areas[members].min(initial=np.inf) < _COUNTABLE * facts.height * facts.width
+        right = TRUE if len(members) == self.number else FALSE
+        return np.full(len(members), UNCLEAR if small else right, np.int8)
 
 
 @dataclass(frozen=True)

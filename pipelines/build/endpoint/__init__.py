@@ -1,0 +1,1 @@
+"""Judging regions and writing instructions with vision-language models behind a chat endpoint."""

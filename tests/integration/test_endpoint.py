@@ -1,0 +1,232 @@
+"""Writing and judging through a real HTTP endpoint that misbehaves."""
+
+import json
+import re
+import tarfile
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from jobs.data import data
+from pipelines.build import BuildConfig, build_store
+from pipelines.build.endpoint.answers import AnswerCache
+from pipelines.build.endpoint.client import Endpoint, NoAnswer
+from pipelines.build.endpoint.config import EndpointConfig
+from pipelines.build.endpoint.render import COLOURS, image_tokens, outlined
+from pipelines.build.endpoint.schemas import Phrase
+from pipelines.build.regions import Region
+from tests.chat_server import ANSWERS, chat_server, picture, question
+from unigeoseg.errors import UserError
+
+pytestmark = pytest.mark.integration
+IMAGE = "data:image/png;base64,AAAA"
+
+
+@pytest.fixture
+def chat(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    # The client's first wait is half a second; its growth and its cap stay as they are.
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    with chat_server() as server:
+        yield server
+
+
+def endpoint(chat, tmp_path, **settings):
+    settings = {"model": "writer", "base_url": chat.url, "timeout_s": 0.5, "retries": 3} | settings
+    return Endpoint(EndpointConfig(**settings), AnswerCache(str(tmp_path / "answers")), 1)
+
+
+def ask(client, text="What is it?"):
+    return client.ask("writer", text, IMAGE, Phrase)
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "timeout", "drop"])
+def test_passing_trouble_is_retried(chat, tmp_path, fault):
+    chat.faults.extend([fault, fault])
+    client = endpoint(chat, tmp_path)
+    assert ask(client).phrase == ANSWERS["Phrase"]["phrase"]
+    assert len(chat.requests) == 3 and client.usage.requests == 1
+    assert chat.keys == {"Bearer secret-key"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("429", "answered 429"), ("500", "answered 500"), ("drop", "reached")]
+)
+def test_lasting_trouble_ends_with_a_word_and_what_to_do(chat, tmp_path, fault, words):
+    chat.faults.extend([fault] * 9)
+    with pytest.raises(UserError, match=f"{words}.*after 3 retries.*same command again"):
+        ask(endpoint(chat, tmp_path))
+    assert len(chat.requests) == 4
+
+
+def test_a_refused_key_is_not_retried_and_never_shown(chat, tmp_path):
+    chat.faults.append("401")
+    with pytest.raises(UserError, match=r"401.*check the key in OPENAI_API_KEY") as caught:
+        ask(endpoint(chat, tmp_path))
+    assert len(chat.requests) == 1 and "secret" not in str(caught.value)
+
+
+def test_a_key_is_needed_for_the_public_endpoint_only(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        Endpoint(EndpointConfig(model="m"), AnswerCache(str(tmp_path)), 1)
+    Endpoint(EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1"), AnswerCache(str(tmp_path)), 1)
+
+
+def test_invalid_answers_are_asked_for_once_more(chat, tmp_path):
+    client = endpoint(chat, tmp_path)
+    chat.faults.append("prose")
+    assert ask(client).phrase
+    assert "not the JSON asked for" in chat.requests[1]["messages"][-1]["content"]
+    chat.faults.extend(["empty", "prose"])
+    with pytest.raises(NoAnswer) as caught:
+        ask(client, "Another?")
+    assert caught.value.reason == "invalid_answer"
+    chat.answers["Phrase"] = {"phrase": "Something.", "more": 1}
+    with pytest.raises(NoAnswer):
+        ask(client, "A third?")
+
+
+def test_nothing_is_paid_twice(chat, tmp_path):
+    chat.faults.append("refusal")
+    for _ in range(2):
+        with pytest.raises(NoAnswer, match="refused"):
+            ask(endpoint(chat, tmp_path), "May I?")
+    ask(endpoint(chat, tmp_path))
+    again = endpoint(chat, tmp_path)
+    ask(again)
+    assert len(chat.requests) == 2 and again.usage.cached == 1 and again.usage.prompt_tokens == 0
+    again.ask("judge", "What is it?", IMAGE, Phrase)  # another model is another question
+    assert len(chat.requests) == 3
+    for file in (tmp_path / "answers").rglob("*.json"):
+        assert "secret" not in file.read_text()
+
+
+def test_requests_keep_their_pace(chat, tmp_path):
+    client = endpoint(chat, tmp_path, requests_per_minute=1200)
+    for n in range(4):
+        ask(client, str(n))
+    assert min(b - a for a, b in pairwise(chat.times)) > 0.03  # 50 ms apart, less the noise of arrival
+
+
+def build(out, chat, scenes=2, **settings):
+    sets = {"model": "writer", "judges": ["first", "second"], "base_url": chat.url} | settings
+    config = BuildConfig(
+        workers=0,
+        block_images=1,
+        source={"scenes": scenes},
+        endpoint=sets,
+        tile={"size": 128, "stride": 128},
+        instruct={"diversity_quantile": 0},
+    )
+    return build_store("synthetic", None, out, config, progress=False, preview=False)
+
+
+def records(store):
+    for shard in sorted((store / "shards").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    yield from json.load(tar.extractfile(member))["samples"]
+
+
+def test_two_judges_must_agree_and_their_scores_are_kept(chat, tmp_path):
+    def strict(body):
+        low = body["model"] == "second" and "building" in question(body)
+        return ANSWERS["RegionVerdict"] | ({"distinctness": 3} if low else {})
+
+    chat.answers["RegionVerdict"] = strict
+    result = build(tmp_path / "store", chat)
+    stages = {s["name"]: s for s in result["stages"]}
+    assert stages["judge"]["dropped"]["low_distinctness"] > 0 < stages["judge"]["out"]
+    written = [s for s in records(tmp_path / "store") if s["task"] != "interactive"]
+    assert written and all(s["category"] != "Building" for s in written)
+    assert all(set(s["quality"]) == {"region", "sample"} for s in written)
+    assert all(set(s["quality"]["sample"]) == {"first", "second"} for s in written)
+    assert {s["instruction"] for s in written if s["task"] == "referring"} == {ANSWERS["Phrase"]["phrase"]}
+    paid, guess = result["endpoint"]["actual"], result["endpoint"]["estimate"]
+    assert paid["requests"] == len(chat.requests) and paid["prompt_tokens"] == 100 * len(chat.requests)
+    assert 0.5 < guess["requests"] / paid["requests"] < 4 and paid["dollars"] > 0
+
+
+def test_context_is_asked_in_two_stages_with_colours(chat, tmp_path):
+    build(tmp_path / "store", chat, judges=[])
+    stages = [b["response_format"]["json_schema"]["name"] for b in chat.requests]
+    first = [b for b, s in zip(chat.requests, stages, strict=True) if s == "Cues"]
+    second = [b for b in chat.requests if "These cues set it apart: (1) it lies further up" in question(b)]
+    assert first and len(first) == len(second)
+    pixels = picture(first[0])
+    named = re.findall(r"red|blue|yellow", question(first[0]))
+    for name, colour in COLOURS:
+        assert (pixels == colour).all(-1).any() == (name in named)
+
+
+def test_a_question_that_names_its_category_is_dropped(chat, tmp_path):
+    chat.answers["QuestionAndReason"] = {
+        "question": "Where is the building, the ship?",
+        "explanation": "There.",
+    }
+    stages = {s["name"]: s for s in build(tmp_path / "store", chat, judges=[])["stages"]}
+    assert stages["reasoning"]["dropped"]["names_category"] > 0
+
+
+@pytest.mark.slow
+def test_a_build_goes_on_without_paying_twice_and_gives_the_same_bytes(chat, tmp_path):
+    whole = build(tmp_path / "whole", chat, retries=0)
+    asked = len({json.dumps(b, sort_keys=True) for b in chat.requests})
+    chat.requests.clear()
+    chat.faults.extend([*["ok"] * 15, *["500"] * 40])
+    with pytest.raises(UserError, match="answered 500"):
+        build(tmp_path / "broken", chat, retries=0)
+    paid = len(chat.requests) - chat.statuses[500]
+    chat.faults.clear()
+    chat.requests.clear()
+    result = build(tmp_path / "broken", chat, retries=0)
+    assert len(chat.requests) <= asked - paid + 1 and result["samples"] == whole["samples"]
+    for name in ("shards/train-00000.tar", "index.parquet"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    chat.requests.clear()
+    build(tmp_path / "third", chat, cache=str(tmp_path / "whole-answers"))
+    assert not chat.requests
+
+
+def test_requests_under_way_are_bounded(chat, tmp_path):
+    chat.delay = 0.02
+    build(tmp_path / "store", chat, scenes=1, concurrency=3)
+    assert 2 <= chat.busiest <= 3
+
+
+def test_too_dear_a_build_is_refused_before_the_first_request(chat, tmp_path):
+    with pytest.raises(UserError, match=r"about \$.*endpoint.max_cost is \$0.00"):
+        build(tmp_path / "store", chat, max_cost=0.0001)
+    assert not chat.requests and not (tmp_path / "store").exists()
+
+
+def test_the_command_builds_with_an_endpoint(chat, tmp_path, caplog):
+    out = tmp_path / "store"
+    sets = ["source.scenes=1", "workers=0", "endpoint.model=writer", "endpoint.judges=[a, b]"]
+    sets += [f"endpoint.base_url={chat.url}", "instruct.diversity_quantile=0"]
+    arguments = ["data", "build", "--source", "synthetic", "--out", str(out), "--json"]
+    done = CliRunner().invoke(data, [*arguments[1:], *(word for text in sets for word in ("--set", text))])
+    assert done.exit_code == 0, done.exception
+    result = json.loads(done.stdout)
+    assert result["endpoint"]["actual"]["requests"] == len(chat.requests) > 0
+    assert "endpoint: about" in caplog.text and result["samples"]["reasoning"] > 0
+
+
+def test_outlines_leave_the_regions_untouched():
+    pixels = np.full((60, 60, 3), 90, np.uint8)
+    regions = [
+        Region(25, 10, 10, 20, 20, np.ones((10, 10), bool)),
+        Region(25, 22, 10, 30, 20, np.ones((8, 10), bool)),
+    ]
+    drawn = outlined(pixels, regions)
+    for region in regions:
+        assert (drawn[region.window] == 90).all()
+    changed = (drawn != 90).any(-1)
+    assert changed.any() and changed.sum() < 200
+    assert (drawn[9, 15] == (255, 0, 0)).all() and (drawn[31, 15] == (0, 90, 255)).all()
+    assert image_tokens(512, 512, "high") == 255 and image_tokens(1024, 1024, "high") == 765
+    assert image_tokens(4096, 2048, "low") == 85
