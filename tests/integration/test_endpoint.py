@@ -3,6 +3,7 @@
 import json
 import re
 import tarfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -118,11 +119,11 @@ def schema_of(body):
     return body["response_format"]["json_schema"]
 
 
-def build(out, chat, scenes=2, instruct=None, **settings):
+def build(out, chat, scenes=2, instruct=None, images=1, **settings):
     sets = {"model": "writer", "judges": ["first", "second"], "base_url": chat.url} | settings
     config = BuildConfig(
         workers=0,
-        block_images=1,
+        block_images=images,
         source={"scenes": scenes},
         endpoint=sets,
         tile={"size": 128, "stride": 128},
@@ -200,8 +201,16 @@ def test_a_build_goes_on_without_paying_twice_and_gives_the_same_bytes(chat, tmp
 
 
 def test_regions_of_several_tiles_are_under_way_at_a_time(chat, tmp_path):
-    chat.delay = 0.02
-    build(tmp_path / "store", chat, scenes=6, concurrency=16)
+    many = threading.Event()
+
+    def held(body):  # until more requests are under way than one tile has regions
+        if chat.busiest > 8:
+            many.set()
+        many.wait(20)
+        return ANSWERS["Phrase"]
+
+    chat.answers["Phrase"] = held
+    build(tmp_path / "store", chat, scenes=4, images=4, concurrency=16, judges=[], timeout_s=60)
     assert 8 < chat.busiest <= 16
 
 
