@@ -32,6 +32,7 @@ _MODEL = {
 _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
+    "simulate": Entry("jobs.simulate", "simulate", "Simulate lost nodes at any cluster size."),
     "train": Entry("jobs.train", "train", "Train a model on a store, or resume."),
     "resume": Entry("jobs.runs", "resume", "Go on with a run that ended early."),
     "runs": Entry("jobs.runs", "runs", "List runs and their state."),

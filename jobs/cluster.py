@@ -41,6 +41,18 @@ def cluster() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Dashboard and MLflow listen here.")
 @click.option("--data", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Folder of MLflow's database and artifacts, which outlive the cluster.")  # fmt: skip
+@click.option(
+    "--database",
+    type=click.Choice(["auto", "postgresql", "sqlite"]),
+    default="auto",
+    show_default=True,
+    help="Of MLflow; auto takes PostgreSQL where it can run and no SQLite file is in use.",
+)
+@click.option("--groups", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Let the autoscaler start and stop the node groups of this cluster file here, instead of "
+              "--workers.")  # fmt: skip
+@click.option("--idle-minutes", type=float, default=1.0, show_default=True,
+              help="With --groups: a node without work goes after this long.")  # fmt: skip
 @state_option
 @json_option
 def up(
@@ -51,6 +63,9 @@ def up(
     s3: bool,
     host: str,
     data: Path,
+    database: str,
+    groups: Path | None,
+    idle_minutes: float,
     state: Path | None,
     as_json: bool,
 ) -> None:
@@ -59,6 +74,7 @@ def up(
     \b
     Example:
       unigeoseg cluster up --workers 2 --cpus 1
+      unigeoseg cluster up --groups ray_cluster.yaml
     """
     from cluster.local.cluster import Wishes
     from cluster.local.cluster import up as start
@@ -70,7 +86,18 @@ def up(
             "dashboard, has the token, runs what he likes here; MLflow asks nobody for a password",
             err=True,
         )
-    wishes = Wishes(workers, cpus, memory * 2**20, host, s3, data, _resources(resources))
+    wishes = Wishes(
+        workers=0 if groups else workers,
+        cpus=cpus,
+        memory=memory * 2**20,
+        host=host,
+        s3=s3,
+        data=data,
+        database=database,
+        resources=_resources(resources),
+        groups=groups,
+        idle_minutes=idle_minutes,
+    )
     folder = state_folder(state)
     made = start(folder, wishes, lambda text: click.echo(text, err=True))
     result = {
@@ -80,6 +107,7 @@ def up(
         "s3": made.s3,
         "bucket": made.bucket,
         "workers": made.workers,
+        "groups": str(groups) if groups else None,
         "environment_file": str(folder / "environment"),
         "state": str(folder),
     }
@@ -141,9 +169,11 @@ def _resources(text: str) -> dict[str, float]:
 
 
 def _up_text(result: dict[str, Any]) -> str:
+    groups = result["groups"]
+    nodes = f"grows to the groups of {groups}" if groups else f"{result['workers']} workers"
     s3 = f"S3         {result['s3']}  ({result['bucket']})\n" if result["s3"] else ""
     return (
-        f"Ray        {result['address']}  ({result['workers']} workers)\n"
+        f"Ray        {result['address']}  ({nodes})\n"
         f"dashboard  {result['dashboard']}\n"
         f"MLflow     {result['mlflow']}\n{s3}"
         f"variables  source {result['environment_file']}   (holds generated secrets)\n"
@@ -158,6 +188,7 @@ def _status_text(result: dict[str, Any]) -> str:
     lines = [f"Ray {result['address']}, dashboard {result['dashboard']}, MLflow {result['mlflow']}"]
     if result["s3"]:
         lines.append(f"S3 {result['s3']}, {result['bucket']}")
+    lines.append(f"Prometheus targets {result['metrics']}")
     for node in result["nodes"]:
         kind, life = ("head" if node["head"] else "worker"), ("alive" if node["alive"] else "dead")
         offers = ", ".join(f"{name} {amount:g}" for name, amount in sorted(node["resources"].items())

@@ -48,7 +48,11 @@ def submit(
       unigeoseg submit follow raysubmit_…
       unigeoseg submit stop raysubmit_…
     """
+    import logging
+
     from cluster.submission.client import connect
+
+    logging.getLogger("ray").setLevel(logging.WARNING)  # a line for each step of an upload otherwise
 
     target, token_file, variables = _target(address, state)
     if arguments[0] in _ACTIONS:

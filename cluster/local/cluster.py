@@ -8,10 +8,15 @@ import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from cluster.errors import InputError
+from cluster.local.own_nodes import autoscaling_config, head_environment
+from cluster.local.postgres import missing_for_postgres, start_postgres
 from cluster.local.processes import LOOPBACK, MARK, end_marked, marked_processes, wait_for
 from cluster.local.ray_nodes import NodeSize, last_line, start_head, start_worker
 from cluster.local.services import start_mlflow, start_s3
@@ -29,13 +34,16 @@ class Wishes:
     """What ``up`` is asked for.
 
     Attributes:
-        workers: raylets beside the head.
+        workers: raylets beside the head; none with ``groups``.
         cpus: that each worker offers; they may be more than the machine has.
         memory: object store of each node in bytes.
         host: address that dashboard and MLflow listen on.
         s3: whether to start an S3 server.
         data: folder of MLflow's database and artifacts, which outlive the cluster.
+        database: of MLflow: ``postgresql``, ``sqlite``, or ``auto``: PostgreSQL where it can run.
         resources: custom resources of each worker.
+        groups: a cluster file whose node groups the autoscaler starts and stops here, instead of workers.
+        idle_minutes: after which the autoscaler stops a node without work.
     """
 
     workers: int
@@ -44,7 +52,10 @@ class Wishes:
     host: str
     s3: bool
     data: Path
+    database: str = "auto"
     resources: Mapping[str, float] = field(default_factory=dict)
+    groups: Path | None = None
+    idle_minutes: float = 1.0
 
 
 def up(folder: Path, wishes: Wishes, say: Say) -> LocalCluster:
@@ -87,13 +98,19 @@ def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) ->
     say("starting MLflow")
     wishes.data.mkdir(parents=True, exist_ok=True)
     data = wishes.data.resolve()
-    mlflow, _ = start_mlflow(
-        wishes.host, temp, f"sqlite:///{data}/mlflow.db", str(data / "mlartifacts"), environment
-    )
+    backend = _backend(wishes, temp, environment, say)
+    mlflow, _ = start_mlflow(wishes.host, temp, backend, str(data / "mlartifacts"), environment)
     environment["MLFLOW_TRACKING_URI"] = mlflow
     say("starting the Ray head")
     nothing = NodeSize(0, wishes.memory, {})
-    gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment)
+    autoscaling = None
+    if wishes.groups is not None:
+        groups, limit = read_groups(wishes.groups)
+        environment |= head_environment()
+        autoscaling = partial(
+            autoscaling_config, groups, limit, wishes.idle_minutes, temp=temp, memory=wishes.memory
+        )
+    gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment, autoscaling)
     made = LocalCluster(
         id=identity,
         temp=str(temp),
@@ -120,6 +137,46 @@ def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) ->
     return made
 
 
+def read_groups(path: Path) -> tuple[dict[str, Any], int]:
+    """Node groups of a cluster file without the head, and how many nodes they may have together.
+
+    Raises:
+        InputError: it cannot be read, or is no such file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        head = content.get("head_node_type")
+        groups = {name: g for name, g in content["available_node_types"].items() if name != head}
+        limits = [int(g["max_workers"]) for g in groups.values() if g["resources"] is not None]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--groups {path}: not a cluster file whose groups have resources and max_workers "
+            f"({reason}); ray_cluster.yaml is one"
+        ) from error
+    return groups, int(content.get("max_workers", sum(limits)))
+
+
+def _backend(wishes: Wishes, temp: Path, environment: Mapping[str, str], say: Say) -> str:
+    """URI of MLflow's database, its server started if it has one.
+
+    Raises:
+        InputError: PostgreSQL was asked for and cannot run.
+    """
+    sqlite = wishes.data.resolve() / "mlflow.db"
+    if wishes.database != "sqlite":
+        missing = missing_for_postgres(wishes.data)
+        if missing is None and wishes.database == "auto" and sqlite.exists():
+            missing = f"{sqlite} holds runs already (--database postgresql leaves it aside)"
+        if missing is None:
+            say("starting PostgreSQL")
+            return start_postgres(wishes.data, temp, environment)[0]
+        if wishes.database == "postgresql":
+            raise InputError(f"--database postgresql: {missing}")
+        say(f"MLflow keeps its runs in SQLite: {missing}")
+    return f"sqlite:///{sqlite}"
+
+
 def _join(cluster: LocalCluster, number: int, size: NodeSize, environment: Mapping[str, str]) -> None:
     """Starts a worker and waits for it.
 
@@ -139,8 +196,8 @@ def status(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``{"running": false}``, or with ``running: true`` the ``address``, ``dashboard``, ``mlflow``, ``s3``,
-        ``bucket``, ``nodes`` (``id``, ``head``, ``alive``, ``resources``), ``jobs`` (``id``, ``status``,
-        ``entrypoint``) and ``processes``.
+        ``bucket``, ``metrics`` (file of Prometheus targets), ``nodes`` (``id``, ``head``, ``alive``,
+        ``group``, ``resources``), ``jobs`` (``id``, ``status``, ``entrypoint``) and ``processes``.
 
     Raises:
         InputError: the head does not answer.
@@ -156,6 +213,7 @@ def status(folder: Path) -> dict[str, Any]:
         "mlflow": there.mlflow,
         "s3": there.s3,
         "bucket": there.bucket,
+        "metrics": str(Path(there.temp) / "prom_metrics_service_discovery.json"),
         "nodes": _nodes(there),
         "jobs": [
             {"id": job.submission_id, "status": str(job.status.value), "entrypoint": job.entrypoint}
@@ -223,6 +281,7 @@ def _nodes(cluster: LocalCluster) -> list[dict[str, Any]]:
             "id": row["node_id"],
             "head": bool(row["is_head_node"]),
             "alive": row["state"] == "ALIVE",
+            "group": (row.get("labels") or {}).get("ray.io/node-group"),
             "resources": row.get("resources_total") or {},
         }
         for row in rows

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
@@ -23,6 +23,8 @@ class NodeSize:
     cpus: int
     memory: int
     resources: Mapping[str, float]
+    gpus: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def ray_program() -> str:
@@ -38,7 +40,12 @@ def ray_program() -> str:
 
 
 def start_head(
-    host: str, dashboard_host: str, temp: Path, size: NodeSize, environment: Mapping[str, str]
+    host: str,
+    dashboard_host: str,
+    temp: Path,
+    size: NodeSize,
+    environment: Mapping[str, str],
+    autoscaling: Callable[[str], Mapping[str, object]] | None = None,
 ) -> tuple[str, str, int]:
     """Starts the head and waits until its job server answers.
 
@@ -48,6 +55,7 @@ def start_head(
         temp: Ray's session folder; short, as it holds sockets (a path of 107 bytes at most).
         size: of the head itself; no CPU keeps work off it.
         environment: of the process.
+        autoscaling: makes the autoscaler's configuration from the control store's ``host:port``.
 
     Returns:
         ``host:port`` of the control store, URL of the dashboard, process id.
@@ -70,6 +78,10 @@ def start_head(
         f"--temp-dir={temp}",
         *_node_options(size, agents),
     ]
+    if autoscaling is not None:
+        config = temp / "autoscaling.json"
+        config.write_text(json.dumps(autoscaling(f"{host}:{gcs}"), indent=1), encoding="utf-8")
+        command.append(f"--autoscaling-config={config}")
     pid = start_detached(command, log, environment)
     url = f"http://{host}:{dashboard}"
     headers = {"Authorization": f"Bearer {Path(environment['RAY_AUTH_TOKEN_PATH']).read_text()}"}
@@ -87,6 +99,9 @@ def start_worker(
         "start",
         f"--address={gcs}",
         f"--node-ip-address={host}",
+        # A session folder of its own: a job's working directory is unpacked by each node of the cluster, and
+        # would be replaced under the job's feet in a folder that nodes share.
+        f"--temp-dir={temp / f'w{number}'}",
         *_node_options(size, free_ports(3)),
     ]
     return start_detached(command, temp / f"worker-{number}.log", environment)
@@ -102,9 +117,10 @@ def _node_options(size: NodeSize, ports: list[int]) -> list[str]:
     listen, metrics, environment_agent = ports
     return [
         f"--num-cpus={size.cpus}",
-        "--num-gpus=0",
+        f"--num-gpus={size.gpus}",
         f"--object-store-memory={size.memory}",
         f"--resources={json.dumps(dict(size.resources))}",
+        *([f"--labels={','.join(f'{k}={v}' for k, v in size.labels.items())}"] if size.labels else []),
         f"--dashboard-agent-listen-port={listen}",
         f"--metrics-export-port={metrics}",
         f"--runtime-env-agent-port={environment_agent}",

@@ -21,7 +21,7 @@ def start_mlflow(
     Args:
         host: address to listen on.
         temp: for the log.
-        backend: URI of the database.
+        backend: URI of the database; goes by environment, as it may hold a password.
         artifacts: folder or ``s3://`` prefix of the artifacts.
         environment: of the process.
 
@@ -34,10 +34,10 @@ def start_mlflow(
         [
             *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
             *("--host", host, "--port", str(port)),
-            *("--backend-store-uri", backend, "--artifacts-destination", artifacts),
+            *("--artifacts-destination", artifacts),
         ],
         log,
-        environment,
+        {**environment, "MLFLOW_BACKEND_STORE_URI": backend},
     )
     url = f"http://{LOOPBACK}:{port}"
     if not wait_for(lambda: _healthy(f"{url}/health"), _START_SECONDS, pid):

@@ -1,6 +1,7 @@
 """Runs a function over numbers: one after the other in this process, or as Ray Data tasks."""
 
 import errno
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ def open_runner(workers: int) -> Iterator[Runner]:
         remote = bool(os.environ.get("RAY_ADDRESS"))
         options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers}
         ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line for each dataset is too much
     context = ray.data.DataContext.get_current()
     bars = context.enable_progress_bars
     context.enable_progress_bars = False

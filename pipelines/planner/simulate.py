@@ -9,6 +9,7 @@ nodes.
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,25 +64,34 @@ def simulate(cluster: Cluster, steps: int, every: int, seed: int) -> float:
     Each node's next failure waits in a queue; a replaced node gets a life of its own.
     """
     draw = np.random.default_rng(seed)
-    failures = [(draw.exponential(cluster.node_life), node) for node in range(cluster.nodes)]
+    failures = [draw.exponential(cluster.node_life) for _ in range(cluster.nodes)]
+    return _run(cluster, steps, every, failures, lambda: float(draw.exponential(cluster.node_life)))
+
+
+def replay(cluster: Cluster, steps: int, every: int, failures: list[float]) -> float:
+    """Wall seconds of ``steps`` steps when nodes are lost at the given seconds and at no others."""
+    return _run(cluster, steps, every, [*failures, math.inf], lambda: math.inf)
+
+
+def _run(cluster: Cluster, steps: int, every: int, failures: list[float], life: Callable[[], float]) -> float:
     heapq.heapify(failures)
     now, done = 0.0, 0
     while done < steps:
         stride = min(every, steps - done)
         end = now + stride * cluster.step + cluster.checkpoint
-        if failures[0][0] >= end:
+        if failures[0] >= end:
             now, done = end, done + stride
             continue
-        now = _restart(cluster, failures, draw)
+        now = _restart(cluster, failures, life)
     return now
 
 
-def _restart(cluster: Cluster, failures: list[tuple[float, int]], draw: np.random.Generator) -> float:
+def _restart(cluster: Cluster, failures: list[float], life: Callable[[], float]) -> float:
     """Takes the next failure, and those that hit the restart itself; returns when training goes on."""
     while True:
-        when, node = failures[0]
-        heapq.heapreplace(failures, (when + draw.exponential(cluster.node_life), node))
-        if failures[0][0] >= when + cluster.restart:
+        when = failures[0]
+        heapq.heapreplace(failures, when + life())
+        if failures[0] >= when + cluster.restart:
             return when + cluster.restart
 
 
@@ -106,19 +116,27 @@ def young_interval(cluster: Cluster) -> int:
 def sweep(
     base: Cluster, gpus: list[int], cadences: list[int], steps: int, seeds: int = 4
 ) -> list[dict[str, float]]:
-    """Goodput over cluster sizes and checkpoint cadences, in rows of ``gpus``, ``every``, ``goodput``."""
+    """Goodput over cluster sizes and checkpoint cadences.
+
+    Returns:
+        Rows of ``gpus``, ``every``, ``goodput``, ``young_every`` (the cadence of :func:`young_interval`),
+        ``step_seconds``, ``samples_per_second`` (lost work left out) and ``hours``.
+    """
     rows = []
     for count in gpus:
         cluster = replace(base, gpus=count)
         best = young_interval(cluster)
         for every in cadences:
+            share = goodput(cluster, steps, every, seeds)
             rows.append(
                 {
                     "gpus": count,
                     "every": every,
-                    "goodput": goodput(cluster, steps, every, seeds),
+                    "goodput": share,
                     "young_every": best,
-                    "samples_per_second": count * cluster.samples / cluster.step,
+                    "step_seconds": cluster.step,
+                    "samples_per_second": share * count * cluster.samples / cluster.step,
+                    "hours": steps * cluster.step / share / 3600,
                 }
             )
     return rows

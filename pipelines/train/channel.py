@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pipelines.train.job import Outcome
+from pipelines.train.logs import LOGGERS, where
 
 #: Kind of the message that says that a restart is of no use.
 FATAL = "fatal"
-#: Loggers whose warnings the user has to see, wherever the worker runs.
-_LOGGERS = ("pipelines", "unigeoseg")
 
 
 class Channel(Protocol):
@@ -123,16 +122,17 @@ class ForwardWarnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Posts one record."""
         self._channel.post(
-            "log", {"level": record.levelno, "name": record.name, "message": record.getMessage()}
+            "log",
+            {"level": record.levelno, "name": record.name, "message": f"{where()}: {record.getMessage()}"},
         )
 
     def __enter__(self) -> "ForwardWarnings":
-        for name in _LOGGERS:
+        for name in LOGGERS:
             logging.getLogger(name).addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in _LOGGERS:
+        for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
 
 

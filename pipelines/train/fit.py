@@ -15,7 +15,9 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 
 from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
+from pipelines.train.exported import Exported
 from pipelines.train.job import Job, Outcome
+from pipelines.train.logs import RunLogs
 from pipelines.train.loop import ANSWER, run_loop
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
@@ -31,6 +33,7 @@ def fit(job: Job, progress: Progress) -> Outcome:
         UserError: and others that a restart would only repeat.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    exported = Exported(RunFolder(job.run).name)
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
             trainer = _trainer(job, mailbox, bookkeeping)
@@ -42,6 +45,8 @@ def fit(job: Job, progress: Progress) -> Outcome:
                     trainer.answers += 1
                     progress.handle("note", content)
                 else:
+                    if kind == "row":
+                        exported.row(content)
                     progress.handle(kind, content)
 
             draining = _Draining(lambda: mailbox.ask.remote())
@@ -179,7 +184,8 @@ def _worker(settings: dict[str, Any]) -> None:
 
     mailbox = settings["mailbox"]
     channel = RayChannel(mailbox)
-    with ForwardWarnings(channel):
-        outcome = run_loop(settings["job"], channel, open_stream)
+    job = settings["job"]
+    with RunLogs(RunFolder(job.run).name), ForwardWarnings(channel):
+        outcome = run_loop(job, channel, open_stream)
     if outcome is not None and ray.train.get_context().get_world_rank() == 0:
         ray.get(mailbox.finish.remote(outcome))

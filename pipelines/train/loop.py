@@ -21,6 +21,7 @@ from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import LeaseLostError, check_held
+from pipelines.train.logs import at_step
 from pipelines.train.manifest import Checkpoint
 from pipelines.train.model import exported_state, make_model, with_local_language
 from pipelines.train.notice import Notice, Wish
@@ -176,6 +177,7 @@ class _Loop:
         ended = time.perf_counter()
         with stream:
             for item in steps_of(stream, engine.accumulation):
+                at_step(item.step)
                 self._saved(self.checkpoints.poll())
                 result = self._step(item)
                 self._losses += [result.loss] if result.finite else []

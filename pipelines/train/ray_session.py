@@ -4,13 +4,14 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from pipelines.config import Config
+from pipelines.train.autoscaler import autoscaler_could
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -92,10 +93,10 @@ def check_resources(config: Config) -> None:
     """Compares the job's wishes with the cluster, so that it does not wait for ever.
 
     Raises:
-        UserError: says what is asked, what is there, and what autoscaling could bring.
+        UserError: says what is asked, what is there, and whether autoscaling could bring it.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    problem = shortage(config, nodes, ray._private.state.state.get_max_resources_from_cluster_config())
+    problem = shortage(config, nodes, autoscaler_could)
     if problem is not None and problem.bearable:
         logger.warning("%s", problem.text)
     elif problem is not None:
@@ -111,38 +112,52 @@ class Shortage:
 
 
 def shortage(
-    config: Config, nodes: Sequence[dict[str, float]], limit: dict[str, float] | None
+    config: Config,
+    nodes: Sequence[dict[str, float]],
+    could_grow: Callable[[list[dict[str, float]]], bool | None],
 ) -> Shortage | None:
     """What a cluster lacks for a job; ``None`` when it has enough.
 
     Args:
         config: the job.
         nodes: resources of each living node.
-        limit: what the autoscaler may grow the cluster to; ``None`` where there is none.
+        could_grow: whether the cluster can grow to hold bundles of resources; ``None`` where nothing makes it
+            grow. Asked only when something is missing.
     """
     each, workers = worker_resources(config), min(config.world_sizes(), default=config.scale.workers)
-    asked = f"({workers} workers of {_words(each)}"
-    asked += ", one CPU for decoding)" if config.data.decode == "actors" else ")"
+    missing = _missing(config, nodes, each, workers)
+    if missing is None:
+        return None
+    bundles = [each] * workers + ([{"CPU": 1.0}] if config.data.decode == "actors" else [])
+    could = could_grow(bundles)
+    if could:
+        return Shortage(f"{missing}; waiting for the autoscaler, which can bring what is missing", True)
     ways = "lower scale.workers or what a worker takes (scale.cpus_per_worker, scale.gpus_per_worker, "
     ways += "scale.resources), or add nodes"
+    if could is None:
+        return Shortage(f"{missing} and no autoscaler that could add nodes; {ways}", False)
+    return Shortage(
+        f"{missing}, and its autoscaler has no node groups that could bring what is missing within their "
+        f"max_workers; {ways}",
+        False,
+    )
+
+
+def _missing(
+    config: Config, nodes: Sequence[dict[str, float]], each: dict[str, float], workers: int
+) -> str | None:
+    asked = f"({workers} workers of {_words(each)}"
+    asked += ", one CPU for decoding)" if config.data.decode == "actors" else ")"
     for name, amount in wanted_resources(config).items():
         there = sum(node.get(name, 0.0) for node in nodes)
-        if there >= amount:
-            continue
-        kind = {"CPU": "CPUs", "GPU": "GPUs"}.get(name, name)
-        text = f"too few {kind}: the job asks for {amount:g} {asked}, the cluster has {there:g}"
-        if limit is None:
-            return Shortage(f"{text} and no autoscaler that could add nodes; {ways}", False)
-        most = float(limit.get(name, 0.0))
-        if most < amount:
-            return Shortage(f"{text}, and autoscaling could bring it to {most:g} at most; {ways}", False)
-        return Shortage(f"{text}; waiting for the autoscaler, which may bring it to {most:g}", True)
+        if there < amount:
+            kind = {"CPU": "CPUs", "GPU": "GPUs"}.get(name, name)
+            return f"too few {kind}: the job asks for {amount:g} {asked}, the cluster has {there:g}"
     places = sum(int(min(node.get(name, 0.0) // amount for name, amount in each.items())) for node in nodes)
-    if places < workers and limit is None:
-        return Shortage(
-            f"the job asks for {workers} workers of {_words(each)}, the {len(nodes)} nodes have room "
-            f"for {places}: a worker must fit on one node; {ways}",
-            False,
+    if places < workers:
+        return (
+            f"the job asks for {workers} workers of {_words(each)}, each on one node, and the {len(nodes)} "
+            f"nodes have room for {places}"
         )
     return None
 

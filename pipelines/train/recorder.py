@@ -4,6 +4,7 @@ Sample ids and times of all ranks are gathered once a logged step, not each step
 a step after the last checkpoint is replayed anyway.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,15 @@ from pipelines.train.job import Job
 from pipelines.train.ledger import StepLog, read_rows
 from pipelines.train.metrics import WARMUP_STEPS, RankReport, Window, memory_now, memory_shares, metrics_row
 from pipelines.train.mfu import Utilisation
+from pipelines.train.progress import describe
 from pipelines.train.quarantine import RunQuarantine
 from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.skipping import Skipping
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
 from unigeoseg.tasks import TASKS
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -105,6 +109,7 @@ class Recorder:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             self._metrics.append([row])
             self._channel.post("row", row)
+            logger.info("%s", describe(row))
             assert self.tracker is not None
             self.tracker.log(row)
         self._window, self._report = Window(), RankReport()

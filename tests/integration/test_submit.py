@@ -1,32 +1,23 @@
 """A local cluster and jobs on it, through the commands: exit codes, stopping, MLflow, and nothing left."""
 
 import json
-import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 import yaml
 
+from cluster.local.state import read_state
+from tests.cluster_commands import unigeoseg
 from tests.tiny_store import write_store
 from tests.train_runs import ROOT, tiny_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-def _unigeoseg(*arguments: object, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +25,12 @@ def cluster(tmp_path_factory):
     """Head, two workers, MLflow and S3; its state folder."""
     folder = tmp_path_factory.mktemp("cluster")
     state = ("--state", folder / "state")
-    up = _unigeoseg("cluster", "up", "--workers", 2, *state, "--data", folder / "data")
+    up = unigeoseg("cluster", "up", "--workers", 2, *state, "--data", folder / "data")
     try:
         assert up.returncode == 0, up.stdout + up.stderr
         yield folder
     finally:
-        _unigeoseg("cluster", "down", "--force", *state)
+        unigeoseg("cluster", "down", "--force", *state)
     left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
     assert not left
 
@@ -55,15 +46,15 @@ def job(cluster):
 
 
 def test_status_tells_of_nodes_and_a_second_start_is_refused(cluster):
-    status = json.loads(_unigeoseg("cluster", "status", "--state", cluster / "state", "--json").stdout)
+    status = json.loads(unigeoseg("cluster", "status", "--state", cluster / "state", "--json").stdout)
     assert status["running"] and sum(node["alive"] for node in status["nodes"]) == 3
-    again = _unigeoseg("cluster", "up", "--state", cluster / "state")
+    again = unigeoseg("cluster", "up", "--state", cluster / "state")
     assert again.returncode == 2 and "runs already" in again.stderr
 
 
 def test_a_submitted_training_is_followed_to_its_end(cluster, job):
     submit, train = job
-    done = _unigeoseg(*submit, *train, "--run", cluster / "runs/first")
+    done = unigeoseg(*submit, *train, "--run", cluster / "runs/first")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4/4" in done.stdout + done.stderr
     assert json.loads((cluster / "runs/first/summary.json").read_text())["steps"] == 4
@@ -74,19 +65,71 @@ def test_a_submitted_training_is_followed_to_its_end(cluster, job):
 def test_a_jobs_exit_code_is_the_commands(cluster, job):
     submit, train = job
     missing = [cluster / "nowhere" if part == cluster / "store" else part for part in train]
-    done = _unigeoseg(*submit, *missing, "--run", cluster / "runs/wrong")
+    done = unigeoseg(*submit, *missing, "--run", cluster / "runs/wrong")
     assert done.returncode == 2 and "no store at" in done.stdout + done.stderr
 
 
 def test_a_job_is_stopped_and_down_asks_while_one_runs(cluster, job):
     submit, train = job
-    started = _unigeoseg(
+    started = unigeoseg(
         *submit, "--no-wait", *train, "--run", cluster / "runs/long", "--set", "train.steps=9999"
     )
     name = started.stdout.split()[-1]
-    refused = _unigeoseg("cluster", "down", "--state", cluster / "state")
+    refused = unigeoseg("cluster", "down", "--state", cluster / "state")
     assert refused.returncode == 2 and name in refused.stderr
-    assert _unigeoseg(*submit, "stop", name).returncode == 0
-    listed = _unigeoseg(*submit, "list").stdout
+    assert unigeoseg(*submit, "stop", name).returncode == 0
+    listed = unigeoseg(*submit, "list").stdout
     assert any(name in line and "STOPPED" in line for line in listed.splitlines())
     assert Path(cluster / "state").is_dir()
+
+
+def test_a_store_is_built_on_s3_trained_on_and_evaluated(cluster, job):
+    submit, _ = job
+    store, run = "s3://unigeoseg/store", cluster / "runs/onstore"
+    small = ("--set", "source.scenes=24", "--set", "workers=2")
+    built = unigeoseg(*submit, "data", "build", "--source", "synthetic", "--out", store, *small)
+    assert built.returncode == 0, built.stdout + built.stderr
+    trained = unigeoseg(*submit, "train", "--preset", cluster / "tiny.yaml", "--store", store,
+                        "--no-evaluate", "--run", run)  # fmt: skip
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    evaluated = unigeoseg(
+        *submit, "evaluate", "--model", run / "export", "--data", store, "--out", cluster / "e"
+    )
+    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+    assert set(json.loads((cluster / "e/evaluation.json").read_text())["tasks"]) <= {
+        "interactive", "referring", "reasoning",
+    }  # fmt: skip
+
+
+def test_secrets_reach_the_job_and_no_page_or_log(cluster, job):
+    """S3 keys and what ``--secret`` names travel sealed; ``--env`` is for all to see."""
+    submit, _ = job
+    given = {"UNIGEOSEG_TRIED_SECRET": "s3cr3t-of-the-test", "UNIGEOSEG_TRIED_OPEN": "plain"}
+    flags = ("--secret", "UNIGEOSEG_TRIED_SECRET", "--env", "UNIGEOSEG_TRIED_OPEN")
+    done = unigeoseg(*submit, *flags, "data", "info", "s3://unigeoseg/store", **given)
+    assert done.returncode == 0, done.stdout + done.stderr  # the keys arrived
+    there = read_state(cluster / "state")
+    headers = {"Authorization": f"Bearer {Path(there.token_file).read_text()}"}
+    page = requests.get(f"{there.dashboard}/api/jobs/", headers=headers, timeout=30).text
+    logs = "".join(p.read_text(errors="replace") for p in Path(there.temp).rglob("*.log") if p.is_file())
+    hidden = [given["UNIGEOSEG_TRIED_SECRET"], there.environment["AWS_SECRET_ACCESS_KEY"]]
+    assert "UNIGEOSEG_TRIED_OPEN" in page
+    assert not [secret for secret in hidden if secret in page + logs + done.stdout + done.stderr]
+
+
+def test_a_job_outlives_its_follower(cluster, job):
+    submit, train = job
+    command = [*submit, *train, "--run", cluster / "runs/alone", "--set", "train.steps=40"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *map(str, command)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    name = next(line.split()[1].rstrip(";") for line in follower.stdout if line.startswith("job "))
+    for line in follower.stdout:
+        if "step " in line:
+            break
+    follower.send_signal(signal.SIGKILL)
+    follower.wait()
+    time.sleep(1)
+    again = unigeoseg(*submit, "follow", name)
+    assert again.returncode == 0 and "40/40" in again.stdout, again.stdout + again.stderr

@@ -1,12 +1,25 @@
 """The simulation against what can be computed exactly."""
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from pipelines.planner.simulate import Cluster, draw, expected_wall, goodput, simulate, sweep, young_interval
+from jobs.simulate import simulate as command
+from pipelines.planner.simulate import (
+    Cluster,
+    draw,
+    expected_wall,
+    goodput,
+    replay,
+    simulate,
+    sweep,
+    young_interval,
+)
+from unigeoseg.errors import UserError
 
 BASE = Cluster(gpus=64, compute=1.0, node_life=8 * 3600.0, checkpoint=20.0, restart=120.0)
 
@@ -41,3 +54,46 @@ def test_goodput_falls_with_size_and_is_drawn(tmp_path):
     assert values[0] == pytest.approx(goodput(replace(BASE, gpus=8), 3000, 300, 3))
     draw(rows, str(tmp_path / "goodput.png"))
     assert (tmp_path / "goodput.png").stat().st_size > 5000
+
+
+def test_given_failures_cost_what_they_cost():
+    # Lost at 25 s: 5 s of the third stride of 10 steps, then 120 s of restart, and so on.
+    small = replace(BASE, checkpoint=0.0)
+    assert replay(small, 100, 10, [25.0]) == pytest.approx(100 + 5 + 120)
+    assert replay(small, 100, 10, [25.0, 200.0]) == pytest.approx(100 + 5 + 120 + 5 + 120)
+    assert replay(small, 100, 10, [25.0, 30.0]) == pytest.approx(100 + 5 + 5 + 120)  # hit while it restarts
+
+
+def _simulate(*arguments):
+    result = CliRunner().invoke(command, [*arguments, "--json"], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout)
+
+
+def test_the_command_takes_its_times_from_benchmarks(tmp_path):
+    step, checkpoint = tmp_path / "step.json", tmp_path / "checkpoint.json"
+    step.write_text(
+        json.dumps({"rows": [{"name": "vision", "seconds": 0.5}, {"name": "backward", "seconds": 1.5}]})
+    )
+    checkpoint.write_text(json.dumps({"rows": [{"name": "width_1", "stall_seconds": 3.0}]}))
+    told = _simulate("--bench-step", str(step), "--bench-checkpoint", str(checkpoint), "--gpus", "8,64",
+                     "--every", "100", "--steps", "1000", "--out", str(tmp_path / "g.png"))  # fmt: skip
+    assert told["assumptions"]["compute"] == 2.0 and told["assumptions"]["checkpoint"] == 3.0
+    assert [row["gpus"] for row in told["rows"]] == [8, 64]
+    assert (tmp_path / "g.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--step"),
+        (("--step", "1", "--gpus", "eight"), "--gpus eight"),
+        (("--step", "1", "--every", "0"), "--every 0"),
+        (("--bench-step", "nowhere.json"), "nowhere.json"),
+        (("--bench-step", __file__), "bench step"),
+    ],
+)
+def test_the_command_refuses(arguments, says):
+    with pytest.raises(UserError, match=says):
+        _simulate(*arguments)

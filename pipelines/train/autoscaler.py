@@ -1,0 +1,49 @@
+"""Asks Ray's autoscaler whether a cluster can grow to what a job needs, before the job waits for it."""
+
+import logging
+import time
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.autoscaler.v2.sdk import request_cluster_resources
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
+
+
+def autoscaler_could(bundles: list[dict[str, float]]) -> bool | None:
+    """Whether the node groups can hold all bundles at once, each on one node.
+
+    The autoscaler is asked for them and says within seconds whether it has groups for them; the wish is then
+    taken back (Ray Train and Ray Data ask for what they need themselves). Ray's own ``max resources of the
+    cluster configuration`` is not set by the open-source autoscaler, so it cannot be read instead.
+
+    Returns:
+        ``None`` when there is no autoscaler, or it does not answer within half a minute.
+    """
+    address = ray.get_runtime_context().gcs_address
+    client = GcsClient(address)
+    if not _status(client).autoscaling_state.autoscaler_state_version:
+        return None
+    request_cluster_resources(address, [{"resources": bundle} for bundle in bundles])
+    try:
+        asked = _status(client).cluster_resource_state.cluster_resource_state_version
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            state = _status(client).autoscaling_state
+            if state.last_seen_cluster_resource_state_version >= asked:
+                return not state.infeasible_cluster_resource_constraints
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        request_cluster_resources(address, [])
+    logger.warning("the autoscaler did not answer within %.0f s", _ANSWER_SECONDS)
+    return None
+
+
+def _status(client: GcsClient) -> GetClusterStatusReply:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(client.get_cluster_status(timeout_s=10))
+    return reply

@@ -1,0 +1,21 @@
+"""Runs the ``unigeoseg`` command as a user would, untouched by clusters around the tests."""
+
+import os
+import subprocess
+import sys
+
+from tests.train_runs import ROOT
+
+
+def unigeoseg(*arguments: object, seconds: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command; ``extra`` are variables of its environment."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        cwd=ROOT,
+        env={**environment, **extra},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
