@@ -27,8 +27,8 @@ _MEMORY = {
 }
 _SHARES = (
     "{task} had {real:.0%} of the instructions of the last {rows} logged steps, its target is {target:.0%}: "
-    "its images hold another number of instructions than the mean; set data.instructions_per_image=1 for exact "
-    "shares, or correct them with pts.base"
+    "its images hold another number of instructions than the mean; set data.instructions_per_image=1 for "
+    "exact shares, or correct them with pts.base"
 )
 
 
