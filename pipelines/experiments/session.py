@@ -16,10 +16,11 @@ from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
 from pipelines.store.index import StoreIndex
 from pipelines.train.prepare import absolute
 from pipelines.train.ray_session import wanted_resources
-from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, try_open_run
+from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, tracking_client, try_open_run
 from unigeoseg.errors import UserError
 
 PARENT = "mlflow.json"
+_LOG = logging.getLogger(__name__)
 _QUIET = ("ray.tune", "ray.train")
 
 
@@ -59,8 +60,23 @@ def open_parent(folder: Path, config: Config, experiment: str, tags: dict[str, s
 
 
 def close_parent(parent: TrackingRun, status: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
-    """Ends it with the tables and pictures."""
+    """Ends it with the tables and pictures, and its children that nobody is left to end."""
+    end_children(parent)
     end_run(parent, status, metrics, files)
+
+
+def end_children(parent: TrackingRun) -> None:
+    """Marks children that are still RUNNING as KILLED: Tune may end a trial's process before it says so itself."""
+    if parent.run_id is None:
+        return
+    try:
+        client = tracking_client(parent.uri)
+        experiment = client.get_run(parent.run_id).info.experiment_id
+        ours = f"tags.mlflow.parentRunId = '{parent.run_id}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], ours):
+            client.set_terminated(run.info.run_id, "KILLED")
+    except Exception as error:  # MLflow, its HTTP client and its database each raise their own kinds
+        _LOG.warning("MLflow at %s does not answer, its runs may stay RUNNING: %s", parent.uri, error)
 
 
 def child_config(config: Config, parent: TrackingRun, experiment: str) -> Config:
