@@ -66,7 +66,7 @@ def close_parent(parent: TrackingRun, status: str, metrics: dict[str, float], fi
 
 
 def end_children(parent: TrackingRun) -> None:
-    """Marks children that are still RUNNING as KILLED: Tune may end a trial's process before it says so itself."""
+    """Marks children that are still RUNNING as KILLED: Tune may end a trial before it says so itself."""
     if parent.run_id is None:
         return
     try:
