@@ -25,6 +25,13 @@ from jobs.settings import load_config
     multiple=True,
     help="Format of the images; repeatable, both by default.",
 )
+@click.option(
+    "--rows",
+    "only",
+    multiple=True,
+    metavar="TEXT",
+    help="Measure only rows whose name has this in it, beside bare decoding; repeatable.",
+)
 @click.option("--s3", is_flag=True, help="Also from S3: nginx, if installed, serves the images on loopback.")
 @click.option(
     "--peer-python",
@@ -40,6 +47,7 @@ def data(
     samples: int,
     repeats: int,
     formats: tuple[str, ...],
+    only: tuple[str, ...],
     s3: bool,
     peer_python: str | None,
     sets: tuple[str, ...],
@@ -69,6 +77,7 @@ def data(
             s3,
             peer_python,
             lambda text: click.echo(text, err=True),
+            only,
         )
     finally:
         if started:

@@ -36,8 +36,8 @@ _MODEL = {
 _COMMANDS = {
     "quickstart": Entry("jobs.quickstart", "quickstart", "Build, train, evaluate and report at small size."),
     "plan": Entry("jobs.plan", "plan", "Show steps, epochs and task shares before training."),
-    "simulate": Entry("jobs.simulate", "simulate", "Simulate lost nodes at any cluster size."),
     "train": Entry("jobs.train", "train", "Train a model on a store, or resume."),
+    "simulate": Entry("jobs.simulate", "simulate", "Simulate lost nodes at any cluster size."),
     "resume": Entry("jobs.runs", "resume", "Go on with a run that ended early."),
     "runs": Entry("jobs.runs", "runs", "List runs and their state."),
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
@@ -46,6 +46,10 @@ _COMMANDS = {
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
     "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine."),
     "submit": Entry("jobs.submit", "submit", "Run a command as a job on a cluster."),
+    "ablate": Entry("jobs.ablate", "ablate", "Run one of the paper's ablation tables."),
+    "sweep": Entry("jobs.sweep", "sweep", "Search settings with Ray Tune."),
+    "compare": Entry("jobs.compare", "compare", "Put runs side by side."),
+    "register": Entry("jobs.register", "register", "Register a run's model in MLflow."),
     "report": Entry("jobs.report", "report", "Write a run's report.html and pictures anew."),
 }
 _DEBUG = "UNIGEOSEG_DEBUG"

@@ -5,7 +5,7 @@ own keys then win, section by section.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from jobs.explain import explain, nearest
 from pipelines.build.config import BuildConfig
-from pipelines.config import Config
+from pipelines.config import Config, merge
 from unigeoseg.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
@@ -86,16 +86,6 @@ def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
         for part in reversed(parts):
             nested = {part: nested}
         result = merge(result, nested)
-    return result
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``over`` on top; dictionaries merge, everything else is replaced."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = merge(below, value) if both else value
     return result
 
 

@@ -4,12 +4,14 @@ Unknown keys are refused; fields that contradict one another are refused with th
 files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from pipelines.build.config import BuildConfig
 from unigeoseg.config import ModelConfig
+from unigeoseg.errors import UserError
 
 
 class Section(BaseModel):
@@ -192,6 +194,10 @@ class EvaluationConfig(Section):
     batch: int = Field(16, ge=1, description="images at once")
     workers: int = Field(1, ge=0, description="Ray actors; 0: in the driver's process")
     max_samples: int | None = Field(None, ge=1, description="a seeded subset per task; null: all")
+    every: int | None = Field(
+        None, ge=1, description="optimizer steps between evaluations during training; null: only at the end"
+    )
+    every_samples: int = Field(64, ge=1, description="samples per task of an evaluation during training")
 
 
 class ScaleConfig(Section):
@@ -218,6 +224,8 @@ class TrackingConfig(Section):
         description="server or sqlite:///file; null: MLFLOW_TRACKING_URI, else mlflow.db in the runs folder",
     )
     experiment: str = "train"
+    parent: str | None = Field(None, description="MLflow run that this one is a child of (ablations, sweeps)")
+    tags: dict[str, str] = Field(default_factory=dict, description="more tags of the MLflow run")
 
 
 class Config(Section):
@@ -238,6 +246,15 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _validation_sees_weights(self) -> "Config":
+        if self.evaluation.every is not None and self.engine.zero_stage == 3:
+            raise ValueError(
+                "evaluation.every needs whole weights on each worker, which engine.zero_stage=3 does not "
+                "have; use engine.zero_stage=2, or leave evaluation.every null and evaluate at the end"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
@@ -281,3 +298,33 @@ class Config(Section):
     def plain(self) -> dict[str, Any]:
         """The effective configuration as plain values, as saved in ``config.yaml``."""
         return self.model_dump(mode="json")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over`` on top; dictionaries merge, everything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = merge(below, value)
+        result[key] = value
+    return result
+
+
+def with_values(config: Config, values: Mapping[str, Any], what: str) -> Config:
+    """The configuration with other values.
+
+    Args:
+        config: to start from.
+        values: nested, as in a preset.
+        what: where they come from, for the message.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        return Config.model_validate(merge(config.plain(), values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the configuration"
+        raise UserError(f"{what}: {where}: {first['msg']}") from error

@@ -37,6 +37,7 @@ def bench_data(
     s3: bool = False,
     peer_python: str | None = None,
     tell: Callable[[str], None] | None = None,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measures all loaders on ``samples`` images of a store, a sample each (Ray must be running).
 
@@ -49,6 +50,7 @@ def bench_data(
         s3: measures ours from S3 too, served by nginx on loopback to anonymous readers.
         peer_python: an interpreter that has mosaicml-streaming.
         tell: is told what is being measured.
+        only: parts of the names of the rows that are measured beside bare decoding; all without.
 
     Returns:
         ``rows`` (images and samples per second; skipped peers say why), ``ratios`` of images per second to
@@ -71,7 +73,7 @@ def bench_data(
             copy = write_bench_store(index, samples, kind, folder / "store")
             endpoint = stack.enter_context(serve_bucket(folder / "store", _BUCKET)) if s3 else None
             place = _Place(wanted, copy, folder, endpoint)
-            found, skipped = _measure(place, peer_python, repeats, partial(_say, tell, kind))
+            found, skipped = _measure(place, peer_python, repeats, partial(_say, tell, kind), only)
             more, compared = _compare(found, skipped, kind)
             rows += more
             ratios |= compared
@@ -140,13 +142,15 @@ class _Place:
 
 
 def _measure(
-    place: _Place, peer_python: str | None, repeats: int, tell: Callable[[str], None]
+    place: _Place, peer_python: str | None, repeats: int, tell: Callable[[str], None], only: Sequence[str]
 ) -> tuple[dict[str, list[Measured]], dict[str, str]]:
     found: dict[str, list[Measured]] = {}
     skipped: dict[str, str] = {}
     for turn in range(repeats):
         works, skipped = place.works(peer_python, turn)
         for work, measured in works:
+            if only and work != "bare" and not any(part in work for part in only):
+                continue
             tell(f"round {turn + 1}: {work}")
             found.setdefault(work, []).append(measured())
     if place.endpoint is None:
@@ -188,6 +192,6 @@ def _compare(
         f"{kind}: {name} / bare": value / speed["bare"] for name, value in speed.items() if name != "bare"
     }
     best = max((speed[name] for name, _, _ in PEERS if name in speed), default=0.0)
-    if best:
+    if best and "ours, worker" in speed:
         ratios[f"{kind}: ours, worker / best peer"] = speed["ours, worker"] / best
     return rows, ratios

@@ -23,6 +23,10 @@ from unigeoseg.errors import UserError
 from unigeoseg.letterbox import letterbox_image, letterbox_mask
 
 BATCH: Final = 16
+# Deliveries come in rounds, one a worker; this many make whole rounds for 1, 2 and 4 workers.
+_ROUND: Final = 4
+# More deliveries than any loader here prepares ahead (four batches, or four blocks).
+_EDGE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Measured:
-    """Images and samples in so many seconds, from the first batch on."""
+    """Images and samples in so many seconds, between two moments at which a loader was equally full."""
 
     images: int
     samples: int
@@ -56,12 +60,13 @@ def decode(data: bytes, item: Item, size: int) -> Pair:
 
 def bare(items: list[Item], size: int, workers: int, folder: Path) -> Measured:
     """Decoding alone, by the fastest decoder at hand, in as many processes as there are cores: the limit."""
-    parts = [(items[i::workers], size) for i in range(workers)]
+    parts = [(items[i : i + BATCH], size) for i in range(0, len(items), BATCH)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
-        pool.map(_decode_all, [(part[:4], size) for part, _ in parts])  # imports are no decoding
+        pool.map(_decode_all, [parts[0]] * (4 * workers), chunksize=1)  # imports are no decoding
         started = time.perf_counter()
-        pool.map(_decode_all, parts, chunksize=1)
+        for _ in pool.imap_unordered(_decode_all, parts):  # shared out as they are done: all end together
+            pass
         return Measured(len(items), len(items), time.perf_counter() - started)
 
 
@@ -167,11 +172,47 @@ def installed(module: str) -> bool:
 
 
 def count_batches(batches: Iterable[Any]) -> Measured:
-    """Goes through all batches; the first one starts the clock and is not counted."""
-    started, samples = 0.0, 0
-    for i, (images, _) in enumerate(batches):
-        if i == 0:
-            started = time.perf_counter()
-        else:
-            samples += len(images)
-    return Measured(samples, samples, time.perf_counter() - started)
+    """Goes through all batches and measures its middle."""
+    clock = Clock()
+    for images, _ in batches:
+        clock.mark()
+        clock.images += len(images)
+    return clock.measured()
+
+
+class Clock:
+    """Measures a loader between two of its deliveries.
+
+    What a loader has at hand when the clock starts would count in its favour, what it has left at the end
+    against it. So both ends are a delivery of the same kind, a whole number of rounds of its workers
+    apart, neither near the loader's start, where it fills, nor near its end, where it runs dry.
+
+    Attributes:
+        images: delivered so far.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._marks: list[tuple[float, int]] = []
+
+    def mark(self) -> None:
+        """A delivery begins."""
+        self._marks.append((time.perf_counter(), self.images))
+
+    def measured(self) -> Measured:
+        """The middle: without the first and last few deliveries, a quarter at most.
+
+        Raises:
+            UserError: there were too few deliveries.
+        """
+        count = len(self._marks)
+        edge = min(_EDGE, count // 4 // _ROUND * _ROUND)
+        rounds = (count - 1 - 2 * edge) // _ROUND
+        if rounds < 1:
+            raise UserError(
+                f"{self.images} images came in {count} deliveries: too few for a rate; raise --samples or "
+                "lower data.block_positions"
+            )
+        first, last = self._marks[edge], self._marks[edge + rounds * _ROUND]
+        images = last[1] - first[1]
+        return Measured(images, images, last[0] - first[0])

@@ -1,12 +1,14 @@
 """Our stream under the clock: in one worker or two, from a folder or from S3."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-from pipelines.bench.loaders import Measured
+from pipelines.bench.loaders import Clock, Measured
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import FetchStats, RangeFetcher
@@ -20,9 +22,15 @@ _AT_ONCE: Final = 128
 
 
 def ours(
-    config: Config, store: str, tokenizer: str, mode: str, rank: int = 0, world: int = 1, ready: float = 0.0
+    config: Config,
+    store: str,
+    tokenizer: str,
+    mode: str,
+    rank: int = 0,
+    world: int = 1,
+    meeting: Path | None = None,
 ) -> Measured:
-    """One worker's whole stream, from its first batch on.
+    """The middle of one worker's stream, from the arrival of one block to that of another.
 
     Args:
         config: of :func:`pipelines.bench.images.bench_config`.
@@ -31,15 +39,25 @@ def ours(
         mode: one of :data:`MODES`.
         rank: of the worker.
         world: number of workers.
-        ready: time (``time.time()``) before which the second batch is not asked for.
+        meeting: folder in which the workers wait for one another after their first batch.
     """
+    clock, read = Clock(), 0
     with open_mode(config, store, tokenizer, mode, rank, world) as stream:
-        first = next(stream)
-        time.sleep(max(0.0, ready - time.time()))
-        started, images = time.perf_counter(), first.stats.read.images
-        samples = sum(len(item.batch) for item in stream)
-        seconds = time.perf_counter() - started
-        return Measured(stream.stats.read.images - images, samples, seconds)
+        for item in stream:
+            if item.stats.read.images != read:  # comes with the first batch of a block
+                clock.mark()
+            if not read and meeting is not None:
+                _meet(meeting, rank, world)
+            read = item.stats.read.images
+            clock.images += len(item.batch)
+    return clock.measured()
+
+
+def _meet(folder: Path, rank: int, world: int) -> None:
+    """Waits until all workers are here."""
+    (folder / str(rank)).touch()
+    while len(list(folder.iterdir())) < world:
+        time.sleep(0.002)
 
 
 def ours_of_two(config: Config, store: str, tokenizer: str, mode: str) -> Measured:
@@ -48,7 +66,9 @@ def ours_of_two(config: Config, store: str, tokenizer: str, mode: str) -> Measur
 
     names = {name: os.environ[name] for name in _S3_VARIABLES if name in os.environ}
     remote = ray.remote(num_cpus=0, runtime_env={"env_vars": names})(ours)
-    found = ray.get([remote.remote(config, store, tokenizer, mode, rank, 2) for rank in range(2)])
+    with tempfile.TemporaryDirectory(prefix="unigeoseg-") as name:
+        parts = [remote.remote(config, store, tokenizer, mode, rank, 2, Path(name)) for rank in range(2)]
+        found = ray.get(parts)
     return Measured(
         sum(m.images for m in found), sum(m.samples for m in found), max(m.seconds for m in found)
     )

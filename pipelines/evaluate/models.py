@@ -1,6 +1,8 @@
 """Which model an evaluation or prediction uses: an export, a run's export, or the same model untrained."""
 
+import atexit
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pipelines.storage import is_remote, open_filesystem
+from pipelines.train.registry import SCHEME, fetch_model
 from unigeoseg.build import build_model
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
@@ -53,11 +56,18 @@ class ModelSource:
 
 
 def find_export(path: str | Path) -> str:
-    """The export folder that ``path`` means: itself, or the ``export/`` of a run folder.
+    """The export folder that ``path`` means: itself, the ``export/`` of a run folder, or a registered model.
+
+    ``models:/NAME@ALIAS`` and ``models:/NAME/VERSION`` are fetched from MLflow's registry into a folder that
+    lives as long as this process.
 
     Raises:
         UserError: there is none; says which files were looked for.
     """
+    if str(path).startswith(SCHEME):
+        folder = tempfile.mkdtemp(prefix="unigeoseg-model-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return fetch_model(str(path), folder)
     filesystem, inside = open_filesystem(path)
     if not is_remote(path) and is_released(inside):
         return inside

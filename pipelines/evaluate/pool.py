@@ -72,7 +72,8 @@ def run_on_ray(
     if count < min(workers, len(parts)):
         log.warning("evaluation.workers is %d, the cluster has room for %d: using those", workers, count)
     limits = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
-    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **limits)(_Actor)
+    # Outside the placement group of a sweep's trial, if this process is in one: that has no room for them.
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="DEFAULT", **limits)(_Actor)
     shared = [ray.put(index)]
     actors = [actor.remote(job) for _ in range(count)]
     try:

@@ -1,8 +1,8 @@
 """Published results beside which an evaluation stands.
 
-``published.yaml`` holds what could be read at its source. The result tables of the paper (2 to 5) could not:
-the file names them as missing instead of guessing, and ``--published FILE`` adds rows of the same form, for
-somebody who has the paper at hand.
+``published.yaml`` holds what could be read. The result tables of the paper (2 to 5) could not, only a summary
+with some of their figures; the file names the rest as missing instead of guessing. ``--published FILE`` adds
+rows of the same form, for somebody who has the paper at hand.
 """
 
 from collections.abc import Mapping

@@ -6,10 +6,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
@@ -21,16 +23,19 @@ from pipelines.train.logs import RunLogs
 from pipelines.train.loop import ANSWER, run_loop
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
+from pipelines.train.watch import RunStopped, Watcher
 
 logger = logging.getLogger(__name__)
+_ABORT_SECONDS = 20
 
 
-def fit(job: Job, progress: Progress) -> Outcome:
+def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome:
     """Runs the workers to the end.
 
     Raises:
         KeyboardInterrupt: or ``SystemExit``; the workers wrote a checkpoint if they could in time.
         UserError: and others that a restart would only repeat.
+        RunStopped: ``watcher`` ended the run.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     exported = Exported(RunFolder(job.run).name)
@@ -48,10 +53,19 @@ def fit(job: Job, progress: Progress) -> Outcome:
                     if kind == "row":
                         exported.row(content)
                     progress.handle(kind, content)
+                    if watcher is not None and kind == "row":
+                        watcher.on_row(content)
 
+            if watcher is not None:
+                watcher.bind(trainer.abort)
             draining = _Draining(lambda: mailbox.ask.remote())
             with Listener(lambda: ray.get(mailbox.drain.remote()), handle, look=draining.look):
-                _run_workers(trainer, mailbox, job.config.recovery.grace_seconds)
+                try:
+                    _run_workers(trainer, mailbox, job.config.recovery.grace_seconds)
+                except Exception as error:
+                    if watcher is not None and watcher.stopped:
+                        raise RunStopped("the run was stopped before its end") from error
+                    raise
         outcome: Outcome | None = ray.get(mailbox.result.remote())
     finally:
         progress.close()
@@ -132,14 +146,21 @@ class _Trainer(TorchTrainer):
     #: Checkpoints before their time that the workers have told of.
     answers = 0
     _controller: Any = None
+    _aborted = False
 
     def abort(self) -> None:
-        """Ends controller and workers."""
-        if self._controller is not None:
-            ray.kill(self._controller)
+        """Ends controller and workers, and frees what they held: a killed controller would keep it."""
+        self._aborted = True
+        if self._controller is None:
+            return
+        with suppress(RayActorError, GetTimeoutError):  # it exits inside the call
+            ray.get(self._controller.abort.remote(), timeout=_ABORT_SECONDS)
+        ray.kill(self._controller)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
+        if self._aborted:
+            self.abort()
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if self.scaling_config.elasticity_enabled:

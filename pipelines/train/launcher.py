@@ -19,6 +19,7 @@ from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
 from pipelines.train.status import recorded
+from pipelines.train.watch import Watcher
 
 
 def train(
@@ -29,6 +30,7 @@ def train(
     progress: bool = True,
     evaluate: bool = True,
     allow: Sequence[str] = (),
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Trains on a Ray cluster (a local one if there is none), evaluates, and writes the run folder.
 
@@ -40,6 +42,7 @@ def train(
         progress: shows a bar or lines on stderr.
         evaluate: fills ``tasks`` of the summary from the held-out split.
         allow: settings that may differ from those of the run that is resumed.
+        watcher: sees the rows, and may stop the run.
 
     Returns:
         The content of ``summary.json``.
@@ -47,6 +50,7 @@ def train(
     Raises:
         UserError: wrong input, found before training starts wherever that is possible.
         NonFiniteLossError: the loss was not finite; ``diagnostics/`` of the run holds the samples.
+        RunStopped: ``watcher`` stopped it.
     """
     started = time.time()
     folder = RunFolder(run)
@@ -63,7 +67,7 @@ def train(
                 job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
                 with recorded(folder, job, index.fingerprint, plan.steps) as ending:
                     shown = Progress(plan.steps, progress)
-                    outcome = fit(job, shown)
+                    outcome = fit(job, shown, watcher)
                     run_id = outcome.mlflow_run_id or job.tracking.run_id
                     ending.tracking = replace(job.tracking, run_id=run_id)
                     ending.unsent = outcome.unsent

@@ -30,6 +30,7 @@ from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.skipping import Skipping
 from pipelines.train.step import NonFiniteLossError, StepResult
+from pipelines.train.validation import Validation
 from pipelines.train.watchdog import Watchdog
 from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
@@ -109,6 +110,7 @@ class _Loop:
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
         self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
+        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
         self._losses: list[float] = []
 
     def _make_model(self) -> nn.Module:
@@ -181,11 +183,13 @@ class _Loop:
                 self._saved(self.checkpoints.poll())
                 result = self._step(item)
                 self._losses += [result.loss] if result.finite else []
-                now = time.perf_counter()
-                self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events)
-                done = item.step + 1
+                now, done = time.perf_counter(), item.step + 1
+                measured = self.validation.run() if self.validation.due(done) else None
+                self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events, measured)
                 self.watchdog.beat(f"step {item.step}")
                 wish = self.notice.agreed()
+                if measured is not None:
+                    now = time.perf_counter()  # neither is an evaluation's
                 if done % self.config.checkpoint.every == 0 or done == self.plan.steps or wish.checkpoint:
                     self._checkpoint(done)
                     self._answer(done, wish)

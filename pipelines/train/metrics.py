@@ -153,6 +153,8 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         for key in keys:
             named |= {f"{prefix}/{name}": value for name, value in row.get(key, {}).items()}
     named |= {f"checkpoint/{name}": value for name, value in row.get("checkpoint", {}).items()}
+    for task, values in row.get("val", {}).items():
+        named |= {f"val/{task}/{name}": value for name, value in values.items()}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
 
 

@@ -212,6 +212,9 @@ def _tracking(
         "plan.fingerprint": plan.fingerprint,
         "run.folder": run.path,
     }
+    tags |= config.tracking.tags
+    if config.tracking.parent:
+        tags["mlflow.parentRunId"] = config.tracking.parent
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
     if found is not None:

@@ -85,8 +85,12 @@ class Recorder:
         wall: float,
         stats: StreamStats,
         events: list[BadSampleEvent],
+        measured: dict[str, dict[str, float]] | None = None,
     ) -> None:
-        """Takes a step in; at every ``train.log_every``-th and at the last one, writes. Collective then."""
+        """Takes a step in; writes at every ``train.log_every``-th, at the last, and at a measured one.
+
+        It is a collective call then. ``measured`` is an evaluation made after this step.
+        """
         self._ids[result.step] = sample_ids
         self.samples_seen += result.instructions
         self.quarantine.met(result.step, self.samples_seen, events)
@@ -94,7 +98,7 @@ class Recorder:
         self._window.add(result, wall, warm=self._steps_here > WARMUP_STEPS)
         self._report.add(result.seconds)
         every, last = self._job.config.train.log_every, self._plan.steps - 1
-        if result.step % every and result.step != last:
+        if result.step % every and result.step != last and measured is None:
             return
         self._report.memory, self._report.memory_share = memory_now(), memory_shares()
         self._report.retries = stats.read.retries
@@ -107,6 +111,8 @@ class Recorder:
                 row["rates"]["mfu"] = mfu
             if self.checkpoint is not None:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
+            if measured is not None:
+                row["val"] = measured
             self._metrics.append([row])
             self._channel.post("row", row)
             logger.info("%s", describe(row))

@@ -14,6 +14,7 @@ from pipelines.storage import storage_errors
 from pipelines.train.job import Job
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.tracking import TrackingRun, end_run, known_run_id, remember_run
+from pipelines.train.watch import RunStopped
 
 STATUS = "status.json"
 RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
@@ -84,7 +85,7 @@ def recorded(run: RunFolder, job: Job, dataset: str, steps: int) -> Iterator[End
     try:
         yield ending
         state = FINISHED
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, RunStopped):
         state = KILLED
         raise
     except BaseException as failure:

@@ -60,7 +60,7 @@ def open_run(run: TrackingRun) -> TrackingRun:
     """Opens the run, or re-attaches to ``run.run_id``; raises whatever MLflow raises."""
     from mlflow.entities import Param, RunTag
 
-    client = _client(run.uri)
+    client = tracking_client(run.uri)
     run_id = run.run_id
     known: dict[str, str] = {}
     if run_id is None:
@@ -108,7 +108,7 @@ def end_run(
     if run.run_id is None:
         return False
     try:
-        client = _client(run.uri)
+        client = tracking_client(run.uri)
         # The status first: whatever fails after it, no run is left RUNNING.
         client.set_terminated(run.run_id, status)
         for name, value in (metrics or {}).items():
@@ -246,7 +246,7 @@ class Tracker:
             self._run = open_run(self._run)
             if self._opened is not None:
                 self._opened(self._run)
-        client = _client(self._run.uri)
+        client = tracking_client(self._run.uri)
         if self._last is None:
             history = client.get_metric_history(self._run.run_id, _MARK)
             self._last = max((metric.step for metric in history), default=-1)
@@ -297,7 +297,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _client(uri: str) -> Any:
+def tracking_client(uri: str) -> Any:
+    """MLflow's client of a server or database, its own logs kept quiet."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient

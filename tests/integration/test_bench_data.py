@@ -18,7 +18,7 @@ def test_document(tmp_path):
         "model": {"image_size": 64},
         "tokenizer": {"vocab_size": 300},
         "train": {"global_batch": 16, "steps": 20},
-        "data": {"block_positions": 32, "actors": 1},
+        "data": {"block_positions": 16, "actors": 1},
     }
     preset.write_text(yaml.safe_dump(values))
     store = str(write_store(tmp_path / "store"))

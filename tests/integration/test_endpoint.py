@@ -3,14 +3,18 @@
 import json
 import re
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from jobs.data import data
 from pipelines.build import BuildConfig, build_store
+from pipelines.build.card import config_hash
 from pipelines.build.endpoint.answers import AnswerCache
 from pipelines.build.endpoint.client import Endpoint, NoAnswer
 from pipelines.build.endpoint.config import EndpointConfig
@@ -111,15 +115,19 @@ def test_requests_keep_their_pace(chat, tmp_path):
     assert min(b - a for a, b in pairwise(chat.times)) > 0.03  # 50 ms apart, less the noise of arrival
 
 
-def build(out, chat, scenes=2, **settings):
+def schema_of(body):
+    return body["response_format"]["json_schema"]
+
+
+def build(out, chat, scenes=2, instruct=None, images=1, **settings):
     sets = {"model": "writer", "judges": ["first", "second"], "base_url": chat.url} | settings
     config = BuildConfig(
         workers=0,
-        block_images=1,
+        block_images=images,
         source={"scenes": scenes},
         endpoint=sets,
         tile={"size": 128, "stride": 128},
-        instruct={"diversity_quantile": 0},
+        instruct=instruct or {"diversity_quantile": 0},
     )
     return build_store("synthetic", None, out, config, progress=False, preview=False)
 
@@ -190,6 +198,76 @@ def test_a_build_goes_on_without_paying_twice_and_gives_the_same_bytes(chat, tmp
     chat.requests.clear()
     build(tmp_path / "third", chat, cache=str(tmp_path / "whole-answers"))
     assert not chat.requests
+
+
+def test_regions_of_several_tiles_are_under_way_at_a_time(chat, tmp_path):
+    many = threading.Event()
+
+    def held(body):  # until more requests are under way than one tile has regions
+        if chat.busiest > 8:
+            many.set()
+        many.wait(20)
+        return ANSWERS["Phrase"]
+
+    chat.answers["Phrase"] = held
+    build(tmp_path / "store", chat, scenes=4, images=4, concurrency=16, judges=[], timeout_s=60)
+    assert 8 < chat.busiest <= 16
+
+
+def test_no_question_is_paid_for_that_the_diversity_rule_leaves_out(chat, tmp_path):
+    result = build(tmp_path / "store", chat, scenes=6, instruct={"diversity_quantile": 0.9}, judges=[])
+    stages = {s["name"]: s for s in result["stages"]}
+    assert stages["reasoning"]["dropped"]["low_diversity"] > 0
+    assert stages["diversity"]["dropped"] == {} and stages["diversity"]["out"] == stages["reasoning"]["out"]
+    asked = sum(schema_of(b)["name"] == "QuestionAndReason" for b in chat.requests)
+    assert asked == result["samples"]["reasoning"] > 0
+
+
+def test_two_threads_with_one_question_pay_once(chat, tmp_path):
+    chat.delay, client = 0.1, endpoint(chat, tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ask(client), range(4)))
+    assert len(chat.requests) == 1 and len(set(found)) == 1
+    assert (client.usage.requests, client.usage.cached, client.usage.cached_prompt_tokens) == (1, 3, 300)
+
+
+def test_an_answer_that_was_kept_first_stays(tmp_path):
+    cache = AnswerCache(str(tmp_path))
+    assert cache.put("abc", {"content": "first"}) == cache.put("abc", {"content": "second"})
+    assert cache.get("abc") == {"content": "first"}
+
+
+def test_schemas_hold_only_what_strict_mode_takes(chat, tmp_path):
+    build(tmp_path / "store", chat)
+    sent = {schema_of(b)["name"]: schema_of(b) for b in chat.requests}
+    assert set(sent) == set(ANSWERS)
+    for form in sent.values():
+        assert form["strict"] and form["schema"]["additionalProperties"] is False
+        assert form["schema"]["required"] == list(form["schema"]["properties"])
+        assert not re.search(r"(min|max)(Length|Items|imum)", json.dumps(form))
+    judged = [question(b) for b in chat.requests if schema_of(b)["name"] == "SampleVerdict"]
+    assert any('explanation given is: "It is of use."' in text for text in judged)
+
+
+def test_text_that_training_could_not_read_is_dropped(chat, tmp_path):
+    chat.answers["Phrase"] = {"phrase": "The <seg> thing over there."}
+    stages = {s["name"]: s for s in build(tmp_path / "store", chat, judges=[])["stages"]}
+    assert stages["referring"]["dropped"] == {"reserved_token": stages["referring"]["in"]}
+
+
+def test_the_configuration_holds_no_secret_and_decides_the_hash():
+    for wrong in ({"key_env": "sk-123"}, {"base_url": "http://me:pw@host/v1"}, {"base_url": "ftp://host"}):
+        with pytest.raises(ValidationError):
+            EndpointConfig(model="m", **wrong)
+
+    def hashed(**settings):
+        return config_hash("s", BuildConfig(endpoint=settings))
+
+    plain = hashed(model="m")
+    for other in ({"judges": ["j"]}, {"temperature": 0.5}, {"detail": "low"}, {"max_tokens": 99}):
+        assert hashed(model="m", **other) != plain
+    assert hashed() != plain != hashed(model="n")
+    assert hashed(model="m", base_url="http://x/v1", concurrency=3, cache="c", max_cost=1.0) == plain
 
 
 def test_requests_under_way_are_bounded(chat, tmp_path):

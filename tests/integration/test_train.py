@@ -78,6 +78,19 @@ def test_two_workers_see_the_same_batches_with_the_same_losses(alone, tmp_path, 
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 
+def test_evaluation_on_the_way_disturbs_nothing(alone, tmp_path, store):
+    run = tmp_path / "run"
+    settings = {"evaluation.split": "train", "evaluation.every": 3, "evaluation.every_samples": 5}
+    finish(start("plain", run, store, **{"train.micro_batch": 2, "model.tate.dropout": 0.0, **settings}))
+    assert _rows(run / "ledger.jsonl") == _rows(alone / "ledger.jsonl")
+    rows = _rows(run / "metrics.jsonl")
+    assert [r["loss"] for r in rows] == [r["loss"] for r in _rows(alone / "metrics.jsonl")]
+    assert _same_weights(run, alone)
+    assert [r["step"] for r in rows if "val" in r] == [2, 5]
+    assert all(v["n"] == 5 and 0 <= v["gIoU"] <= 1 for r in (rows[2], rows[5]) for v in r["val"].values())
+    assert set(rows[2]["val"]) == {"interactive", "referring", "reasoning"}
+
+
 def test_resume_from_before_a_damaged_checkpoint_replays_exactly(alone, tmp_path, store):
     run = tmp_path / "run"
     shutil.copytree(alone, run)

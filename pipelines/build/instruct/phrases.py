@@ -13,7 +13,7 @@ from pipelines.build.instruct.words import NUMBERS, Wording, plural, wordings
 _Choice = TypeVar("_Choice")
 #: What may stand between a noun and the words after it, by their kind; nothing at all is the most common.
 LINKS: dict[str, tuple[str, ...]] = {
-    "place": ("", "", "", "located", "that is", "which lies", "found", "situated", "that lies", "to be seen"),
+    "place": ("", "", "", "located", "that is", "which lies", "found", "situated", "that lies", "visible"),
     "state": ("", "", "that is", "which is"),
     "plain": ("",),
 }
@@ -106,7 +106,7 @@ def counted(meaning: Meaning, facts: TileFacts, said: Said, rng: np.random.Gener
         return one
     if said.before:
         return f"{one}, {said.after}"
-    link = {"place": ("that is", "which lies", "located"), "state": ("that is", "which is"), "plain": ("",)}
+    link = {"place": ("that is", "which lies", "that lies"), "state": ("that is", "which is"), "plain": ("",)}
     return " ".join(w for w in (one, pick(rng, link[said.kind]), said.after) if w)
 
 

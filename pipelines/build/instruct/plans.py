@@ -73,7 +73,7 @@ ATTRIBUTE: tuple[str, ...] = (
     "consider what each part of the scene is for, and outline the {head} that {role}",
     "to {need}, {who} would depend on {a_head} that {role}. Where is it in this image?",
     "select the {head} that fits this description: it {role}, and it {look}",
-    "one day {who} has to {need}. Which {head} {role} and would be the answer?",
+    "one day {who} has to {need}. Which {head} would you suggest, given that it {role}?",
     "which {head} would be missed most by {who} who wants to {need}, because it {role}?",
     "what in this image would allow {who} to {need}? Give the mask of that {head}",
     "use and shape together tell the {head}: it {role}, and it {look}. Segment it",
