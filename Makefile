@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SEED ?= 0
 ARGS ?=
+# Test processes; a file's tests stay together.
+PROCESSES ?= 2
 
 .PHONY: help
 help: ## List the targets
@@ -31,7 +33,7 @@ quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, 
 
 .PHONY: test
 test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, docstrings, annotations and types

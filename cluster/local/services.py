@@ -10,7 +10,7 @@ from cluster.errors import InputError
 from cluster.local.processes import LOOPBACK, free_ports, start_detached, wait_for
 from cluster.local.ray_nodes import last_line
 
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 
 
 def start_mlflow(

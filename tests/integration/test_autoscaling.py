@@ -95,9 +95,10 @@ def cluster(tmp_path_factory):
         yield folder, watch
     finally:
         watch.stop.set()
-        watch.join(timeout=30)
-        pictures = Path(os.environ.get("UNIGEOSEG_PICTURES") or folder)
-        watch.draw(pictures / "autoscaling.png")
+        if watch.seen:
+            watch.join(timeout=30)
+            pictures = Path(os.environ.get("UNIGEOSEG_PICTURES") or folder)
+            watch.draw(pictures / "autoscaling.png")
         unigeoseg("cluster", "down", "--force", "--state", state)
 
 
