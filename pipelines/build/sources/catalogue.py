@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.build.sources.registry import OPENERS, is_table_file, source_names
 from pipelines.build.sources.table import SourceTable, read_table, shipped_tables
 from pipelines.build.taxonomy import taxonomy
+from pipelines.triplets.layouts import LAYOUTS
 from unigeoseg.errors import UserError
 
 #: Sources that are more than a table say of themselves what a table would say.
@@ -64,7 +65,17 @@ def describe_source(name: str) -> dict[str, Any]:
 
 
 def _other(name: str) -> dict[str, str]:
-    return _OTHERS.get(name, {"kind": "other", "title": "", "licence": "", "expects": "", "checked": ""})
+    if name in _OTHERS:
+        return _OTHERS[name]
+    reader = LAYOUTS[name]
+    return {
+        "kind": "triplets",
+        "title": reader.title,
+        "licence": reader.licence,
+        "url": reader.origin,
+        "expects": reader.expects,
+        "checked": "the layout; its splits, texts and masks are taken as they are",
+    }
 
 
 def _page(table: SourceTable) -> dict[str, Any]:
