@@ -21,7 +21,11 @@ _DATA = {
     "unpack": Entry("jobs.data_sources", "unpack", "Unpack a downloaded archive safely."),
     "info": Entry("jobs.data", "data.info", "Print a store's card."),
     "lint": Entry("jobs.data", "data.lint", "Check every record of a store."),
-    "preview": Entry("jobs.data", "data.preview", "Draw samples of a store with their masks."),
+    "stats": Entry("jobs.data_look", "stats", "Count and draw what a store holds."),
+    "preview": Entry("jobs.data_look", "preview", "Draw samples of a store with their masks."),
+    "report": Entry("jobs.data_look", "report", "Write one page about a store."),
+    "merge": Entry("jobs.data_store", "merge", "Make one store of several."),
+    "export": Entry("jobs.data_store", "export", "Write a store as WebDataset, COCO or the release layout."),
     "trace": Entry("jobs.trace", "trace", "Print the samples of each step and rank, from the plan alone."),
     "stream": Entry("jobs.trace", "stream", "The same from really streaming, with statistics."),
 }

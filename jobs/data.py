@@ -1,6 +1,7 @@
-"""``unigeoseg data``: make a store from a source, print its card, check its records, look at its samples."""
+"""``unigeoseg data``: make a store from a source, print its card, check its records."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,6 @@ import click
 
 from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_build_config
-from unigeoseg.errors import UserError
-from unigeoseg.tasks import TASKS
 
 
 @click.group()
@@ -48,12 +47,15 @@ def build(
       unigeoseg data build --source my-city.yaml --root imagery --out stores/my-city
     """
     from pipelines.build.build import build_store, describe_build
+    from pipelines.build.table10 import table10
+    from pipelines.store.index import read_card
 
     config = load_build_config(preset, [text.removeprefix("build.") for text in sets])
     if dry_run:
         emit(describe_build(source, root, out, config), as_json)
         return
-    emit(build_store(source, root, out, config, force=force), as_json, _build_text)
+    result = build_store(source, root, out, config, force=force)
+    emit(result | {"table10": table10(read_card(out))}, as_json, _build_text)
 
 
 @data.command()
@@ -73,9 +75,13 @@ def info(store: str, as_json: bool) -> None:
 
 @data.command()
 @click.argument("store")
+@click.option("--workers", type=click.IntRange(1), help="Processes, a shard each; default: one a core.")
 @json_option
-def lint(store: str, as_json: bool) -> None:
+def lint(store: str, workers: int | None, as_json: bool) -> None:
     """Open every record of a store and check it; exit code 2 when something is wrong.
+
+    Checked are: shards against their checksums, images, masks and their sizes, coordinates inside the masks,
+    categories, the area rules, scenes in two splits, and ids, pictures and instructions that occur twice.
 
     \b
     Example:
@@ -83,32 +89,15 @@ def lint(store: str, as_json: bool) -> None:
     """
     from pipelines.build.lint import lint_store
 
-    result = lint_store(store)
+    result = lint_store(store, workers=workers or os.cpu_count() or 1)
     emit(result, as_json, _lint_text)
     if result["errors"]:
         sys.exit(2)
 
 
-@data.command()
-@click.argument("store")
-@click.option("--out", required=True, help="The PNG to write.")
-@click.option("--task", type=click.Choice(TASKS), help="Only samples of this task.")
-@json_option
-def preview(store: str, out: str, task: str | None, as_json: bool) -> None:
-    """Draw twelve samples of a store: image, outline of the mask, prompt, text.
-
-    \b
-    Example:
-      unigeoseg data preview stores/synthetic --task referring --out referring.png
-    """
-    from pipelines.build.preview import preview as write_preview
-
-    if not out.lower().endswith(".png"):
-        raise UserError(f"--out {out}: the sheet is a PNG; give a name that ends in .png")
-    emit({"file": write_preview(store, out, task)}, as_json, lambda result: str(result["file"]))
-
-
 def _build_text(result: dict[str, Any]) -> str:
+    from pipelines.build.table10 import table10_text
+
     lines = [f"{'stage':<12} {'unit':<8} {'in':>10} {'out':>10}  dropped"]
     for row in result["stages"]:
         dropped = ", ".join(f"{reason} {count}" for reason, count in row["dropped"].items())
@@ -116,7 +105,7 @@ def _build_text(result: dict[str, Any]) -> str:
             dropped += f"  ({noted})"
         lines.append(f"{row['name']:<12} {row['unit']:<8} {row['in']:>10} {row['out']:>10}  {dropped}")
     samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
-    lines += ["", f"samples: {samples}", f"store: {result['store']}"]
+    lines += ["", table10_text(result["table10"]), "", f"samples: {samples}", f"store: {result['store']}"]
     lines += [f"left out: {bad['file']}: {bad['detail']}" for bad in result["quarantined"]]
     if "endpoint" in result:
         lines += [f"endpoint, {name}: {json.dumps(row)}" for name, row in result["endpoint"].items()]

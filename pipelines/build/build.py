@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import config_hash, dataset_card
@@ -21,6 +20,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_block, stamp
 from pipelines.build.parts import count_block, finished_blocks, read_report, read_tiles, run_block
+from pipelines.build.progress import Steps
 from pipelines.build.runner import Runner, no_space, open_runner
 from pipelines.build.shards import (
     Documents,
@@ -61,7 +61,7 @@ def build_store(
         root: its folder (``None`` for the synthetic source).
         out: folder or ``s3://`` prefix of the store.
         config: everything that decides the store's bytes.
-        progress: shows progress bars on stderr.
+        progress: shows progress on stderr: bars on a terminal, lines elsewhere.
         force: replaces a store that is already there.
         preview: also writes contact sheets of samples, ``preview-<task>.png``, into the store.
 
@@ -206,8 +206,10 @@ class _Build:
             bar.update(sum(self._manifest.sizes[n] for n in done))
             bad = sum(len(read_report(self._store, n)["bad"]) for n in sorted(done))
             known: list[dict[str, str]] = []
+            so_far = StageCounts()
             for number, report in self._runner(work, [n for n in self._blocks if n not in done]):
-                bar.update(self._manifest.sizes[number])
+                so_far.merge(report["counts"])
+                bar.update(self._manifest.sizes[number], so_far.brief())
                 known += report["bad"]
                 self._check_bad(known, bad + len(known))
         diversity: Counter[int] = Counter()
@@ -324,8 +326,8 @@ class _Build:
                 yield number, found
                 bar.update()
 
-    def _bar(self, step: str, unit: str, total: int) -> Any:
-        return tqdm(total=total, unit=unit, desc=f"{self._source.name} {step}", disable=not self._progress)
+    def _bar(self, step: str, unit: str, total: int) -> Steps:
+        return Steps(f"{self._source.name} {step}", unit, total, self._progress)
 
 
 def _ranks(number: int, store: str, balance: Balance, cap: int) -> dict[str, Any]:

@@ -43,6 +43,16 @@ def dataset_card(
     fingerprint: str = "",
 ) -> dict[str, Any]:
     """The card of a finished store, from its index."""
+    return measured_card(index, shards) | {
+        "config": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "config_hash": config_hash(source, config, fingerprint),
+        "stages": stages,
+        "quarantined": bad,
+    }
+
+
+def measured_card(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """What index and shards of a store say, however it was made."""
     names = ("task", "source", "category", "split", "licence", "scene")
     columns = {name: index.column(name).to_pylist() for name in names}
     tasks = np.asarray(columns["task"])
@@ -69,10 +79,6 @@ def dataset_card(
         "resolution": {"height": _spread(height[first]), "width": _spread(width[first])},
         "licences": _counted(columns["licence"]),
         "shards": shards,
-        "config": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-        "config_hash": config_hash(source, config, fingerprint),
-        "stages": stages,
-        "quarantined": bad,
     }
 
 

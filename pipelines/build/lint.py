@@ -1,102 +1,83 @@
-"""Checks every record of a store: readable, sound, and as the index and the construction rules say."""
+"""Checks every record of a store: readable, sound, and as the index, the card and the rules say."""
 
-import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
+import pyarrow.compute as pc
 
-from pipelines.build.preview import open_all_splits
-from pipelines.storage import open_filesystem
+from pipelines.build.lint_shard import Finding, Seen, check_shard
+from pipelines.build.progress import Steps
 from pipelines.store.index import StoreIndex
-from pipelines.store.reader import Loaded, StoreReader
-from unigeoseg.batch import Sample
-from unigeoseg.prompts import parse_coordinates
-from unigeoseg.tasks import INTERACTIVE
+from pipelines.store.scan import open_all_splits
 
 Error = dict[str, str]
-_AT_ONCE = 256
-#: Half of the last printed digit, and a little.
-_PRINTED = 0.0006
+#: A smaller store is not worth the start of other processes.
+_ALONE = 3000
 
 
-def lint_store(store: str, progress: bool = True) -> dict[str, Any]:
+def lint_store(store: str, progress: bool = True, workers: int = 1) -> dict[str, Any]:
     """Opens every record of a finished store.
 
+    Args:
+        store: folder or ``s3://`` prefix.
+        progress: shows progress on stderr.
+        workers: processes, a shard each at a time; a small store is read by this one.
+
     Returns:
-        ``{"records": n, "errors": [{"sample_id", "reason"}]}``; errors of a whole file name it as sample_id.
+        ``{"records": n, "errors": [{"sample_id", "reason"}]}``; errors of a whole file name it as sample_id,
+        errors of an image its first sample.
 
     Raises:
         UserError: there is no finished store, or a shard cannot be reached.
     """
     index = open_all_splits(store)
-    errors = _duplicates(index) + _splits(index) + _shards(store, index)
-    reader = StoreReader(index)
-    limits = index.card.get("config", {}).get("rules", {})
-    texts: dict[tuple[str, str], list[tuple[str, bytes]]] = defaultdict(list)
-    with tqdm(total=len(index), unit="record", desc="lint", disable=not progress) as bar:
-        for start in range(0, len(index), _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, len(index)))
-            measured = index.table.select(["key", "mask_area"]).slice(start, len(rows)).to_pylist()
-            for row, loaded in zip(measured, reader.load(rows), strict=True):
-                errors += [{"sample_id": loaded.sample_id, "reason": r} for r in _record(loaded, row, limits)]
-                if loaded.sample is not None and loaded.sample.mask is not None:
-                    digest = hashlib.blake2b(loaded.sample.mask.tobytes(), digest_size=8).digest()
-                    texts[row["key"], loaded.sample.instruction].append((loaded.sample_id, digest))
-            bar.update(len(rows))
-    errors += _ambiguous(texts)
+    errors = _duplicates(index) + _splits(index)
+    shards = sorted(set(pc.unique(index.table["shard"]).to_pylist()) | set(_entries(index)))
+    images: list[Seen] = []
+    with Steps("lint", "record", len(index), progress) as bar:
+        for finding in _findings(index, shards, workers if len(index) >= _ALONE else 1, bar):
+            errors += finding.errors
+            images += finding.images
+    errors += _same_images(images)
     return {"records": len(index), "errors": errors}
 
 
-def _record(loaded: Loaded, row: dict[str, Any], limits: dict[str, float]) -> list[str]:
-    """What is wrong with one record."""
-    if loaded.sample is None or loaded.sample.mask is None:
-        return [f"{loaded.reason}: {loaded.detail}"]
-    sample, mask = loaded.sample, loaded.sample.mask
-    area = int(np.count_nonzero(mask))
-    found = []
-    if area != row["mask_area"]:
-        found.append(f"mask_area: the mask has {area} pixels, the index says {row['mask_area']}")
-    share = area / mask.size
-    least, most = limits.get("min_area", 0.0), limits.get("max_area", 1.0)
-    if area and not least <= share <= most:
-        found.append(f"area: {share:.2%} of the tile, the rules allow {least:.2%} to {most:.2%}")
-    if sample.task == INTERACTIVE:
-        found += _prompt(sample, mask)
-    return found
+def _entries(index: StoreIndex) -> dict[str, dict[str, Any]]:
+    listed = index.card.get("shards", [])
+    return {shard["path"]: shard for shard in listed} if isinstance(listed, list) else {}
 
 
-def _prompt(sample: Sample, mask: NDArray[np.uint8]) -> list[str]:
-    """What is wrong with the coordinates of an interactive record."""
-    height, width = mask.shape
-    box, points = parse_coordinates(sample.instruction)
-    if sample.box is not None:
-        if box is None or max(abs(a - b) for a, b in zip(box, sample.box, strict=True)) > _PRINTED:
-            return ["coordinates: the sentence does not print the box"]
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not len(rows):
-            return ["coordinates: a box around an empty mask"]
-        tight = (
-            columns[0] / width,
-            rows[0] / height,
-            (columns[-1] + 1) / width,
-            (rows[-1] + 1) / height,
-        )
-        off = max(abs(a - b) for a, b in zip(tight, sample.box, strict=True))
-        return ["coordinates: the box is not tight around the mask"] if off > 1.0 / min(mask.shape) else []
-    given = sample.points or ()
-    printed = points or ()
-    if len(given) != len(printed) or any(
-        abs(a - b) > _PRINTED for p, q in zip(given, printed, strict=True) for a, b in zip(p, q, strict=True)
-    ):
-        return ["coordinates: the sentence does not print the points"]
-    return [
-        f"coordinates: point {point} lies outside the mask"
-        for point in given
-        if not mask[min(int(point[1] * height), height - 1), min(int(point[0] * width), width - 1)]
-    ]
+def _findings(index: StoreIndex, shards: list[str], workers: int, bar: Steps) -> Iterator[Finding]:
+    if workers <= 1:
+        for shard in shards:
+            yield _check(index, shard, bar)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for finding in pool.map(_elsewhere, [index.store] * len(shards), shards):
+            bar.update(finding.records)
+            yield finding
+
+
+def _check(index: StoreIndex, shard: str, bar: Steps | None = None) -> Finding:
+    entry = _entries(index).get(shard)
+    limits = index.card.get("config", {}).get("rules", {})
+    table = index.table.filter(pc.field("shard") == shard).combine_chunks()
+    part = StoreIndex(index.store, index.split, table, index.card)
+    return check_shard(part, shard, entry, limits, bar.update if bar else None)
+
+
+def _elsewhere(store: str, shard: str) -> Finding:
+    return _check(_opened(store), shard)
+
+
+@cache
+def _opened(store: str) -> StoreIndex:
+    """Of a worker process: the index once for all its shards."""
+    return open_all_splits(store)
 
 
 def _duplicates(index: StoreIndex) -> list[Error]:
@@ -125,26 +106,16 @@ def _splits(index: StoreIndex) -> list[Error]:
     ]
 
 
-def _shards(store: str, index: StoreIndex) -> list[Error]:
-    """Shards whose size is not the one that the card states (their records are read anyway)."""
-    filesystem, root = open_filesystem(store)
+def _same_images(images: list[Seen]) -> list[Error]:
+    """Pictures that stand under several keys; across splits they also give the held-out data away."""
+    by_digest: dict[bytes, list[Seen]] = defaultdict(list)
+    for seen in images:
+        by_digest[seen.digest].append(seen)
     errors = []
-    for shard in index.card.get("shards", []):
-        path = f"{root}/{shard['path']}"
-        size = filesystem.size(path) if filesystem.exists(path) else None
-        if size is not None and size != shard["bytes"]:
-            reason = f"shard_size: {size} bytes, dataset.json says {shard['bytes']}"
-            errors.append({"sample_id": shard["path"], "reason": reason})
-    return errors
-
-
-def _ambiguous(texts: dict[tuple[str, str], list[tuple[str, bytes]]]) -> list[Error]:
-    """Samples of one image that share an instruction: twins of one mask, or one text for two masks."""
-    errors = []
-    for members in texts.values():
-        for place, (name, digest) in enumerate(members):
-            if any(other == digest for _, other in members[:place]):
-                errors.append({"sample_id": name, "reason": "duplicate: same image, instruction and mask"})
-            elif place:
-                errors.append({"sample_id": name, "reason": "ambiguous: same instruction for another mask"})
+    for same in by_digest.values():
+        for other in same[1:]:
+            reason = f"duplicate_image: the same picture as {same[0].sample_id}"
+            if other.split != same[0].split:
+                reason += f", which is in split {same[0].split}, this one in {other.split}"
+            errors.append({"sample_id": other.sample_id, "reason": reason})
     return errors

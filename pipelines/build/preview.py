@@ -1,7 +1,9 @@
 """Contact sheets of a store's samples: the image with the outline of the mask, its prompt and its text."""
 
 import io
+import re
 import textwrap
+from dataclasses import dataclass
 
 import cv2
 import matplotlib.figure
@@ -12,99 +14,164 @@ from numpy.typing import NDArray
 
 from pipelines.build.seeds import digest
 from pipelines.storage import is_remote, open_filesystem
-from pipelines.store.index import StoreIndex, read_card
+from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, StoreReader
+from pipelines.store.scan import open_all_splits
 from pipelines.store.writer import atomic_write
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
-_COLUMNS, _ROWS = 4, 3
+_COLUMNS = 4
 _SIDE = 384
+#: Inches of a panel's picture, and of a line of text under it.
+_INCHES, _LINE = 4.0, 0.155
+_WRAP, _MOST_LINES = 58, 9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples a sheet shows.
+
+    Attributes:
+        task: of this task alone.
+        source: of this source alone.
+        n: how many.
+        seed: of their order.
+    """
+
+    task: str | None = None
+    source: str | None = None
+    n: int = 12
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the sheet's title says."""
+        return ", ".join(part for part in (self.source, self.task) if part) or "all tasks"
 
 
 def write_previews(index: StoreIndex) -> None:
     """Writes ``preview-<task>.png`` for every task into the store."""
     filesystem, root = open_filesystem(index.store)
     for task in TASKS:
-        sheet = contact_sheet(index, task)
+        sheet = contact_sheet(index, Choice(task))
         if sheet is not None:
             with atomic_write(filesystem, f"{root}/preview-{task}.png", is_remote(index.store)) as handle:
                 handle.write(sheet)
 
 
-def preview(store: str, out: str, task: str | None) -> str:
-    """Writes one contact sheet of a finished store, all splits together; gives its path.
+def preview(store: str, out: str, choice: Choice) -> list[str]:
+    """Writes contact sheets of a finished store, all splits together; gives their paths.
+
+    Args:
+        store: folder or ``s3://`` prefix.
+        out: a name that ends in ``.png`` gets one sheet; any other is a folder, which gets a sheet for each
+            task and one for each source (of what is chosen).
+        choice: which samples.
 
     Raises:
-        UserError: there is no such store, it has no sample of the task, or ``out`` cannot be written.
+        UserError: there is no such store, it has no such sample, or ``out`` cannot be written.
     """
-    sheet = contact_sheet(open_all_splits(store), task)
-    if sheet is None:
-        raise UserError(f"{store} has no {task} sample to show")
-    filesystem, path = open_filesystem(out)
+    index = open_all_splits(store)
+    if out.lower().endswith(".png"):
+        wanted = {out: choice}
+    else:
+        wanted = {f"{out.rstrip('/')}/{name}.png": one for name, one in choices(index, choice).items()}
+    written = []
+    for path, one in wanted.items():
+        sheet = contact_sheet(index, one)
+        if sheet is not None:
+            write_file(path, sheet)
+            written.append(path)
+    if not written:
+        sources = ", ".join(sorted(pc.unique(index.table["source"]).to_pylist()))
+        raise UserError(f"{store} has no {choice.name} sample to show; its sources are {sources}")
+    return written
+
+
+def choices(index: StoreIndex, base: Choice) -> dict[str, Choice]:
+    """The sheets of a whole store by name: ``task-<task>`` and ``source-<source>``."""
+    found = {
+        f"task-{task}": Choice(task, base.source, base.n, base.seed)
+        for task in TASKS
+        if base.task in (None, task)
+    }
+    for source in sorted(pc.unique(index.table["source"]).to_pylist()):
+        if base.source in (None, source):
+            name = re.sub(r"[^\w.-]+", "_", source)
+            found[f"source-{name}"] = Choice(base.task, source, base.n, base.seed)
+    return found
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Writes a file whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    filesystem, inner = open_filesystem(path)
     try:
-        with atomic_write(filesystem, path, is_remote(out)) as handle:
-            handle.write(sheet)
+        with atomic_write(filesystem, inner, is_remote(path)) as handle:
+            handle.write(data)
     except OSError as error:
         raise UserError(
-            f"cannot write {out}: {error}; name a file in a folder that you may write to"
+            f"cannot write {path}: {error}; name a file in a folder that you may write to"
         ) from error
-    return out
 
 
-def open_all_splits(store: str) -> StoreIndex:
-    """The index of a finished store, not limited to one split.
-
-    Raises:
-        UserError: as :meth:`StoreIndex.open`.
-    """
-    card = read_card(store)
-    splits = sorted(card.get("counts", {}).get("split", {})) or ["train"]
-    tables = [StoreIndex.open(store, split).table for split in splits]
-    return StoreIndex(store, "all", pa.concat_tables(tables).combine_chunks(), card)
-
-
-def contact_sheet(index: StoreIndex, task: str | None) -> bytes | None:
-    """A PNG of up to twelve samples of one task (or of all), always the same; ``None`` without any."""
-    rows = np.arange(len(index))
-    if task is not None:
-        rows = np.flatnonzero(np.asarray(pc.equal(index.table["task"], task)))
+def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
+    """A PNG of the chosen samples, always the same; ``None`` without any."""
+    chosen = np.ones(len(index), bool)
+    for column, value in (("task", choice.task), ("source", choice.source)):
+        if value is not None:
+            chosen &= np.asarray(pc.equal(index.table[column], value))
+    rows = np.flatnonzero(chosen)
     if not len(rows):
         return None
-    loaded = StoreReader(index).load(_choose(index, rows))
-    figure = matplotlib.figure.Figure(figsize=(4.0 * _COLUMNS, 4.9 * _ROWS), layout="constrained")
-    axes = figure.subplots(_ROWS, _COLUMNS).ravel()
-    for axis in axes:
+    panels = [_panel(one) for one in StoreReader(index).load(_choose(index, rows, choice))]
+    texts = [_wrapped(text) for _, text in panels]
+    lines = -(-len(panels) // _COLUMNS)
+    most = max(text.count("\n") + 1 for text in texts)
+    height = lines * (_INCHES + 0.25 + _LINE * most) + 0.4
+    figure = matplotlib.figure.Figure(figsize=(_INCHES * _COLUMNS, height), layout="constrained")
+    axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
         axis.axis("off")
-    for axis, one in zip(axes, loaded, strict=False):
-        picture, text = _panel(one)
+    for axis, (picture, _), text in zip(axes, panels, texts, strict=False):
         axis.imshow(picture)
-        axis.set_title("\n".join(textwrap.wrap(text, 52)), fontsize=8.5, loc="left", parse_math=False)
-    figure.suptitle(f"{task or 'all tasks'}: {len(loaded)} samples of {len(rows)}", fontsize=13)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_anchor("N")
+        axis.set_xlabel(text, fontsize=8.5, loc="left", parse_math=False)
+    figure.suptitle(f"{choice.name}: {len(panels)} of {len(rows)} samples", fontsize=13)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _choose(index: StoreIndex, rows: NDArray[np.int64]) -> list[int]:
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, _WRAP, max_lines=_MOST_LINES, placeholder=" …"))
+
+
+def _choose(index: StoreIndex, rows: NDArray[np.int64], choice: Choice) -> list[int]:
     """Rows in a fixed random order, different images first."""
     names = index.sample_ids(rows)
     keys = index.table["key"].take(pa.array(rows)).to_pylist()
-    order = sorted(range(len(rows)), key=lambda i: digest("preview", names[i]))
+    order = sorted(range(len(rows)), key=lambda i: digest("preview", choice.seed, names[i]))
     seen: dict[str, int] = {}
     turns: list[tuple[int, int, int]] = []
     for i in order:
         seen[keys[i]] = seen.get(keys[i], 0) + 1
         turns.append((seen[keys[i]], len(turns), int(rows[i])))
-    return [row for _, _, row in sorted(turns)[: _COLUMNS * _ROWS]]
+    return [row for _, _, row in sorted(turns)[: choice.n]]
 
 
 def _panel(loaded: Loaded) -> tuple[NDArray[np.uint8], str]:
     if loaded.sample is None or loaded.image is None:
         return np.zeros((8, 8, 3), np.uint8), f"{loaded.sample_id}: {loaded.reason} ({loaded.detail})"
     sample = loaded.sample
-    text = f"{sample.subtask}: {sample.instruction}"
+    text = f"[{sample.category or 'no category'}] {sample.instruction}"
     return draw(loaded.image, sample), text + (f" → {sample.answer}" if sample.answer else "")
 
 
@@ -117,11 +184,13 @@ def draw(pixels: NDArray[np.uint8], sample: Sample) -> NDArray[np.uint8]:
     canvas = np.ascontiguousarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC))
     large = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outlines, -1, (0, 0, 0), 3)
-    cv2.drawContours(canvas, outlines, -1, (255, 235, 0), 1)
+    line = max(1, round(max(size) / 256))  # as wide on the sheet whatever the image's size
+    cv2.drawContours(canvas, outlines, -1, (0, 0, 0), 3 * line)
+    cv2.drawContours(canvas, outlines, -1, (255, 235, 0), line)
     if sample.box is not None:
         x0, y0, x1, y1 = (round(v * s) for v, s in zip(sample.box, size * 2, strict=True))
-        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), (255, 0, 255), 1)
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), (255, 0, 255), line)
     for x, y in sample.points or ():
-        cv2.circle(canvas, (round(x * size[0]), round(y * size[1])), 5, (255, 0, 255), -1)
+        cv2.circle(canvas, (round(x * size[0]), round(y * size[1])), 7 * line, (255, 255, 255), -1)
+        cv2.circle(canvas, (round(x * size[0]), round(y * size[1])), 5 * line, (255, 0, 255), -1)
     return canvas

@@ -17,7 +17,8 @@ Work = Callable[[int], dict[str, Any]]
 Runner = Callable[[Work, Iterable[int]], Iterator[tuple[int, dict[str, Any]]]]
 #: Ray Data gets the numbers in no more pieces than this, so that its own books stay small.
 _MOST_TASKS = 4096
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Error numbers of a full disk.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def _caught(work: Work, number: int) -> dict[str, Any] | UserError:
     except UserError as error:
         return UserError(str(error))
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return UserError(no_space(error))
         raise
 

@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from typing import Any
 
+from unigeoseg.tasks import TASKS
+
 #: Stage and the unit that it counts, in the order of the pipeline.
 STAGES: dict[str, str] = {
     "read": "images",
@@ -54,6 +56,12 @@ class StageCounts:
         """Adds counts that :meth:`rows` gave elsewhere."""
         for row in rows:
             self.add(row["name"], row["in"], row["out"], row["dropped"], row.get("noted"))
+
+    def brief(self) -> str:
+        """What came out of the stages that one watches, in a line."""
+        samples = sum(self._out[task] for task in TASKS)
+        tiles, regions, sized = (self._out[name] for name in ("tile", "split", "area"))
+        return f"{tiles} tiles, {regions} regions, {sized} of a fit size, {samples} candidate samples"
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain rows in the order of the pipeline; "noted" only where something was."""

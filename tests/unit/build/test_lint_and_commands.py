@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from jobs.data import data
+from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.lint import lint_store
 from unigeoseg.errors import UserError
@@ -51,7 +51,8 @@ def test_damaged_pixels_and_wrong_areas_are_found(store):
     rows = pq.read_table(store / "index.parquet").to_pylist()
     first = [r for r in rows if r["shard"].startswith("shards/train") and r["offset"] == 0]
     found = lint_store(str(store), progress=False)["errors"]
-    assert {e["sample_id"] for e in found} == {r["sample_id"] for r in first}
+    assert {e["sample_id"] for e in found} == {r["sample_id"] for r in first} | {f"shards/{shard.name}"}
+    assert [e["reason"].split(":")[0] for e in found if e["sample_id"].startswith("shards/")] == ["checksum"]
     change_rows(store, lambda rows: [r | {"mask_area": r["mask_area"] + 1} for r in rows])
     assert reasons(store).count("mask_area") == len(rows) - len(first)
 
@@ -63,7 +64,7 @@ def test_wrong_coordinates_and_masks_are_found(store):
     shard.write_bytes(content.replace(b'"box":[0.', b'"box":[1.', 1))
     assert "coordinates" in reasons(store)
     shard.write_bytes(content.replace(b'"size":[128,128]', b'"size":[129,128]', 1))
-    assert reasons(store) == ["mask_size"]
+    assert reasons(store) == ["mask_size", "checksum"]
 
 
 def test_duplicates_and_scenes_in_two_splits_are_found(store):
@@ -73,7 +74,31 @@ def test_duplicates_and_scenes_in_two_splits_are_found(store):
     change_rows(
         store, lambda rows: [*(r | ({"scene": scene} if r["split"] == "val" else {}) for r in rows[1:])]
     )
-    assert reasons(store) == ["split"]
+    assert set(reasons(store)) == {"split", "index"}
+
+
+def test_lost_shards_foreign_categories_and_same_pictures_are_found(store, tmp_path):
+    shard = next((store / "shards").glob("train-*.tar"))
+    content = shard.read_bytes()
+    shard.write_bytes(
+        content.replace(b'"category_id":25', b'"category_id":99', 1).replace(b'"val"', b'"vil"')
+    )
+    found = reasons(store)
+    assert "checksum" in found
+    shard.write_bytes(content[: len(content) // 2])
+    assert {"shard_size", "unreadable_record"} <= set(reasons(store))
+    shard.unlink()
+    assert reasons(store) == ["shard_missing"]
+    shard.write_bytes(content)
+    change_rows(store, lambda rows: [r for r in rows if r["n"] > 0 or r["key"] != rows[0]["key"]])
+    assert reasons(store) == ["index"]
+
+
+def test_several_processes_find_the_same(store, monkeypatch):
+    monkeypatch.setattr("pipelines.build.lint._ALONE", 0)
+    change_rows(store, lambda rows: [r | {"mask_area": r["mask_area"] + (r["n"] == 0)} for r in rows])
+    one, two = (lint_store(str(store), progress=False, workers=n) for n in (1, 2))
+    assert one == two and len(one["errors"]) == 6
 
 
 def test_area_limits_are_those_of_the_card(store):
@@ -84,7 +109,7 @@ def test_area_limits_are_those_of_the_card(store):
 
 
 def run(*arguments):
-    return CliRunner().invoke(data, [str(a) for a in arguments])
+    return CliRunner().invoke(cli, ["data", *map(str, arguments)])
 
 
 def test_commands(clean, tmp_path):

@@ -1,0 +1,309 @@
+"""Several stores as one: images stream through, shards are cut anew, nothing occurs twice unseen.
+
+The indices of the inputs are held in memory (some hundred bytes a sample), of their images one window.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.build.card import measured_card
+from pipelines.build.progress import Steps
+from pipelines.build.runner import FULL, no_space
+from pipelines.build.stages import STAGES, StageCounts
+from pipelines.build.state import forget_parts, prepare
+from pipelines.storage import open_filesystem
+from pipelines.store.index import StoreIndex
+from pipelines.store.record import BadRecord, parse_fragment
+from pipelines.store.scan import check_schema, fragments, of_split, open_all_splits, places
+from pipelines.store.writer import INDEX_SCHEMA, IndexWriter, ShardWriter, shard_path, write_card
+from unigeoseg.errors import UserError
+from unigeoseg.tasks import TASKS
+
+#: What may become of a sample id that an earlier store has already.
+ON_DUPLICATE = ("refuse", "first")
+_NAMED = 5
+
+
+def merge_stores(
+    stores: Sequence[str],
+    out: str,
+    on_duplicate: str = "refuse",
+    shard_bytes: int = 256 * 1024 * 1024,
+    force: bool = False,
+    progress: bool = True,
+    preview: bool = True,
+) -> dict[str, Any]:
+    """Writes the samples of ``stores``, in this order, as one store; splits stay what they are.
+
+    A key that an earlier store uses gets its source's name behind it; sample ids never change. The same
+    stores in the same order give the same bytes. An interrupted merge is begun again by the same call.
+
+    Args:
+        stores: at least two finished stores.
+        out: folder or ``s3://`` prefix of the new store.
+        on_duplicate: ``refuse``, or ``first``: the sample of the earliest store stays.
+        shard_bytes: a shard that has reached this size is closed.
+        force: replaces a store that is already at ``out``.
+        progress: shows progress on stderr.
+        preview: also writes contact sheets into the store.
+
+    Returns:
+        ``{"store", "stores", "samples": {task: n}, "images", "shards", "duplicates", "licences"}``.
+
+    Raises:
+        UserError: a store is missing, unfinished or of another schema version; ids occur twice; a scene is in
+            different splits; a mask has another size than its image; ``out`` cannot be written.
+    """
+    _check_out(stores, out)
+    indices = [open_all_splits(store) for store in stores]
+    for index in indices:
+        check_schema(index)
+    duplicates = _duplicates(indices)
+    if duplicates and on_duplicate == "refuse":
+        named = ", ".join(sorted(duplicates)[:_NAMED])
+        raise UserError(
+            f"{len(duplicates)} sample ids occur more than once in {', '.join(stores)}: {named}"
+            f"{', ...' if len(duplicates) > _NAMED else ''}; --on-duplicate first keeps the earliest store's"
+        )
+    _check_scenes(indices)
+    sources = [_origin(index) for index in indices]
+    text = json.dumps([sources, on_duplicate, shard_bytes], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if not prepare(out, {"merge": digest}, force):
+        work = _Merge(indices, out, set(duplicates), shard_bytes, progress)
+        try:
+            entries = work.run()
+            if preview:
+                _previews(out)
+            write_card(out, _card(indices, out, entries, sources, digest, work.dropped))
+        except OSError as error:
+            raise UserError(no_space(error)) if error.errno in FULL else error from error
+    forget_parts(out)
+    index = open_all_splits(out)
+    counted = index.card["counts"]["task"]
+    return {
+        "store": out,
+        "stores": list(stores),
+        "samples": {task: counted.get(task, 0) for task in TASKS},
+        "images": index.card["images"],
+        "shards": len(index.card["shards"]),
+        "duplicates": index.card["merge"]["duplicates"],
+        "licences": index.card["licences"],
+    }
+
+
+class _Merge:
+    """One pass over all stores."""
+
+    def __init__(
+        self, indices: list[StoreIndex], out: str, twice: set[str], shard_bytes: int, progress: bool
+    ) -> None:
+        self._indices, self._out, self._limit = indices, out, shard_bytes
+        self._twice, self._seen = twice, set[str]()
+        self._taken: set[str] = set()
+        self._progress = progress
+        self.dropped = 0
+
+    def run(self) -> list[dict[str, Any]]:
+        """Writes shards and index; gives the shards' entries of the card."""
+        entries: list[dict[str, Any]] = []
+        index = IndexWriter(self._out)
+        try:
+            splits = sorted({s for i in self._indices for s in pc.unique(i.table["split"]).to_pylist()})
+            total = sum(len(index) for index in self._indices)
+            with Steps("merge", "sample", total, self._progress) as bar:
+                # The keys must not depend on the splits: the earliest store keeps its own.
+                names = self._names()
+                for split in splits:
+                    entries += self._split(split, index, names, bar)
+        except BaseException:
+            index.abort()
+            raise
+        index.close()
+        return entries
+
+    def _split(
+        self, split: str, index: IndexWriter, names: list[dict[str, str]], bar: Steps
+    ) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = []
+        writer: ShardWriter | None = None
+        try:
+            for number, part in enumerate(self._indices):
+                for document, image, rows in self._images(of_split(part, split)):
+                    bar.update(rows)
+                    if not document["samples"]:
+                        continue
+                    key = document["key"]
+                    document = _renamed(document, names[number].get(key, key))
+                    writer = writer or ShardWriter(self._out, shard_path(split, len(entries)), split)
+                    writer.add(document, image)
+                    if writer.bytes >= self._limit:
+                        entries.append(_closed(writer, index))
+                        writer = None
+            if writer is not None:
+                entries.append(_closed(writer, index))
+        except BaseException:
+            if writer is not None:
+                writer.abort()
+            raise
+        return entries
+
+    def _images(self, index: StoreIndex) -> Iterator[tuple[dict[str, Any], bytes, int]]:
+        for place, data in fragments(index.store, places(index)):
+            try:
+                fragment = parse_fragment(data)
+            except BadRecord as error:
+                raise UserError(
+                    f"{index.store}/{place.shard} at byte {place.offset}: {error.detail}; "
+                    "`unigeoseg data lint` names what is damaged"
+                ) from error
+            document = dict(fragment.record)
+            document["samples"] = [s for s in document["samples"] if self._fresh(s)]
+            _check_sizes(index.store, document)
+            yield document, fragment.image, place.rows
+
+    def _fresh(self, sample: dict[str, Any]) -> bool:
+        name = sample["sample_id"]
+        if name not in self._twice:
+            return True
+        if name in self._seen:
+            self.dropped += 1
+            return False
+        self._seen.add(name)
+        return True
+
+    def _names(self) -> list[dict[str, str]]:
+        """Of each store, the keys that an earlier one uses, and what they are called instead."""
+        found: list[dict[str, str]] = []
+        for index in self._indices:
+            own = index.table.select(["key", "source"]).group_by(["key", "source"], use_threads=False)
+            pairs = own.aggregate([]).to_pydict()
+            keys = set(pairs["key"])
+            renamed = {}
+            for key, source in zip(pairs["key"], pairs["source"], strict=True):
+                if key in self._taken:
+                    renamed[key] = _free(f"{key}_{source}", self._taken | keys)
+            found.append(renamed)
+            self._taken |= {renamed.get(key, key) for key in keys}
+        return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def _renamed(document: dict[str, Any], key: str) -> dict[str, Any]:
+    extension = document["image"]["file"].rpartition(".")[2]
+    return document | {"key": key, "image": document["image"] | {"file": f"{key}.{extension}"}}
+
+
+def _closed(writer: ShardWriter, index: IndexWriter) -> dict[str, Any]:
+    entry = writer.close()
+    index.add(pa.Table.from_pylist(writer.rows, schema=INDEX_SCHEMA))
+    return entry
+
+
+def _check_out(stores: Sequence[str], out: str) -> None:
+    roots = [open_filesystem(store)[1] for store in stores]
+    if open_filesystem(out)[1] in roots:
+        raise UserError(f"--out {out} is one of the stores to be merged: name a new folder")
+    twice = [store for store, root in zip(stores, roots, strict=True) if roots.count(root) > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is given twice: name each store once")
+
+
+def _check_sizes(store: str, document: dict[str, Any]) -> None:
+    size = [document["image"]["height"], document["image"]["width"]]
+    for sample in document["samples"]:
+        if list(sample["mask"]["size"]) != size:
+            raise UserError(
+                f"{store}: the mask of {sample['sample_id']} is {sample['mask']['size']}, its image {size}; "
+                "build that store again"
+            )
+
+
+def _duplicates(indices: list[StoreIndex]) -> list[str]:
+    ids = pa.chunked_array([chunk for index in indices for chunk in index.table["sample_id"].chunks])
+    counted = pc.value_counts(ids)
+    return list(counted.filter(pc.greater(counted.field("counts"), 1)).field("values").to_pylist())
+
+
+def _check_scenes(indices: list[StoreIndex]) -> None:
+    names = ["source", "scene", "split"]
+    pairs = pa.concat_tables([index.table.select(names).group_by(names).aggregate([]) for index in indices])
+    places = pairs.group_by(["source", "scene"]).aggregate([("split", "distinct")]).to_pylist()
+    wrong = sorted(
+        (row["source"], row["scene"], sorted(row["split_distinct"]))
+        for row in places
+        if len(row["split_distinct"]) > 1
+    )
+    if wrong:
+        source, scene, splits = wrong[0]
+        raise UserError(
+            f"{len(wrong)} scenes would be in several splits, such as {scene!r} of {source} in "
+            f"{' and '.join(splits)}: build these stores with the same seed and split shares"
+        )
+
+
+def _origin(index: StoreIndex) -> dict[str, Any]:
+    """What the merged card says of an input; no path, so that where it lay does not matter."""
+    card = index.card
+    return {
+        "config": card.get("config", {}),
+        "config_hash": card.get("config_hash", ""),
+        "samples": len(index),
+        "sources": sorted(pc.unique(index.table["source"]).to_pylist()),
+        "shards": [shard["sha256"] for shard in card.get("shards", [])],
+    }
+
+
+def _card(
+    indices: list[StoreIndex],
+    out: str,
+    entries: list[dict[str, Any]],
+    sources: list[dict[str, Any]],
+    digest: str,
+    dropped: int,
+) -> dict[str, Any]:
+    filesystem, root = open_filesystem(out)
+    filesystem.invalidate_cache()
+    columns = ["task", "source", "category", "split", "licence", "scene"]
+    with filesystem.open(f"{root}/index.parquet", "rb") as handle:
+        table = pq.read_table(handle, read_dictionary=columns)
+    stages, bad = StageCounts(), []
+    for index in indices:
+        stages.merge([row for row in index.card.get("stages", []) if row["name"] in STAGES])
+        bad += index.card.get("quarantined", [])
+    rules = [source["config"].get("rules", {}) for source in sources]
+    limits = {
+        "min_area": min(rule.get("min_area", 0.0) for rule in rules),
+        "max_area": max(rule.get("max_area", 1.0) for rule in rules),
+    }
+    origins = [{k: v for k, v in source.items() if k != "shards"} for source in sources]
+    return measured_card(table, entries) | {
+        "config": {"rules": limits},
+        "config_hash": digest,
+        "merge": {"stores": origins, "duplicates": dropped},
+        "stages": stages.rows(),
+        "quarantined": bad,
+    }
+
+
+def _previews(out: str) -> None:
+    from pipelines.build.preview import write_previews  # matplotlib is slow to import
+
+    filesystem, root = open_filesystem(out)
+    filesystem.invalidate_cache()
+    with filesystem.open(f"{root}/index.parquet", "rb") as handle:
+        table = pq.read_table(handle)
+    write_previews(StoreIndex(out, "all", table.combine_chunks(), {}))
