@@ -138,6 +138,7 @@ def _fit(
 ) -> ResultGrid:
     quiet_logs()
     watching = TrialProgress(settings.trials, progress)
+    at_once = trials_at_once(plan.config, settings.concurrent)
     if resume:
         tuner = tune.Tuner.restore(
             str((folder / TUNE).resolve()),
@@ -153,8 +154,8 @@ def _fit(
                 metric=space.metric,
                 mode=space.mode,
                 num_samples=1 if settings.search == "grid" else settings.trials,
-                max_concurrent_trials=trials_at_once(plan.config, settings.concurrent),
-                search_alg=_search(settings, plan.config.seed),
+                max_concurrent_trials=at_once,
+                search_alg=_search(settings, plan.config.seed, at_once),
                 scheduler=_scheduler(settings, steps),
             ),
             run_config=tune.RunConfig(
@@ -167,7 +168,7 @@ def _fit(
         watching.close()
 
 
-def _search(settings: SweepSettings, seed: int) -> Searcher | Any:
+def _search(settings: SweepSettings, seed: int, at_once: int) -> Searcher | Any:
     if settings.search == "optuna":
         import optuna
         from ray.tune.search.optuna import OptunaSearch
@@ -176,7 +177,8 @@ def _search(settings: SweepSettings, seed: int) -> Searcher | Any:
         return OptunaSearch(seed=seed)
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
-    return BasicVariantGenerator(random_state=seed)
+    # Tune's own limit does not reach a generator that it is given.
+    return BasicVariantGenerator(max_concurrent=at_once, random_state=seed)
 
 
 def _scheduler(settings: SweepSettings, steps: int) -> TrialScheduler:

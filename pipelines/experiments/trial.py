@@ -4,6 +4,7 @@ The trial itself holds no CPU: it drives Ray Train, whose workers are placed as 
 scheduler ends is told through its watcher, so that workers, placement groups and the MLflow run end properly.
 """
 
+import json
 import queue
 import threading
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from ray import tune
 
 from pipelines.config import Config, with_values
 from pipelines.train.launcher import train
-from pipelines.train.run_folder import LEDGER, RunFolder
+from pipelines.train.ledger import read_rows
+from pipelines.train.run_folder import LEDGER, METRICS, SUMMARY, RunFolder
 from pipelines.train.watch import RunStopped, Watcher
 from unigeoseg.tasks import TASKS
 
@@ -59,16 +61,21 @@ class TrainTrial(tune.Trainable):
         self._error: BaseException | None = None
         self._summary: dict[str, Any] | None = None
         self._last: dict[str, Any] = {}
-        folder, job = trial_run(plan, config, self.trial_id)
-        self._thread = threading.Thread(target=self._train, args=(job, folder), name="training", daemon=True)
+        self._folder, job = trial_run(plan, config, self.trial_id)
+        self._thread = threading.Thread(
+            target=self._train, args=(job, self._folder), name="training", daemon=True
+        )
         self._thread.start()
 
     def _train(self, config: Config, folder: str) -> None:
         try:
-            run = RunFolder(folder)
-            resume = run.exists(LEDGER)
-            self._summary = train(
-                config, self._plan.store, folder, resume=resume, progress=False, watcher=self._watcher
+            self._summary = finished_summary(folder) or train(
+                config,
+                self._plan.store,
+                folder,
+                resume=RunFolder(folder).exists(LEDGER),
+                progress=False,
+                watcher=self._watcher,
             )
         except RunStopped:
             pass
@@ -87,6 +94,7 @@ class TrainTrial(tune.Trainable):
                 return {**found, COMPLETE: False, "done": False}
         if self._error is not None:
             raise self._error
+        self._last = self._last or last_result(self._folder)  # none came where the run was finished before
         return {**self._last, **summary_result(self._summary or {}), COMPLETE: True, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -101,6 +109,21 @@ class TrainTrial(tune.Trainable):
         if self._thread.is_alive():
             self._watcher.stop()
             self._thread.join(timeout=60)
+
+
+def finished_summary(folder: str) -> dict[str, Any] | None:
+    """The summary of a run that is finished and evaluated: Tune's own record of it may have been lost."""
+    run = RunFolder(folder)
+    if not run.exists(SUMMARY):
+        return None
+    content: dict[str, Any] = json.loads(run.fs.cat_file(f"{run.root}/{SUMMARY}"))
+    return content if content.get("tasks") else None
+
+
+def last_result(folder: str) -> dict[str, Any]:
+    """What the last metrics row of a run says."""
+    rows = read_rows(RunFolder(folder).local(METRICS))
+    return row_result(rows[-1]) if rows else {}
 
 
 def trial_run(plan: TrialPlan, values: Mapping[str, Any], trial_id: str) -> tuple[str, Config]:

@@ -60,6 +60,11 @@ def kill_when(process: subprocess.Popen[str], ready) -> None:
     process.communicate()
 
 
+def evaluated(summaries) -> bool:
+    """Whether one of these runs is at its end: a summary is written before the evaluation, and again after."""
+    return any(json.loads(path.read_text() or "{}").get("tasks") for path in summaries if path.exists())
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiments")
@@ -85,7 +90,7 @@ def test_an_ablation_goes_on_after_a_kill_and_a_comparison_finds_its_runs(place)
     command = ("ablate", "--table", "9", "--preset", "tiny.yaml", "--store", "store", "--seeds", "1")
     command += ("--concurrent", "1", "--out", "runs/nine", "--json")
     summary = place / "runs/nine/average-seed0/summary.json"
-    kill_when(start(place, *command), summary.exists)
+    kill_when(start(place, *command), lambda: evaluated([summary]))
     before = summary.stat().st_mtime_ns
     table = answer(place, *command)
     assert summary.stat().st_mtime_ns == before, "a finished run was run again"
@@ -138,7 +143,7 @@ def test_a_sweep_survives_a_failing_trial_and_a_killed_driver(place):
         "--json",
     )
     folder = place / "runs/sweep"
-    kill_when(start(place, *command), lambda: list(folder.glob("trial-*/summary.json")))
+    kill_when(start(place, *command), lambda: evaluated(folder.glob("trial-*/summary.json")))
     (finished,) = folder.glob("trial-*/summary.json")
     before = finished.stat().st_mtime_ns
     refused = answer(place, *command, code=2)["error"]
