@@ -22,7 +22,7 @@ def test_document(tmp_path):
     }
     preset.write_text(yaml.safe_dump(values))
     store = str(write_store(tmp_path / "store"))
-    words = ["data", store, "--preset", str(preset), "--samples", "128", "--repeats", "1", "--json"]
+    words = ["data", store, "--preset", str(preset), "--samples", "256", "--repeats", "1", "--json"]
     result = json.loads(CliRunner().invoke(bench, words, catch_exceptions=False).stdout)
     names = [row["name"] for row in result["rows"]]
     ours = ["ours, threads", "ours, worker", "ours, actors", "ours, worker, two ranks"]

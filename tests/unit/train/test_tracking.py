@@ -106,7 +106,7 @@ def test_dead_server_neither_blocks_nor_loses(tmp_path, caplog):
 def test_server_that_comes_back_gets_everything(database, tmp_path, monkeypatch):
     from pipelines.train import tracking
 
-    run, real, calls = open_run(_run(database)), tracking._client, []
+    run, real, calls = open_run(_run(database)), tracking.tracking_client, []
 
     def flaky(uri):
         calls.append(uri)
@@ -114,7 +114,7 @@ def test_server_that_comes_back_gets_everything(database, tmp_path, monkeypatch)
             raise ConnectionError("down")
         return real(uri)
 
-    monkeypatch.setattr(tracking, "_client", flaky)
+    monkeypatch.setattr(tracking, "tracking_client", flaky)
     tracker = Tracker(run, tmp_path / "unsent.jsonl")
     tracker.log(_row(0))
     deadline = time.monotonic() + 30
