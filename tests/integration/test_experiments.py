@@ -61,7 +61,7 @@ def kill_when(process: subprocess.Popen[str], ready) -> None:
 
 
 def evaluated(summaries) -> bool:
-    """Whether one of these runs is at its end: a summary is written before the evaluation, and again after."""
+    """Whether a run is at its end: its summary is written before the evaluation, and again after."""
     return any(json.loads(path.read_text() or "{}").get("tasks") for path in summaries if path.exists())
 
 
