@@ -14,8 +14,8 @@ from ray import tune
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
 from pipelines.store.index import StoreIndex
-from pipelines.train.prepare import absolute
 from pipelines.train.autoscaler import autoscaler_could
+from pipelines.train.prepare import absolute
 from pipelines.train.ray_session import wanted_bundles, wanted_resources
 from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, tracking_client, try_open_run
 from unigeoseg.errors import UserError

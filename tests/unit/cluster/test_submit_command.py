@@ -74,7 +74,7 @@ def test_an_expired_token(project, refused, monkeypatch):
     """A server that answers as Ray's dashboard answers a token that it does not know."""
 
     class Refuses(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802 (the library's name)
+        def do_GET(self):
             self.send_error(401 if "Authorization" not in self.headers else 403)
 
         def log_message(self, *_):
