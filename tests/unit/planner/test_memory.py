@@ -38,9 +38,10 @@ def test_states_of_stage_2_and_3_are_deepspeeds_estimates(world):
 
     own = 4 * SIZES.trained // world  # AdamW's intermediates, which they leave out
     states = model_states(_config(), SIZES, 2, False, world, world)
-    assert states.kept + states.update - own == estimate_zero2_model_states_mem_needs(
-        SIZES.trained, world, 1, cpu_offload=False
-    )[1]
+    assert (
+        states.kept + states.update - own
+        == estimate_zero2_model_states_mem_needs(SIZES.trained, world, 1, cpu_offload=False)[1]
+    )
     states = model_states(_config(), SIZES, 3, False, world, world)
     gathered = 2 * SIZES.total
     theirs = estimate_zero3_model_states_mem_needs(
