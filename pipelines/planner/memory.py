@@ -82,6 +82,7 @@ class States:
         passing: in forward and backward pass besides: cast weights, reduction buckets.
         gradient: of one trained parameter, as the backward pass leaves it behind.
         limit: of all of these together.
+        reduction: when the last of them are summed over the workers, the activations gone.
         update: in the update beside what is kept, gradients with it.
         host: in host memory.
     """
@@ -92,6 +93,7 @@ class States:
     update: int
     host: int
     limit: float = math.inf
+    reduction: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
             states = model_states(config, sizes, stage, offload, world, per_node)
             for on, modules in sizes.modules.items():
                 walked = highest(modules, images, samples, 0.0)
-                passes = states.passing + highest(modules, images, samples, states.gradient, states.limit)
+                walk = highest(modules, images, samples, states.gradient, states.limit)
+                passes = states.passing + max(walk, states.reduction)
                 device = states.kept + max(passes, states.update)
                 rows.append(MemoryRow(stage, offload, on, states.kept, walked, device, states.host))
     return rows
@@ -176,17 +179,21 @@ def model_states(
     gradient = weight / (world if stage > 1 else 1)
     single = 4 * share if half else 0.0  # the float32 gradient; in float32 it is the gradient itself
     states, update = 12 * share, gradient * trained + single + own * share
-    kept, passing, limit = float(whole), float(bucket), math.inf
+    kept, passing, limit, reduction = float(whole), float(bucket), math.inf, 0.0
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
         kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + weight * share
         passing, gradient, limit = 0.0, float(weight), float(bucket)
         update = 4 * share + own * min(share, _SUBGROUP)
+        if world > 1:  # beside them a flat copy (gloo makes another one) and the share that comes back
+            reduction = min(bucket, weight * trained) * (2 if gpu else 3) + weight * share
     host = 0
     if offload:
         host, states, update = _host(sizes, stage, world, per_node), 0.0, 0.0
         gradient = gradient if stage == 3 else 0.0
-    return States(round(kept + states), round(passing), gradient, round(update), host, limit)
+    return States(
+        round(kept + states), round(passing), gradient, round(update), host, limit, round(reduction)
+    )
 
 
 def _bucket(config: Config, stage: int, world: int, trained: int, gpu: bool) -> int:
