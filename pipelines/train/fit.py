@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.exported import Exported
@@ -37,7 +38,9 @@ def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome
         UserError: and others that a restart would only repeat.
         RunStopped: ``watcher`` ended the run.
     """
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    # With the driver: a node that is taken away must not take the messages with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     exported = Exported(RunFolder(job.run).name)
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
