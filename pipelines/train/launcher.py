@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
@@ -53,7 +54,7 @@ def train(
         RunStopped: ``watcher`` stopped it.
     """
     started = time.time()
-    folder = RunFolder(run)
+    folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     accumulation_steps(config, config.scale.workers)
     index = StoreIndex.open(store, config.data.split)
     if evaluate:

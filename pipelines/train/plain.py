@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
 from pipelines.train.channel import Mailbox
@@ -113,7 +114,7 @@ def job_steps(job: Job) -> int:
 def _prepared(
     config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
 ) -> Job:
-    folder = RunFolder(run)
+    folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
     folder.check_writable()
