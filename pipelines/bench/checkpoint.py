@@ -38,8 +38,8 @@ def bench_checkpoint(
         "write_seconds", "restore_seconds", "bytes", "snapshot_bytes", "every_seconds", ...}], "ratios":
         {"stall_share_width_1", ...}, "machine"}``. ``stall_seconds`` is how long ``save`` holds training,
         ``slowed_seconds`` how much longer the steps beside the writing take together; the share is their sum
-        over the time between two checkpoints at the preset's cadence. ``restore_seconds`` is what going on from
-        one takes, at whatever world size and ZeRO stage: checksums, reading, setting weights and optimizer.
+        over the time between two checkpoints at the preset's cadence. ``restore_seconds`` is what it takes to
+        go on from one at any world size and ZeRO stage: checksums, reading, setting weights and optimizer.
 
     Raises:
         UserError: a width that the preset's model cannot have.
