@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import held
-from pipelines.train.prepare import make_job, prepare_run
+from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
@@ -63,7 +64,8 @@ def train(
     folder.check_writable()
     try:
         with held(folder, config.recovery.lease_seconds) as lease:
-            found = prepare_run(config, folder, resume, allow)
+            check = partial(check_data, folder, store, index, plan)
+            found = prepare_run(config, folder, resume, allow, check)
             with ray_session(config):
                 job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
                 with recorded(folder, job, index.fingerprint, plan.steps) as ending:
