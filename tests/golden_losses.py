@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 GOLDEN = Path(__file__).parent / "golden" / "quickstart_losses.json"
-STEPS = 12
+STEPS = 6
 #: A whole run of few steps, so that each part of the task schedule comes; one process, two micro-batches.
 SETTINGS = (
     f"train.steps={STEPS}",

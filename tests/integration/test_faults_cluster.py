@@ -6,7 +6,9 @@ import signal
 import time
 
 import pytest
+import yaml
 
+from tests.cluster_commands import unigeoseg
 from tests.fault_cluster import Nodes
 from tests.fault_runs import (
     LONG,
@@ -18,7 +20,7 @@ from tests.fault_runs import (
     wait_for,
     weights,
 )
-from tests.train_runs import finish, start
+from tests.train_runs import finish, start, tiny_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 #: No dropout: its masks belong to ranks, whose number changes.
@@ -82,6 +84,16 @@ def test_an_announced_loss_brings_a_checkpoint_and_counts_as_no_failure(
     assert f"resuming from step {step} " in output
     assert_same_run(run, undisturbed)
     assert_tracked_once(own_database(run), "FINISHED", 40)
+
+
+def test_more_workers_than_the_cluster_has(nodes, tmp_path, tiny_store):
+    nodes.resize(2)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(**{"scale.workers": 4})))
+    common = ("--preset", tmp_path / "tiny.yaml", "--store", tiny_store, "--no-evaluate")
+    done = unigeoseg("train", *common, "--run", tmp_path / "run", **nodes.environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    said = "asks for 4 (4 workers of 1 CPU), the cluster has 2 and no autoscaler that could add nodes"
+    assert said in done.stderr
 
 
 def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
