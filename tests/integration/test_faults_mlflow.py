@@ -58,7 +58,9 @@ def test_stopped_for_a_while(server, tmp_path, tiny_store, how):
         output = finish(process, code=143)
     finally:
         process.kill()
-    assert "MLflow does not answer" in output and "could not be sent" not in output
+    if how == "killed" or OUTAGE > 30:  # a request to a frozen server waits, and is sent again
+        assert "MLflow does not answer" in output
+    assert "could not be sent" not in output
     (row,) = list_runs(str(tmp_path))
     assert (row.state, row.mlflow_closed) == ("killed", True)
     assert row.checkpoint_step == row.step == len(_metrics(run))
