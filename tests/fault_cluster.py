@@ -38,7 +38,7 @@ class Nodes:
             self._gcs, self._dashboard, _ = start_head(
                 LOOPBACK, LOOPBACK, self._temp, size, self._environment
             )
-            self._head = self._raylets()[0].pid
+            self._head = wait_for("the head's raylet", self._raylets)[0].pid
         except BaseException:
             self.__exit__()
             raise
