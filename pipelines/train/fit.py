@@ -11,11 +11,11 @@ from typing import Any
 
 import ray
 import ray.train
-from ray._raylet import RAY_NODE_ID_KEY  # type: ignore[attr-defined]
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.exported import Exported
@@ -39,7 +39,9 @@ def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome
         UserError: and others that a restart would only repeat.
         RunStopped: ``watcher`` ended the run.
     """
-    mailbox = _mailbox()
+    # With the driver: a node that is taken away must not take the messages with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     exported = Exported(RunFolder(job.run).name)
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
@@ -75,12 +77,6 @@ def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome
     if outcome is None:
         raise RuntimeError("the training workers ended without a result")
     return outcome
-
-
-def _mailbox() -> Any:
-    """On the driver's own node, as Ray Train's controller: another may be lost."""
-    here = {RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-    return ray.remote(num_cpus=0, label_selector=here)(Mailbox).remote()
 
 
 class _Draining:
