@@ -174,9 +174,14 @@ class CheckpointConfig(Section):
     asynchronous: bool = Field(
         True, description="written beside training from a copy in host memory; false: training waits, no copy"
     )
-    patience_s: float = Field(600, ge=0, description="seconds for which storage may refuse a checkpoint")
+    patience_s: float = Field(
+        600, ge=0, description="seconds for which storage may refuse a checkpoint, or the run's other files"
+    )
     max_failures: int = Field(
-        3, ge=-1, description="worker-group restarts before the run fails; -1: no limit"
+        3,
+        ge=-1,
+        description="restarts of the workers without a new checkpoint between them, before the run fails; "
+        "lost nodes that were announced (spot preemption) do not count; -1: no limit",
     )
 
 

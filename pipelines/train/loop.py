@@ -11,11 +11,12 @@ import torch.distributed as dist
 from torch import nn
 
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
 from pipelines.train.adaptive import REPLAY, AdaptiveShares
-from pipelines.train.background import in_background
+from pipelines.train.background import NO_SPACE, in_background
 from pipelines.train.channel import Channel
 from pipelines.train.checkpoint import Checkpoints, SaveReport
 from pipelines.train.engine import Engine
@@ -88,12 +89,20 @@ def run_loop(
     except (NonFiniteLossError, LeaseLostError) as error:
         channel.fail(error)
         raise
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        full = UserError(
+            f"{error}; make room at {job.run} (or lower checkpoint.keep) and go on with --resume"
+        )
+        channel.fail(full)
+        raise full from error
 
 
 class _Loop:
     def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
-        self.run_folder = RunFolder(job.run)
+        self.run_folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
@@ -169,10 +178,13 @@ class _Loop:
         return Outcome(self.plan.steps, samples, committed, run_id, unsent, skipped)
 
     def _restore(self, found: Checkpoint) -> None:
+        began = time.perf_counter()
         load_checkpoint(self.engine, self.run_folder, found)
         self.checkpoints.committed = found.name
         if self.engine.rank == 0:
-            self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name})"})
+            written = f"{found.state['world_size']} workers at ZeRO {found.state['zero_stage']}"
+            took = f"weights and optimizer state of {written} loaded in {time.perf_counter() - began:.1f} s"
+            self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name}): {took}"})
 
     def _stop(self, start: int) -> int:
         """Where the steps from ``start`` on that are planned by now end; chooses new shares if none are."""
@@ -248,8 +260,6 @@ class _Loop:
             return error.result
 
     def _checkpoint(self, done: int) -> None:
-        if self.engine.rank == 0 and self.job.lease:
-            check_held(self.run_folder, self.job.lease)
         self.recorder.flush()
         tracker = self.recorder.tracker
         state = {
@@ -269,7 +279,12 @@ class _Loop:
         if self.adaptive:
             state["adaptive"] = self.adaptive.state()
         self._losses = []
-        self.checkpoints.save(state, self.recorder.publish)
+        self.checkpoints.save(state, self.recorder.publish, self._may_write)
+
+    def _may_write(self) -> None:
+        """Before anything is written; beside training, as it asks storage."""
+        if self.job.lease:
+            check_held(self.run_folder, self.job.lease)
 
     def _saved(self, report: SaveReport | None) -> None:
         if report is not None:

@@ -170,5 +170,6 @@ class Recorder:
             "samples_seen": self.samples_seen,
             "quarantined": self.quarantine.count,
             "skipped_steps": self._skipping.count,
+            "world_size": self._engine.world,
             "target_shares": {task: float(target[i]) for i, task in enumerate(TASKS)},
         }
