@@ -18,6 +18,7 @@ from pipelines.train.prepare import make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
+from pipelines.train.start import with_start
 from pipelines.train.status import recorded
 from pipelines.train.watch import Watcher
 
@@ -53,6 +54,7 @@ def train(
         RunStopped: ``watcher`` stopped it.
     """
     started = time.time()
+    config = with_start(config)
     folder = RunFolder(run)
     accumulation_steps(config, config.scale.workers)
     index = StoreIndex.open(store, config.data.split)

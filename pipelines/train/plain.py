@@ -25,6 +25,7 @@ from pipelines.train.loop import run_loop
 from pipelines.train.prepare import make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
+from pipelines.train.start import with_start
 from pipelines.train.status import recorded
 from unigeoseg.errors import UserError
 
@@ -113,6 +114,7 @@ def job_steps(job: Job) -> int:
 def _prepared(
     config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
 ) -> Job:
+    config = with_start(config)
     folder = RunFolder(run)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
