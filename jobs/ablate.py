@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
+from jobs.options import LOCAL_FOLDER, dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 from unigeoseg.errors import UserError
 
@@ -15,8 +15,10 @@ from unigeoseg.errors import UserError
 @preset_option(required=False, default="quickstart", show_default=True)
 @click.option("--store", help="Store to train and evaluate on. [the preset's synthetic one, built in --out]")
 @click.option("--seeds", type=int, default=3, show_default=True, help="Runs of each row.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder. [runs/ablation-<table>-<preset>]")
-@click.option("--concurrent", type=int, help="Runs side by side. [as many as the cluster holds]")
+@click.option("--out", type=LOCAL_FOLDER, help="Folder. [runs/ablation-<table>-<preset>]")
+@click.option(
+    "--concurrent", type=int, help="Runs side by side. [as many as the cluster holds or can grow to]"
+)
 @click.option(
     "--language",
     "languages",

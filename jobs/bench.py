@@ -13,6 +13,7 @@ _ENTRIES = {
     "build": Entry("jobs.bench_build", "build", "Tiles per second of each construction step."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
     "checkpoint": Entry("jobs.bench_checkpoint", "checkpoint", "What a checkpoint costs training."),
+    "memory": Entry("jobs.bench_memory", "memory", "Memory of a training step beside the planner's number."),
     "overhead": Entry("jobs.bench_overhead", "overhead", "What Ray Train adds to a step."),
 }
 

@@ -8,8 +8,20 @@ from jobs.options import emit, json_option, preset_option, set_option
 
 @click.command()
 @preset_option
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(min=1), help="In each round.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Medians count.")
+@click.option(
+    "--steps",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of each side in a round; their median counts.",
+)
+@click.option(
+    "--rounds",
+    default=12,
+    show_default=True,
+    type=click.IntRange(min=3),
+    help="Each gives a ratio; their median counts.",
+)
 @click.option(
     "--step-seconds",
     default=1.0,
@@ -23,6 +35,9 @@ def overhead(
     preset: str, steps: int, rounds: int, step_seconds: float, sets: tuple[str, ...], as_json: bool
 ) -> None:
     """Time the engine's step in a plain process and in a Ray Train worker, in turn, on data in memory.
+
+    Both processes live all along and work a few steps at a time, so other work on the machine hits both. An
+    overhead is shown only if low_percent and high_percent, its 95 % bounds, are on the same side of zero.
 
     \b
     Example:

@@ -5,9 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
+
+from unigeoseg.errors import UserError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _results: list[TextIO] = []
@@ -61,6 +64,20 @@ dry_run_option = _option(
 print_config_option = _option(
     "--print-config", is_flag=True, help="Print the effective configuration as YAML and stop."
 )
+
+
+class _LocalFolder(click.Path):
+    """A folder of a file system; Python's paths would turn ``s3://b`` into a folder ``s3:``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            name = param.opts[0] if param else "path"
+            raise UserError(f"{name} {value}: give a folder, on a cluster one that all its nodes share")
+        return super().convert(value, param, ctx)
+
+
+#: Type of an option whose folder cannot be in an object store.
+LOCAL_FOLDER = _LocalFolder(path_type=Path, file_okay=False)
 
 
 def emit(result: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str] | None = None) -> None:

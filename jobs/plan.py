@@ -30,6 +30,12 @@ from unigeoseg.tasks import TASKS
     show_default=True,
     help="Share of the GPUs' peak that training reaches (with --cluster).",
 )
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A price table in place of ours, pipelines/planner/prices.yaml (with --cluster).",
+)
 @set_option
 @json_option
 def plan(
@@ -38,6 +44,7 @@ def plan(
     out: Path | None,
     cluster: Path | None,
     mfu: float,
+    prices: Path | None,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -52,6 +59,11 @@ def plan(
     index = StoreIndex.open(store, config.data.split)
     made = Plan.from_config(index, config)
     result = overview(made, index)
+    if config.pts.schedule == "adaptive":
+        step = made.curve.length // made.batch_size
+        result["note"] = (
+            f"adaptive: the shares from step {step} on are chosen in training; those here go on as is"
+        )
     if out is not None:
         from pipelines.plan.picture import draw_shares
 
@@ -60,7 +72,7 @@ def plan(
     if cluster is not None:
         from pipelines.planner.estimate import estimate
 
-        result["needs"] = estimate(config, made, index, cluster, mfu)
+        result["needs"] = estimate(config, made, index, cluster, mfu, prices)
     emit(result, as_json, _as_text)
 
 
@@ -69,7 +81,7 @@ def _as_text(result: dict[str, Any]) -> str:
         f"{result['steps']} steps of {result['global_batch']} positions, "
         f"about {result['instructions']} instructions",
         f"fingerprint {result['fingerprint']}",
-        "",
+        result.get("note", ""),
         f"{'task':<12}{'samples':>10}{'passes':>9}" + "".join(f"{at:>9.0%}" for at in result["progress"]),
     ]
     for task in TASKS:
@@ -88,7 +100,7 @@ def _as_text(result: dict[str, Any]) -> str:
 
 def _needs_text(needs: dict[str, Any]) -> list[str]:
     gib = 2**30
-    lines = ["GiB of a worker    states  activations  device    host"]
+    lines = ["GiB of a worker     kept  activations    peak    host"]
     for row in needs["memory"]:
         name = f"ZeRO-{row['stage']}" + (" offload" if row["offload"] else "")
         name += " ckpt" if row["checkpointing"] else ""
@@ -103,7 +115,8 @@ def _needs_text(needs: dict[str, Any]) -> list[str]:
         lines.append(f"{row['name']:<12}{row['machine'] or '':<18}{row['nodes']:>5}{cost}{why}")
     written = needs["checkpoints"]
     lines.append(
-        f"cheapest that fits: {needs['cheapest'] or 'none'} (list prices of {needs['prices_of']}); "
+        f"cheapest that fits: {needs['cheapest'] or 'none'} (prices of {needs['prices_of']}, "
+        f"{needs['prices_source']}); "
         f"{written['count']} checkpoints of {written['bytes'] / gib:.1f} GiB, "
         f"{written['kept'] / gib:.1f} GiB kept"
     )

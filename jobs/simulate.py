@@ -85,9 +85,11 @@ def simulate(
         data_rate=data_rate or float("inf"),
     )
     if failures is not None:
-        times = [float(number) for number in _numbers("--failures", failures)]
-        walls = [{"every": n, "wall_seconds": replay(cluster, steps, n, list(times))} for n in cadences]
-        emit({"rows": walls, "assumptions": _assumed(cluster, steps)}, as_json)
+        times = _times("--failures", failures)
+        walls = [(n, replay(cluster, steps, n, list(times))) for n in cadences]
+        useful = steps * cluster.step
+        found = [{"every": n, "wall_seconds": wall, "goodput": useful / wall} for n, wall in walls]
+        emit({"rows": found, "assumptions": _assumed(cluster, steps)}, as_json)
         return
     rows = sweep(cluster, sizes, cadences, steps, seeds)
     if out is not None:
@@ -108,6 +110,16 @@ def _numbers(option: str, text: str) -> list[int]:
         raise UserError(f"{option} {text}: give whole numbers, for example 8,64,512") from error
     if min(found) < 1:
         raise UserError(f"{option} {text}: each is at least 1")
+    return found
+
+
+def _times(option: str, text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {text}: give seconds, for example 30,95.5") from error
+    if min(found) < 0:
+        raise UserError(f"{option} {text}: none is before the beginning")
     return found
 
 

@@ -12,6 +12,8 @@ from cluster.local.state import read_state, state_folder
 
 #: Options of our commands whose value is a path.
 _PATHS = ("--store", "--run", "--out", "--model", "--data", "--root")
+#: Commands with a folder of their own choice under runs/: what names it, and the choice's first part.
+_FOLDERS = {"train": ("--run", "train"), "sweep": ("--out", "sweep"), "ablate": ("--out", "ablation")}
 _ACTIONS = ("stop", "follow", "list")
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -141,12 +143,15 @@ def _command(arguments: tuple[str, ...], local: bool) -> list[str]:
     A job runs in a copy of the tree that goes with it, so a relative path is of no use to it.
     """
     given = list(arguments)
-    if given[0] == "train" and "--run" not in given:
-        given += ["--run", f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}"]
+    own, first = _FOLDERS.get(given[0], ("", ""))
+    if own and not any(text == own or text.startswith(f"{own}=") for text in given):
+        given += [own, f"runs/{first}-{time.strftime('%Y%m%d-%H%M%S')}"]
     for place, text in enumerate(given):
-        if place and given[place - 1] in _PATHS:
-            name = given[place - 1]
-            given[place] = _path(name, text, local)
+        name, sign, value = text.partition("=")
+        if sign and name in _PATHS:
+            given[place] = f"{name}={_path(name, value, local)}"
+        elif place and given[place - 1] in _PATHS:
+            given[place] = _path(given[place - 1], text, local)
     return ["python", "-m", "jobs.cli", *given]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
+from jobs.options import LOCAL_FOLDER, dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 from unigeoseg.errors import UserError
 
@@ -38,8 +38,10 @@ from unigeoseg.errors import UserError
 @click.option(
     "--grace", type=click.IntRange(min=1), help="Steps that asha gives every trial. [a fifth of the run]"
 )
-@click.option("--concurrent", type=int, help="Trials side by side. [as many as the cluster holds]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder. [runs/sweep-<space>-<preset>]")
+@click.option(
+    "--concurrent", type=int, help="Trials side by side. [as many as the cluster holds or can grow to]"
+)
+@click.option("--out", type=LOCAL_FOLDER, help="Folder. [runs/sweep-<space>-<preset>]")
 @click.option("--resume", is_flag=True, help="Go on with the sweep that was interrupted in --out.")
 @set_option
 @json_option

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.config import Config
+from pipelines.live_bytes import peak_bytes
 from pipelines.train.model import with_local_language
 from unigeoseg.build import build_model
 from unigeoseg.causal_lm import shapes_only
@@ -17,7 +18,8 @@ from unigeoseg.tokens import load_tokenizer
 #: Assumed sizes of a sample's text, in tokens, where nothing else is given.
 INSTRUCTION, ANSWER = 32, 32
 TEMPLATE = 64
-_OF_IMAGE = ("vision", "connector", "pixel_decoder")
+#: Modules that run once an image, whatever the number of its instructions.
+OF_IMAGE = ("vision", "connector", "pixel_decoder")
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -27,7 +29,8 @@ def describe(config: Config) -> dict[str, Any]:
     ``torch.utils.flop_counter`` counts them on the modules' real calls; sampling, normalisation and
     element-wise work are left out. Activation bytes are what autograd keeps for the backward pass of the
     module, in the precision and with the activation checkpointing that the preset trains with; a module
-    without gradients keeps nothing.
+    without gradients keeps nothing. Peak bytes are the most that a module's forward and backward pass hold
+    at once, with what lives for a moment only and what is recomputed, without gradients of weights.
 
     Args:
         config: the job's configuration; the vocabulary is that of ``tokenizer.path``, or of the size that a
@@ -35,8 +38,8 @@ def describe(config: Config) -> dict[str, Any]:
 
     Returns:
         ``{"modules": [{"name", "parameters", "trainable", "flops_forward", "flops_backward",
-        "activation_bytes"}], "total", "trainable", "flops_forward", "flops_backward", "activation_bytes",
-        "assumptions"}``; a tensor shared between modules counts in the first one alone.
+        "activation_bytes", "peak_bytes"}], "total", "trainable", "flops_forward", "flops_backward",
+        "activation_bytes", "assumptions"}``; a tensor shared between modules counts in the first one alone.
 
     Raises:
         UserError: the language model or the tokenizer is not where the configuration says.
@@ -47,7 +50,8 @@ def describe(config: Config) -> dict[str, Any]:
     costs = _costs(model, config, tokens)
     seen: set[int] = set()
     modules = [_count(name, module, seen) | costs[name] for name, module in _modules(model)]
-    sums = {key: sum(row[key] for row in modules) for key in modules[0] if key not in ("name", "parameters")}
+    single = ("name", "parameters", "peak_bytes")  # modules have their peaks one after the other
+    sums = {key: sum(row[key] for row in modules) for key in modules[0] if key not in single}
     return {
         "modules": modules,
         "total": sum(row["parameters"] for row in modules),
@@ -80,7 +84,7 @@ def flops_of_parts(config: Config, tokens: int) -> tuple[int, int]:
     )
     costs = _costs(_on_meta(plain), plain, tokens)
     sums = {name: cost["flops_forward"] + cost["flops_backward"] for name, cost in costs.items()}
-    image = sum(value for name, value in sums.items() if name in _OF_IMAGE)
+    image = sum(value for name, value in sums.items() if name in OF_IMAGE)
     return image, sum(sums.values()) - image
 
 
@@ -160,7 +164,7 @@ def _costs(model: UniGeoSeg, config: Config, tokens: int) -> dict[str, dict[str,
     }
 
 
-_NOTHING = {"flops_forward": 0, "flops_backward": 0, "activation_bytes": 0}
+_NOTHING = {"flops_forward": 0, "flops_backward": 0, "activation_bytes": 0, "peak_bytes": 0}
 
 
 def _paper(model: UniGeoSeg, name: str) -> bool:
@@ -193,6 +197,7 @@ def _measure(module: nn.Module, call: Callable[[], Any]) -> dict[str, int]:
         "flops_forward": forward.get_total_flops(),
         "flops_backward": backward.get_total_flops(),
         "activation_bytes": sum(kept.values()) if outputs else 0,
+        "peak_bytes": peak_bytes(module, call),
     }
 
 

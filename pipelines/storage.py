@@ -19,10 +19,13 @@ def is_remote(path: str | Path) -> bool:
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-    """What the filesystems raise when an object cannot be had; botocore's own errors are no ``OSError``."""
-    botocore = sys.modules.get("botocore.exceptions")
+    """What the filesystems raise when an object cannot be had.
+
+    Errors of botocore are no ``OSError``, and neither is aiohttp's for an answer that was cut off.
+    """
+    botocore, aiohttp = sys.modules.get("botocore.exceptions"), sys.modules.get("aiohttp")
     extra = (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
-    return (OSError, ValueError, *extra)
+    return (OSError, ValueError, *extra, *((aiohttp.ClientError,) if aiohttp else ()))
 
 
 def open_filesystem(path: str | Path, attempts: int | None = None) -> tuple[AbstractFileSystem, str]:

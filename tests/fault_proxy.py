@@ -27,6 +27,7 @@ class Fault:
     cut: bool = False  # the connection ends in the middle of the body
     short: bool = False  # a shorter body, with a length that agrees
     silent: bool = False  # the connection closes without an answer
+    lost: bool = False  # the request is carried out, its answer never comes
 
 
 #: From the number of a shard request (from 0) and its path to what happens to it.
@@ -37,11 +38,13 @@ Weather = Callable[[int, str], Fault | None]
 class FaultProxy:
     """Listens on a free port of loopback; ``weather`` may be changed at any time.
 
-    Only reads of shards meet the weather: everything else passes.
+    Only requests that ``meets`` names (by method and path) meet the weather, by default reads of a store's
+    shards: everything else passes.
     """
 
     upstream: str
     weather: Weather = lambda number, path: None
+    meets: Callable[[str, str], bool] = lambda method, path: method == "GET" and "/shards/" in path
     seen: int = 0
     faults: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -69,7 +72,7 @@ class FaultProxy:
 
     def meet(self, method: str, path: str) -> Fault:
         """What happens to a request."""
-        if method != "GET" or "/shards/" not in path:
+        if not self.meets(method, path):
             return Fault()
         with self.lock:
             fault = self.weather(self.seen, path)
@@ -103,6 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = to.getresponse()
             body = answer.read()
             length = int(answer.getheader("Content-Length") or 0) if self.command == "HEAD" else len(body)
+            if fault.lost:
+                self.close_connection = True
+                return
             kept = {k: v for k, v in answer.getheaders() if k.lower() not in _OWN}
             if fault.short:
                 body, length = body[:-7], length - 7

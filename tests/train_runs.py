@@ -69,7 +69,14 @@ def tiny_values(**overrides: Any) -> dict[str, Any]:
     return values
 
 
-def start(mode: str, run: Path, store: Path, processes: int = 1, **overrides: Any) -> subprocess.Popen[str]:
+def start(
+    mode: str,
+    run: Path | str,
+    store: Path,
+    processes: int = 1,
+    environment: dict[str, str] | None = None,
+    **overrides: Any,
+) -> subprocess.Popen[str]:
     """Starts a run in processes of its own; ``resume`` and configuration keys are overrides."""
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
@@ -79,7 +86,7 @@ def start(mode: str, run: Path, store: Path, processes: int = 1, **overrides: An
     return subprocess.Popen(
         [sys.executable, *launcher, "tests.train_runs", mode, str(run), str(store), json.dumps(overrides)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +32,8 @@ class VisionEncoder(nn.Module):
         self.coordinate_channels = config.coordinate_channels
         self.widths = [config.embed_dim * 2**i for i in range(4)]
         self.swin: Any = _swin(config, image_size)
+        blocks = [m for m in self.swin.modules() if isinstance(m, SwinTransformerBlock)]
+        self._shifted = [block for block in blocks if block.attn_mask is not None]
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in self.widths)
         self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
@@ -55,6 +57,8 @@ class VisionEncoder(nn.Module):
         pixels = ((images.float() - self.mean.float()) / self.std.float()).to(dtype)
         if self.coordinate_channels:
             pixels = torch.cat([pixels, coordinate_grid(pixels).expand(len(pixels), -1, -1, -1)], dim=1)
+        for block in self._shifted:  # an engine casts weights and may leave buffers in float32
+            block.attn_mask = block.attn_mask.to(dtype)
         x = self.swin.patch_embed(pixels)
         features = []
         for stage, norm in zip(self.swin.layers, self.norms, strict=True):

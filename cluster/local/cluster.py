@@ -73,19 +73,27 @@ def up(folder: Path, wishes: Wishes, say: Say) -> LocalCluster:
             )
         say("a cluster that was not stopped has died; clearing away what it left")
         forget(folder, there)
+    groups = read_groups(wishes.groups) if wishes.groups is not None else None
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temp = Path(tempfile.mkdtemp(prefix="ugs-"))
     identity = uuid.uuid4().hex
     signal.signal(signal.SIGTERM, _stopped)
     try:
-        return _start(folder, wishes, temp, identity, say)
+        return _start(folder, wishes, groups, temp, identity, say)
     except BaseException:
         say("stopping what was started")
         end_marked(identity)
         raise
 
 
-def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) -> LocalCluster:
+def _start(
+    folder: Path,
+    wishes: Wishes,
+    groups: tuple[dict[str, Any], int] | None,
+    temp: Path,
+    identity: str,
+    say: Say,
+) -> LocalCluster:
     token_file = folder.resolve() / "ray_token"
     write_private(token_file, secrets.token_hex(32))
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
@@ -104,11 +112,10 @@ def _start(folder: Path, wishes: Wishes, temp: Path, identity: str, say: Say) ->
     say("starting the Ray head")
     nothing = NodeSize(0, wishes.memory, {})
     autoscaling = None
-    if wishes.groups is not None:
-        groups, limit = read_groups(wishes.groups)
+    if groups is not None:
         environment |= head_environment()
         autoscaling = partial(
-            autoscaling_config, groups, limit, wishes.idle_minutes, temp=temp, memory=wishes.memory
+            autoscaling_config, *groups, wishes.idle_minutes, temp=temp, memory=wishes.memory
         )
     gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment, autoscaling)
     made = LocalCluster(

@@ -1,10 +1,10 @@
 """What a checkpoint costs training: how long it stands still, how much slower it is, how much is written."""
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -35,10 +35,11 @@ def bench_checkpoint(
 
     Returns:
         ``{"rows": [{"name", "trained_parameters", "step_seconds", "stall_seconds", "slowed_seconds",
-        "write_seconds", "bytes", "snapshot_bytes", "every_seconds", ...}], "ratios": {"stall_share_width_1",
-        ...}, "machine"}``. ``stall_seconds`` is how long ``save`` holds training, ``slowed_seconds`` how much
-        longer the steps beside the writing take together; the share is their sum over the time between two
-        checkpoints at the preset's cadence.
+        "write_seconds", "restore_seconds", "bytes", "snapshot_bytes", "every_seconds", ...}], "ratios":
+        {"stall_share_width_1", ...}, "machine"}``. ``stall_seconds`` is how long ``save`` holds training,
+        ``slowed_seconds`` how much longer the steps beside the writing take together; the share is their sum
+        over the time between two checkpoints at the preset's cadence. ``restore_seconds`` is what it takes to
+        go on from one at any world size and ZeRO stage: checksums, reading, setting weights and optimizer.
 
     Raises:
         UserError: a width that the preset's model cannot have.
@@ -88,6 +89,7 @@ def _measure(config: Config, width: int, saves: int, folder: str, batch: int | N
     step = median(steps.step()[0] for _ in range(7))
     beside = _saves(steps, config, saves, folder, step, asynchronous=True)
     waiting = _saves(steps, config, saves, folder, step, asynchronous=False)
+    restore = _restore(steps, folder)
     every = step * config.checkpoint.every
     stall, slowed = beside["stall"], beside["slowed"]
     return {
@@ -102,9 +104,23 @@ def _measure(config: Config, width: int, saves: int, folder: str, batch: int | N
         "stall_to_step": stall / step,
         "write_seconds": beside["write"],
         "waiting_seconds": waiting["write"],
+        "restore_seconds": restore,
         "bytes": beside["bytes"],
         "snapshot_bytes": beside["snapshot"],
     }
+
+
+def _restore(steps: Any, folder: str) -> float:
+    from pipelines.train.restore import find_checkpoint, load_checkpoint
+    from pipelines.train.run_folder import RunFolder
+
+    run, started = RunFolder(folder), time.perf_counter()
+    found = find_checkpoint(run)
+    assert found is not None
+    load_checkpoint(steps.engine, run, found)
+    seconds = time.perf_counter() - started
+    run.close()
+    return seconds
 
 
 def _saves(
@@ -114,7 +130,7 @@ def _saves(
     from pipelines.train.run_folder import RunFolder
 
     settings = config.checkpoint.model_copy(update={"asynchronous": asynchronous})
-    run = RunFolder(Path(folder) if "://" not in folder else folder)
+    run = RunFolder(folder)
     reports: list[SaveReport] = []
     slowed: list[float] = []
     for _ in range(saves):

@@ -29,9 +29,11 @@ def bench_tokenizer(config: Config) -> Tokenizer:
         return train_tokenizer(texts, min(config.tokenizer.vocab_size, 1024), Path(folder))
 
 
-def bench_batch(config: Config, tokenizer: Tokenizer, size: int, seed: int = 0) -> Batch:
-    """``size`` images with one instruction each, the three tasks in turn."""
-    return collate(config, tokenizer, bench_images(config, size, seed))
+def bench_batch(
+    config: Config, tokenizer: Tokenizer, size: int, seed: int = 0, instructions: int = 1
+) -> Batch:
+    """``size`` images with so many instructions each, the three tasks in turn."""
+    return collate(config, tokenizer, bench_images(config, size, seed, instructions))
 
 
 def collate(config: Config, tokenizer: Tokenizer, images: list[ImageGroup]) -> Batch:
@@ -39,7 +41,7 @@ def collate(config: Config, tokenizer: Tokenizer, images: list[ImageGroup]) -> B
     return Collator(tokenizer, config.model, config.tokenizer.max_length)(images)
 
 
-def bench_images(config: Config, size: int, seed: int = 0) -> list[ImageGroup]:
+def bench_images(config: Config, size: int, seed: int = 0, instructions: int = 1) -> list[ImageGroup]:
     """The images of :func:`bench_batch`, apart."""
     rng = np.random.default_rng(seed)
     side = config.model.image_size
@@ -48,7 +50,9 @@ def bench_images(config: Config, size: int, seed: int = 0) -> list[ImageGroup]:
         image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
         mask = np.zeros((side, side), np.uint8)
         mask[side // 4 : side // 2, side // 3 : 2 * side // 3] = 1
-        groups.append(ImageGroup(image, (_sample(number, mask),)))
+        first = number * instructions
+        samples = tuple(_sample(first + i, mask) for i in range(instructions))
+        groups.append(ImageGroup(image, samples))
     return groups
 
 

@@ -163,7 +163,7 @@ def _run_all(
     """Trains them; returns name to error of those that failed."""
     quiet_logs()
     places = [{"name": run.name, "values": {**run.cell.values, "seed": run.seed}} for run in runs]
-    at_once = trials_at_once(plan.config, concurrent)
+    at_once = trials_at_once(plan.config, concurrent, len(runs))
     watching = TrialProgress(len(runs), progress, lambda values: str(values[RUN]["name"]))
     tuner = tune.Tuner(
         trainable(plan),

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from ray import tune
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
 from pipelines.store.index import StoreIndex
+from pipelines.train.autoscaler import autoscaler_could
 from pipelines.train.prepare import absolute
-from pipelines.train.ray_session import wanted_resources
+from pipelines.train.ray_session import wanted_bundles, wanted_resources
 from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, tracking_client, try_open_run
 from unigeoseg.errors import UserError
 
@@ -97,8 +98,21 @@ def trainable(plan: TrialPlan) -> Any:
     return tune.with_resources(tune.with_parameters(TrainTrial, plan=shared), factory)
 
 
-def trials_at_once(config: Config, asked: int | None) -> int:
-    """How many trials run side by side: as asked, else as many as the cluster's present nodes hold.
+def trials_at_once(
+    config: Config,
+    asked: int | None,
+    trials: int,
+    could_grow: Callable[[list[dict[str, float]]], bool | None] = autoscaler_could,
+) -> int:
+    """How many trials run side by side: as asked, else as many as the cluster holds or can grow to.
+
+    The others wait their turn: each that runs has a driver of its own, also while it waits for nodes.
+
+    Args:
+        config: of a trial.
+        asked: by the user.
+        trials: how many there are in all.
+        could_grow: see :func:`pipelines.train.autoscaler.autoscaler_could`.
 
     Raises:
         UserError: ``asked`` is below one.
@@ -108,7 +122,16 @@ def trials_at_once(config: Config, asked: int | None) -> int:
             raise UserError(f"--concurrent {asked}: give at least 1")
         return asked
     there = ray.cluster_resources()
-    return max(1, min(int(there.get(name, 0) // need) for name, need in wanted_resources(config).items()))
+    now = min(int(there.get(name, 0) // need) for name, need in wanted_resources(config).items())
+    fits, too_many = min(max(1, now), trials), trials + 1
+    bundles = wanted_bundles(config)
+    while too_many - fits > 1:  # the more trials, the less likely: a search by halves
+        tried = (fits + too_many) // 2
+        if could_grow(bundles * tried):
+            fits = tried
+        else:
+            too_many = tried
+    return fits
 
 
 def quiet_logs() -> None:

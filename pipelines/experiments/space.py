@@ -1,5 +1,6 @@
 """A sweep's search space, from YAML: keys of the configuration and how Ray Tune draws them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ class Space:
             key: getattr(tune, name)(list(args)) if name in _LISTS else getattr(tune, name)(*args)
             for key, (name, args) in self.draws.items()
         }
+
+    def count(self, samples: int) -> int:
+        """Trials that ``samples`` draws make: each grid_search entry multiplies them."""
+        grids = [len(args) for name, args in self.draws.values() if name == "grid_search"]
+        return samples * math.prod(grids)
 
     def first_values(self) -> dict[str, Any]:
         """One value for each key (the first or lowest), to try whether the keys exist."""

@@ -48,7 +48,7 @@ class SweepSettings:
         scheduler: ``asha`` ends weak trials early, ``fifo`` lets all run to their end.
         grace: steps that every trial gets under ASHA; ``None``: a fifth of the run.
         reduction: ASHA keeps one in so many at each rung.
-        concurrent: trials side by side; ``None``: as many as the cluster holds.
+        concurrent: trials side by side; ``None``: as many as the cluster holds or can grow to.
     """
 
     trials: int = 8
@@ -137,8 +137,10 @@ def _fit(
     progress: bool,
 ) -> ResultGrid:
     quiet_logs()
-    watching = TrialProgress(settings.trials, progress)
-    at_once = trials_at_once(plan.config, settings.concurrent)
+    samples = 1 if settings.search == "grid" else settings.trials
+    count = space.count(samples)
+    watching = TrialProgress(count, progress)
+    at_once = trials_at_once(plan.config, settings.concurrent, count)
     if resume:
         tuner = tune.Tuner.restore(
             str((folder / TUNE).resolve()),
@@ -153,7 +155,7 @@ def _fit(
             tune_config=tune.TuneConfig(
                 metric=space.metric,
                 mode=space.mode,
-                num_samples=1 if settings.search == "grid" else settings.trials,
+                num_samples=samples,
                 max_concurrent_trials=at_once,
                 search_alg=_search(settings, plan.config.seed, at_once),
                 scheduler=_scheduler(settings, steps),

@@ -1,6 +1,5 @@
 """Memory, time, storage and money of a run on the groups of a cluster file."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ import yaml
 
 from pipelines.bench.device import peak_flops
 from pipelines.config import Config
-from pipelines.model_info import describe
+from pipelines.model_info import OF_IMAGE, describe
 from pipelines.plan.plan import Plan
-from pipelines.planner.memory import MemoryRow, Sizes, memory_rows
+from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
+from pipelines.planner.prices import Prices, read_prices
 from pipelines.store.index import StoreIndex
 from unigeoseg.errors import UserError
 
@@ -20,7 +20,9 @@ USABLE = 0.9
 GIB = 2**30
 
 
-def estimate(config: Config, plan: Plan, index: StoreIndex, cluster: Path, mfu: float) -> dict[str, Any]:
+def estimate(
+    config: Config, plan: Plan, index: StoreIndex, cluster: Path, mfu: float, price_file: Path | None = None
+) -> dict[str, Any]:
     """What the run needs on each GPU group, and the cheapest that fits.
 
     Args:
@@ -29,16 +31,17 @@ def estimate(config: Config, plan: Plan, index: StoreIndex, cluster: Path, mfu: 
         index: its store.
         cluster: a file for ``ray up``.
         mfu: share of the GPUs' peak that training is assumed to reach.
+        price_file: a price table in place of ours.
 
     Returns:
         ``sizes``, ``memory`` (rows), ``groups`` (``fits``, ``hours``, ``cost``, ``storage`` ...),
-        ``cheapest``, ``checkpoints``, ``prices_of``, ``assumptions``, ``warnings``.
+        ``cheapest``, ``checkpoints``, ``prices_of`` and ``prices_source``, ``assumptions``, ``warnings``.
 
     Raises:
         UserError: the file cannot be read or has no groups.
     """
     groups = read_groups(cluster)
-    prices = yaml.safe_load((files("pipelines.planner") / "prices.yaml").read_text())
+    prices = read_prices(price_file)
     sizes, flops = measure_model(config)
     world = config.scale.workers
     found = [
@@ -52,13 +55,14 @@ def estimate(config: Config, plan: Plan, index: StoreIndex, cluster: Path, mfu: 
     per_node = max((row["gpus"] for row in gpu), default=0) or world
     rows = memory_rows(config, sizes, world, min(world, per_node))
     return {
-        "sizes": vars(sizes),
-        "memory": [_plain(row) for row in rows],
+        "sizes": sizes.plain(),
+        "memory": [vars(row) for row in rows],
         "groups": gpu,
         "cheapest": fitting[0]["name"] if fitting else None,
         "checkpoints": checkpoints(config, sizes, plan.steps),
-        "prices_of": prices["date"],
-        "assumptions": {"mfu": mfu, "spot_share": prices["spot"], "usable_memory": USABLE},
+        "prices_of": prices.date,
+        "prices_source": prices.source,
+        "assumptions": {"mfu": mfu, "spot_share": prices.spot, "usable_memory": USABLE},
         "warnings": _warnings(config, gpu, fitting, mfu),
     }
 
@@ -95,10 +99,16 @@ def measure_model(config: Config) -> tuple[Sizes, int]:
         total=chosen["total"],
         trained=chosen["trainable"],
         largest=max(layers // language, head),
-        activations=told[False]["activation_bytes"],
-        checkpointed=told[True]["activation_bytes"],
+        modules={on: _module_sizes(rows["modules"]) for on, rows in told.items()},
     )
     return sizes, chosen["flops_forward"] + chosen["flops_backward"]
+
+
+def _module_sizes(rows: list[dict[str, Any]]) -> tuple[ModuleSizes, ...]:
+    return tuple(
+        ModuleSizes(row["trainable"], row["name"] in OF_IMAGE, row["activation_bytes"], row["peak_bytes"])
+        for row in rows
+    )
 
 
 def checkpoints(config: Config, sizes: Sizes, steps: int) -> dict[str, Any]:
@@ -117,18 +127,18 @@ def checkpoints(config: Config, sizes: Sizes, steps: int) -> dict[str, Any]:
 
 def _group(
     name: str, group: dict[str, Any], config: Config, plan: Plan, index: StoreIndex,
-    sizes: Sizes, flops: int, mfu: float, prices: dict[str, Any],
+    sizes: Sizes, flops: int, mfu: float, prices: Prices,
 ) -> dict[str, Any]:  # fmt: skip
     node = group.get("node_config", {})
     machine = node.get("InstanceType") or node.get("machineType")
-    facts = prices["machines"].get(machine, {})
+    facts = prices.machines.get(machine) if machine else None
     spot = "InstanceMarketOptions" in node or node.get("scheduling", {}).get("provisioningModel") == "SPOT"
     gpus = int(group.get("resources", {}).get("GPU", 0))
     world = config.scale.workers
     per_node = gpus or max(1, int(group["resources"].get("CPU", 1) // config.scale.cpus_per_worker))
     nodes = -(-world // per_node)
     row = _needed(config, sizes, world, min(world, per_node))
-    usable = facts.get("gpu_gib", 0) * GIB * USABLE
+    usable = (facts.gpu_gib if facts else 0) * GIB * USABLE
     reasons = []
     if nodes > group.get("max_workers", 0):
         reasons.append(f"{nodes} nodes needed, max_workers is {group.get('max_workers', 0)}")
@@ -140,16 +150,16 @@ def _group(
         "name": name, "machine": machine, "spot": spot, "gpus": gpus, "nodes": nodes, "fits": not reasons,
         "reasons": reasons, "device_bytes": row.device, "host_bytes": row.host, "hours": None, "cost": None,
     }  # fmt: skip
-    peak = peak_flops(facts["gpu"]) if "gpu" in facts else None
-    if peak is None:
+    peak = peak_flops(facts.gpu) if facts and facts.gpu else None
+    if facts is None or peak is None:
         return result
     images = plan.steps * plan.batch_size
     samples = images * config.data.instructions_per_image
     rate = world * peak * mfu / flops
     hours = samples / rate / 3600
-    money = hours * nodes * facts["hour"] * (prices["spot"] if spot else 1.0)
+    money = hours * nodes * facts.hour * (prices.spot if spot else 1.0)
     image_bytes = float(np.mean(index.table["nbytes"].to_numpy()))
-    store = prices["storage"]
+    store = prices.storage
     result |= {
         "hours": hours,
         "samples_per_second": rate,
@@ -157,10 +167,10 @@ def _group(
             "bytes_per_second": rate / config.data.instructions_per_image * image_bytes,
             "requests": images,
             "bytes": images * image_bytes,
-            "request_cost": images / 1000 * store["get_per_1000"],
-            "egress_cost_other_region": images * image_bytes / 1e9 * store["egress_gb_region"],
+            "request_cost": images / 1000 * store.get_per_1000,
+            "egress_cost_other_region": images * image_bytes / 1e9 * store.egress_gb_region,
         },
-        "cost": money + images / 1000 * store["get_per_1000"],
+        "cost": money + images / 1000 * store.get_per_1000,
     }
     return result
 
@@ -173,10 +183,6 @@ def _needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRo
         == (config.engine.zero_stage, config.engine.offload_optimizer and config.engine.zero_stage > 0,
             config.train.activation_checkpointing)
     )  # fmt: skip
-
-
-def _plain(row: MemoryRow) -> dict[str, Any]:
-    return {**vars(row), "device": row.device}
 
 
 def _warnings(config: Config, groups: list[dict[str, Any]], fitting: list[Any], mfu: float) -> list[str]:

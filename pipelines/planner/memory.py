@@ -1,54 +1,112 @@
 """Memory of a training worker under each ZeRO stage, without a GPU at hand.
 
-Model states of stages 2 and 3 in bfloat16 are DeepSpeed's own estimates
-(``estimate_zero2_model_states_mem_needs``, ``estimate_zero3_model_states_mem_needs``) for the trained
-parameters; frozen ones are held besides in the training precision. The rest follows Rajbhandari et al. 2020
-(ZeRO, section 3): per trained parameter 2 bytes of weight, 2 of gradient and 12 of float32 master weight and
-Adam moments, the last divided among the workers from stage 1 on. In float32 there are no master weights:
-4 + 4 + 8 bytes.
+Per trained parameter (Rajbhandari et al. 2020, ZeRO, section 3; what DeepSpeed 0.19 does besides, read in its
+code and measured): the weight; its gradient; from stage 1 on a float32 master, in float32 training too; two
+float32 moments; while the optimizer works a float32 gradient and its own intermediates. Stage 1 divides
+master and moments among the workers, stage 2 the gradients, stage 3 the weights. Frozen weights are held in
+the training precision. Under stage 3 DeepSpeed keeps up to a thousand million parameters gathered, and a
+place for its share of the gradients.
+
+A step has two peaks, and the higher one counts: somewhere in the forward and backward pass, where activations
+go while gradients come, and in the update. Activations are counted module by module on the model itself
+(:mod:`pipelines.live_bytes`). ``unigeoseg bench memory`` holds the whole against real steps.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.config import Config
+from pipelines.train.deepspeed_config import deepspeed_config
 
 STAGES = (0, 1, 2, 3)
+#: DeepSpeed's ``stage3_max_live_parameters``.
+_LIVE_PARAMETERS = 10**9
+#: DeepSpeed's ``sub_group_size``, which stage 3 updates at a time.
+_SUBGROUP = 10**9
+#: DeepSpeed's ``allreduce_bucket_size``, which stage 0 flattens gradients in.
+_ALLREDUCE = 5 * 10**8
+
+
+@dataclass(frozen=True)
+class ModuleSizes:
+    """A part of the model, in the order of the forward pass.
+
+    Attributes:
+        trained: its parameters with gradients.
+        of_image: whether it runs once an image, not once an instruction.
+        kept: bytes that one run keeps for the backward pass.
+        peak: the most bytes that forward and backward pass of one run hold at once.
+    """
+
+    trained: int
+    of_image: bool
+    kept: int
+    peak: int
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a model, in numbers of parameters and bytes of one sample.
+    """Of a model.
 
     Attributes:
         total: parameters.
         trained: those with gradients.
         largest: parameters of the largest layer.
-        activations: bytes that a sample keeps for the backward pass, without activation checkpointing.
-        checkpointed: the same with it.
+        modules: without and with activation checkpointing.
     """
 
     total: int
     trained: int
     largest: int
-    activations: int
-    checkpointed: int
+    modules: dict[bool, tuple[ModuleSizes, ...]]
+
+    def plain(self) -> dict[str, int]:
+        """Numbers alone; activations are those of one image with one instruction."""
+        kept = {on: sum(m.kept for m in modules) for on, modules in self.modules.items()}
+        return {
+            "total": self.total,
+            "trained": self.trained,
+            "largest": self.largest,
+            "activations": kept[False],
+            "checkpointed": kept[True],
+        }
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of one worker beside activations.
+
+    Attributes:
+        kept: from step to step: weights, masters, moments.
+        passing: in forward and backward pass besides: cast weights, reduction buckets.
+        gradient: of one trained parameter, as the backward pass leaves it behind.
+        limit: of all of these together.
+        reduction: when the last of them are summed over the workers, the activations gone.
+        update: in the update beside what is kept, gradients with it.
+        host: in host memory.
+    """
+
+    kept: int
+    passing: int
+    gradient: float
+    update: int
+    host: int
+    limit: float = math.inf
+    reduction: int = 0
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """Bytes on the device and in host memory of one worker."""
+    """Bytes of one worker: ``device`` is its peak, on the GPU or, without one, in main memory."""
 
     stage: int
     offload: bool
     checkpointing: bool
     states: int
     activations: int
+    device: int
     host: int
-
-    @property
-    def device(self) -> int:
-        """Bytes on the GPU."""
-        return self.states + self.activations
 
 
 def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list[MemoryRow]:
@@ -60,47 +118,103 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
         world: workers.
         per_node: workers on one machine.
     """
-    samples = config.micro_batch * config.data.instructions_per_image
+    images = config.micro_batch
+    samples = images * config.data.instructions_per_image
     rows = []
     for stage in STAGES:
         for offload in (False, True) if stage else (False,):
-            states, host = model_states(sizes, stage, offload, world, per_node, config.train.precision)
-            for checkpointing in (False, True):
-                each = sizes.checkpointed if checkpointing else sizes.activations
-                rows.append(MemoryRow(stage, offload, checkpointing, states, samples * each, host))
+            states = model_states(config, sizes, stage, offload, world, per_node)
+            for on, modules in sizes.modules.items():
+                walked = highest(modules, images, samples, 0.0)
+                walk = highest(modules, images, samples, states.gradient, states.limit)
+                passes = states.passing + max(walk, states.reduction)
+                device = states.kept + max(passes, states.update)
+                rows.append(MemoryRow(stage, offload, on, states.kept, walked, device, states.host))
     return rows
 
 
+def highest(
+    modules: Sequence[ModuleSizes],
+    images: int,
+    samples: int,
+    gradient: float,
+    limit: float = math.inf,
+) -> int:
+    """The most bytes that activations and gradients of weights hold together in a step.
+
+    Args:
+        modules: in the order of the forward pass.
+        images: in the micro-batch.
+        samples: instructions in it.
+        gradient: bytes that a trained parameter's gradient leaves behind.
+        limit: bytes of gradients at the most, beyond which they go.
+    """
+    counts = [images if module.of_image else samples for module in modules]
+    held, most = sum(m.kept * n for m, n in zip(modules, counts, strict=True)), 0.0
+    gradients = 0.0
+    for module, count in zip(reversed(modules), reversed(counts), strict=True):
+        held -= module.kept * count
+        before, gradients = gradients, min(limit, gradients + module.trained * gradient)
+        most = max(most, held + before + module.peak * count, held + gradients)
+    return round(most)
+
+
 def model_states(
-    sizes: Sizes, stage: int, offload: bool, world: int, per_node: int, precision: str
-) -> tuple[int, int]:
-    """Bytes of weights, gradients and optimizer on the device, and bytes in host memory."""
-    frozen = (sizes.total - sizes.trained) * (2 if precision == "bf16" else 4)
-    if precision == "fp32" or stage < 2:
-        return _by_hand(sizes.trained, stage, offload, world, precision, frozen)
+    config: Config, sizes: Sizes, stage: int, offload: bool, world: int, per_node: int
+) -> States:
+    """What a worker holds beside activations; host memory by DeepSpeed's own estimators."""
+    half, gpu = config.train.precision == "bf16", config.scale.gpus_per_worker > 0
+    weight = 2 if half and stage else 4
+    trained, frozen = sizes.trained, sizes.total - sizes.trained
+    whole = weight * (trained + frozen)
+    share = trained / world
+    # AdamW's own: over all its tensors at once on a GPU (foreach), one tensor at a time on a CPU.
+    own = 4 if gpu else 8
+    if stage == 0:
+        cast = 2 * trained if half else 0  # autocast keeps the weights it has cast until the pass ends
+        flat = 4 * min(trained, _ALLREDUCE)
+        adam = 4 * trained if gpu else 8 * sizes.largest
+        return States(whole + 8 * trained, cast, 4.0, 4 * trained + max(flat, adam), 0)
+    bucket = _bucket(config, stage, world, trained, gpu) * weight
+    gradient = weight / (world if stage > 1 else 1)
+    single = 4 * share if half else 0.0  # the float32 gradient; in float32 it is the gradient itself
+    states, update = 12 * share, gradient * trained + single + own * share
+    kept, passing, limit, reduction = float(whole), float(bucket), math.inf, 0.0
+    if stage == 3:
+        # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
+        kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + weight * share
+        passing, gradient, limit = 0.0, float(weight), float(bucket)
+        update = 4 * share + own * min(share, _SUBGROUP)
+        if world > 1:  # beside them a flat copy (gloo makes another one) and the share that comes back
+            reduction = min(bucket, weight * trained) * (2 if gpu else 3) + weight * share
+    host = 0
+    if offload:
+        host, states, update = _host(sizes, stage, world, per_node), 0.0, 0.0
+        gradient = gradient if stage == 3 else 0.0
+    return States(
+        round(kept + states), round(passing), gradient, round(update), host, limit, round(reduction)
+    )
+
+
+def _bucket(config: Config, stage: int, world: int, trained: int, gpu: bool) -> int:
+    """Elements that wait for their reduction: on a CPU no more than there are."""
+    values = config.plain()
+    values["engine"]["zero_stage"] = stage
+    zero = deepspeed_config(Config.model_validate(values), world)["zero_optimization"]
+    size = int(zero.get("reduce_bucket_size", _ALLREDUCE))
+    return size * (2 if zero.get("overlap_comm") else 1) if gpu else min(size, trained)
+
+
+def _host(sizes: Sizes, stage: int, world: int, per_node: int) -> int:
     # Their modules print and need a device; the two functions are arithmetic alone.
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     nodes = max(1, world // per_node)
-    if stage == 2:
-        host, device = estimate_zero2_model_states_mem_needs(sizes.trained, per_node, nodes, offload)
-        return device + frozen, host if offload else 0
-    host, device, _ = estimate_zero3_model_states_mem_needs(
-        sizes.trained, sizes.largest, per_node, nodes, offload, cpu_offload_params=False
+    if stage < 3:
+        return int(estimate_zero2_model_states_mem_needs(sizes.trained, per_node, nodes, True)[0])
+    return int(
+        estimate_zero3_model_states_mem_needs(
+            sizes.trained, sizes.largest, per_node, nodes, True, cpu_offload_params=False
+        )[0]
     )
-    return device + frozen // world, host if offload else 0
-
-
-def _by_hand(
-    trained: int, stage: int, offload: bool, world: int, precision: str, frozen: int
-) -> tuple[int, int]:
-    weight, gradient, optimizer = (2, 2, 12) if precision == "bf16" else (4, 4, 8)
-    if stage == 0 and precision == "bf16":
-        weight, gradient, optimizer = 4, 4, 8  # autocast over float32 weights
-    parts = [
-        weight * trained / (world if stage == 3 else 1) + frozen / (world if stage == 3 else 1),
-        gradient * trained / (world if stage >= 2 else 1),
-    ]
-    state = optimizer * trained / (world if stage >= 1 else 1)
-    return round(sum(parts) + (0 if offload else state)), round(state if offload else 0)

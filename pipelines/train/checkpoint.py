@@ -31,6 +31,7 @@ from pipelines.store.fetch import Retry
 from pipelines.train.background import NO_SPACE, Patience, in_background
 from pipelines.train.commit import clear, commit, prune
 from pipelines.train.engine import Engine
+from pipelines.train.lease import LeaseLostError
 from pipelines.train.manifest import checkpoint_name, describe
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.shards import Snapshot, shard_name, take_snapshot, write_shard
@@ -102,16 +103,23 @@ class Checkpoints:
         self._ended: SaveReport | None = None
         self.committed = ""
 
-    def save(self, state: dict[str, Any], records: Callable[[], None] = lambda: None) -> None:
+    def save(
+        self,
+        state: dict[str, Any],
+        records: Callable[[], None] = lambda: None,
+        may_write: Callable[[], None] = lambda: None,
+    ) -> None:
         """Starts the checkpoint after ``state["step"]`` steps; every rank calls it at the same step.
 
         Args:
             state: content of ``state.json``; its ``metrics`` decide which checkpoints are the best.
             records: called on rank 0 before the checkpoint counts: brings the run's records to storage.
+            may_write: called on rank 0 before anything is written; what it raises ends the save on all ranks.
 
         Raises:
             CheckpointError: the checkpoint before could not be written.
             UserError: the same, for a reason that the user must put right (no space, no permission).
+            LeaseLostError: ``may_write`` raised it, perhaps on another rank.
         """
         started = time.perf_counter()
         if self._pending is not None:
@@ -123,7 +131,7 @@ class Checkpoints:
         snapshot = take_snapshot(pieces, copy=beside)
         stalled = time.perf_counter() - started
         self._pending = in_background(
-            lambda: self._write(snapshot, state, records, started, stalled, waited), "checkpoint"
+            lambda: self._write(snapshot, state, records, may_write, started, stalled, waited), "checkpoint"
         )
         if not beside:
             self._collect()
@@ -160,6 +168,7 @@ class Checkpoints:
         snapshot: Snapshot,
         state: dict[str, Any],
         records: Callable[[], None],
+        may_write: Callable[[], None],
         started: float,
         stalled: float,
         waited: float,
@@ -167,8 +176,14 @@ class Checkpoints:
         engine, run = self._engine, self._run
         name, file = checkpoint_name(int(state["step"])), shard_name(engine.rank, engine.world)
         patience = Patience(Retry(patience_s=self._settings.patience_s))
-        first, size = engine.rank == 0, snapshot.bytes
-        self._together(name, lambda: patience(lambda: clear(run, name)) if first else None)
+        first, size, before = engine.rank == 0, snapshot.bytes, run.retries
+
+        def begin() -> None:
+            if first:
+                may_write()
+                patience(lambda: clear(run, name))
+
+        self._together(name, begin)
 
         def own() -> tuple[str, dict[str, Any], dict[str, Any]]:
             path = run.local(f"{name}/{file}")
@@ -201,7 +216,7 @@ class Checkpoints:
             waited_s=waited,
             write_s=time.perf_counter() - started,
             snapshot_bytes=size,
-            retries=sum(self._gather(patience.retries)),
+            retries=sum(self._gather(patience.retries + run.retries - before)),
         )
 
     def _together(self, name: str, work: Callable[[], Any]) -> list[Any]:
@@ -209,10 +224,14 @@ class Checkpoints:
         answer: tuple[Any, str | None, bool] = (None, None, False)
         try:
             answer = (work(), None, False)
+        except LeaseLostError as error:
+            answer = (error, "lease", True)
         except Exception as error:
             answer = (None, *_explained(error, f"{self._run.path}/{name}"))
         answers = self._gather(answer)
-        for rank, (_, problem, final) in enumerate(answers):
+        for rank, (result, problem, final) in enumerate(answers):
+            if isinstance(result, LeaseLostError):
+                raise result
             if problem is not None:
                 before = f"; {self.committed} is intact" if self.committed else ""
                 text = f"checkpoint {name} could not be written (rank {rank}): {problem}{before}"

@@ -14,6 +14,7 @@ from ray.util.metrics import Gauge
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "step": ("Steps done.", ()),
     "progress": ("Share of the plan's steps that is done.", ()),
+    "workers": ("Training workers; an elastic run has more or fewer as nodes come and go.", ()),
     "loss": ("Loss of the newest logged step.", ()),
     "task_loss": ("Mean loss of a task's samples since the row before.", ("task",)),
     "learning_rate": ("Learning rate.", ()),
@@ -84,6 +85,7 @@ def numbers(row: dict[str, Any]) -> list[tuple[str, Mapping[str, str], float]]:
     single = {
         "step": row["step"] + 1,
         "progress": row["progress"],
+        "workers": row["world_size"],
         "loss": row["loss"],
         "learning_rate": row["lr"],
         "gradient_norm": row["grad_norm"],

@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.exported import Exported
@@ -22,6 +23,7 @@ from pipelines.train.job import Job, Outcome
 from pipelines.train.logs import RunLogs
 from pipelines.train.loop import ANSWER, run_loop
 from pipelines.train.progress import Progress
+from pipelines.train.restarts import FailuresInARow
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.watch import RunStopped, Watcher
 
@@ -37,7 +39,9 @@ def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome
         UserError: and others that a restart would only repeat.
         RunStopped: ``watcher`` ended the run.
     """
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    # With the driver: a node that is taken away must not take the messages with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
     exported = Exported(RunFolder(job.run).name)
     try:
         with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
@@ -134,15 +138,17 @@ class _WholeBatches(ElasticScalingPolicy):
 
 
 class _Trainer(TorchTrainer):
-    """Ray Train's trainer with three of its habits changed.
+    """Ray Train's trainer with four of its habits changed.
 
     No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
     the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
     Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. An elastic group has only
-    sizes that the global batch divides by.
+    sizes that the global batch divides by. Failures are counted from the newest checkpoint on.
     """
 
     sizes: tuple[int, ...] = ()
+    #: Path of the run folder.
+    run = ""
     #: Checkpoints before their time that the workers have told of.
     answers = 0
     _controller: Any = None
@@ -165,6 +171,7 @@ class _Trainer(TorchTrainer):
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
             arguments["scaling_policy"] = _WholeBatches(self.scaling_config, list(self.sizes))
+        arguments["failure_policy"] = FailuresInARow(self.run_config.failure_config, self.run)
         return super()._initialize_and_run_controller(**arguments)
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -195,7 +202,7 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
             failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
         ),
     )
-    trainer.sizes = tuple(sizes)
+    trainer.sizes, trainer.run = tuple(sizes), job.run
     return trainer
 
 

@@ -4,17 +4,20 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
+from pipelines.train.adaptive import REPLAY
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import held
-from pipelines.train.prepare import make_job, prepare_run
+from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
@@ -55,7 +58,7 @@ def train(
     """
     started = time.time()
     config = with_start(config)
-    folder = RunFolder(run)
+    folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     accumulation_steps(config, config.scale.workers)
     index = StoreIndex.open(store, config.data.split)
     if evaluate:
@@ -64,7 +67,8 @@ def train(
     folder.check_writable()
     try:
         with held(folder, config.recovery.lease_seconds) as lease:
-            found = prepare_run(config, folder, resume, allow)
+            check = partial(check_data, folder, store, index, plan)
+            found = prepare_run(config, folder, resume, allow, check)
             with ray_session(config):
                 job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
                 with recorded(folder, job, index.fingerprint, plan.steps) as ending:
@@ -131,4 +135,5 @@ def _artifacts(folder: RunFolder) -> list[Path]:
     """Files that MLflow shows beside the curves."""
     names = [CONFIG, SUMMARY, "report.html"]
     plots = folder.base / "plots"
+    names += [REPLAY] if (folder.base / REPLAY).is_file() else []
     return [folder.base / name for name in names] + (sorted(plots.glob("*.png")) if plots.is_dir() else [])

@@ -174,12 +174,17 @@ class Lease:
             finally:
                 partial.unlink()
         except FileExistsError:
-            return False
+            return self._is_mine()
         except OSError as error:
             if self._run.remote and error.errno == errno.EINVAL:  # s3fs: a precondition failed
-                return False
+                return self._is_mine()
             raise
         return True
+
+    def _is_mine(self) -> bool:
+        """Whether the lease that is there is this one: the answer to its writing may have been lost."""
+        found = holder_of(self._run)
+        return found is not None and found.token == self.token
 
     def _renew(self) -> None:
         warned = False

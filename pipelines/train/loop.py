@@ -11,10 +11,12 @@ import torch.distributed as dist
 from torch import nn
 
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
-from pipelines.train.background import in_background
+from pipelines.train.adaptive import REPLAY, AdaptiveShares
+from pipelines.train.background import NO_SPACE, in_background
 from pipelines.train.channel import Channel
 from pipelines.train.checkpoint import Checkpoints, SaveReport
 from pipelines.train.engine import Engine
@@ -88,12 +90,20 @@ def run_loop(
     except (NonFiniteLossError, LeaseLostError) as error:
         channel.fail(error)
         raise
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        full = UserError(
+            f"{error}; make room at {job.run} (or lower checkpoint.keep) and go on with --resume"
+        )
+        channel.fail(full)
+        raise full from error
 
 
 class _Loop:
     def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
-        self.run_folder = RunFolder(job.run)
+        self.run_folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
@@ -112,7 +122,9 @@ class _Loop:
         )
         self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
         self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
+        self.adaptive: AdaptiveShares | None = None
         self._losses: list[float] = []
+        self._retries = 0  # of the streams before the one that is open
 
     def _make_model(self) -> nn.Module:
         model, reports = make_model(self.config, self.tokenizer)
@@ -134,6 +146,11 @@ class _Loop:
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
+        if self.config.pts.schedule == "adaptive":
+            self.adaptive = AdaptiveShares(
+                self.config, self.index, found.state["adaptive"] if found else None
+            )
+            self.plan = self.adaptive.plan()
         skipped = int(found.state.get("skipped_steps", 0)) if found else 0
         self.skipping = Skipping(
             self.run_folder, self.config.recovery.max_skipped_steps, skipped, self.engine.rank
@@ -146,8 +163,8 @@ class _Loop:
         self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
         try:
             with self.watchdog, self.notice:
-                if start < self.plan.steps:
-                    self._train(start)
+                while start < self.plan.steps:
+                    start = self._train(start, self._stop(start))
                 self._export()
                 self._saved(self.checkpoints.finish())
         finally:
@@ -162,20 +179,41 @@ class _Loop:
         return Outcome(self.plan.steps, samples, committed, run_id, unsent, skipped)
 
     def _restore(self, found: Checkpoint) -> None:
+        began = time.perf_counter()
         load_checkpoint(self.engine, self.run_folder, found)
         self.checkpoints.committed = found.name
         if self.engine.rank == 0:
-            self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name})"})
+            written = f"{found.state['world_size']} workers at ZeRO {found.state['zero_stage']}"
+            took = f"weights and optimizer state of {written} loaded in {time.perf_counter() - began:.1f} s"
+            self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name}): {took}"})
 
-    def _train(self, start: int) -> None:
+    def _stop(self, start: int) -> int:
+        """Where the steps from ``start`` on that are planned by now end; chooses new shares if none are."""
+        adaptive = self.adaptive
+        if adaptive is None:
+            return self.plan.steps
+        if adaptive.end <= start:
+            adaptive.extend(self.plan.steps - start)
+            self.plan = adaptive.plan()
+            self.recorder.follow(self.plan)
+            if self.engine.rank == 0:
+                self.channel.post("note", {"message": adaptive.describe()})
+        if self.engine.rank == 0:
+            self.run_folder.local(REPLAY).write_text(adaptive.replay(), encoding="utf-8")
+            self.run_folder.publish(REPLAY)
+        return adaptive.end
+
+    def _train(self, start: int, stop: int) -> int:
+        """The steps from ``start`` to ``stop``, which it returns."""
         engine = self.engine
         stream = self.open_stream(
-            self.config,
+            self.adaptive.config if self.adaptive else self.config,
             self.job.store,
             self.tokenizer_path,
             rank=engine.rank,
             world=engine.world,
             start_step=start,
+            stop_step=stop,
         )
         ended = time.perf_counter()
         with stream:
@@ -184,9 +222,12 @@ class _Loop:
                 self._saved(self.checkpoints.poll())
                 result = self._step(item)
                 self._losses += [result.loss] if result.finite else []
+                if self.adaptive:
+                    self.adaptive.add(result)
                 now, done = time.perf_counter(), item.step + 1
                 measured = self.validation.run() if self.validation.due(done) else None
-                self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events, measured)
+                retries = self._retries + item.stats.read.retries
+                self.recorder.step(result, item.sample_ids, now - ended, retries, item.events, measured)
                 self.watchdog.beat(f"step {item.step}")
                 wish = self.notice.agreed()
                 if measured is not None:
@@ -196,6 +237,8 @@ class _Loop:
                     self._answer(done, wish)
                     now = time.perf_counter()  # a checkpoint's time is no step's
                 ended = now
+            self._retries += stream.stats.read.retries
+        return stop
 
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
@@ -218,8 +261,6 @@ class _Loop:
             return error.result
 
     def _checkpoint(self, done: int) -> None:
-        if self.engine.rank == 0 and self.job.lease:
-            check_held(self.run_folder, self.job.lease)
         self.recorder.flush()
         tracker = self.recorder.tracker
         state = {
@@ -227,7 +268,7 @@ class _Loop:
             "position": done * self.plan.batch_size,
             "samples_seen": self.recorder.samples_seen,
             "skipped_steps": self.skipping.count,
-            "plan_fingerprint": self.plan.fingerprint,
+            "plan_fingerprint": self.job.plan_fingerprint,  # an adaptive one: of its beginning
             "schedule_record": self.plan.curve.record(),
             "config_hash": self.job.config_hash,
             "world_size": self.engine.world,
@@ -236,8 +277,15 @@ class _Loop:
             "versions": self.job.versions,
             "metrics": {"loss": sum(self._losses) / max(1, len(self._losses))},
         }
+        if self.adaptive:
+            state["adaptive"] = self.adaptive.state()
         self._losses = []
-        self.checkpoints.save(state, self.recorder.publish)
+        self.checkpoints.save(state, self.recorder.publish, self._may_write)
+
+    def _may_write(self) -> None:
+        """Before anything is written; beside training, as it asks storage."""
+        if self.job.lease:
+            check_held(self.run_folder, self.job.lease)
 
     def _saved(self, report: SaveReport | None) -> None:
         if report is not None:

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,10 +89,16 @@ def warn_damaged(run: RunFolder, step: int, problem: str) -> None:
 def find_problem(
     run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True
 ) -> str | None:
-    """As :func:`verify`, with what stops the check itself taken for the problem."""
+    """As :func:`verify`, with what stops the check itself taken for the problem.
+
+    Raises:
+        OSError: an object store stays out of reach.
+    """
     try:
         return verify(run, name, part, parts, checksums)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if run.remote and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise  # storage is out of reach: that says nothing about the checkpoint
         return f"{type(error).__name__}: {error}"
 
 
@@ -113,11 +120,14 @@ def verify(run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: 
         size = run.fs.size(f"{root}/{file}")
         if size != entry["bytes"]:
             return f"{file} has {size} bytes, the manifest says {entry['bytes']}"
-        if checksums:
-            with run.fs.open(f"{root}/{file}", "rb") as stream:
-                if _digest(stream) != entry["sha256"]:
-                    return f"the checksum of {file} differs from the manifest's"
+        if checksums and run.patiently(partial(_digest_at, run, f"{root}/{file}")) != entry["sha256"]:
+            return f"the checksum of {file} differs from the manifest's"
     return None
+
+
+def _digest_at(run: RunFolder, path: str) -> str:
+    with run.fs.open(path, "rb") as stream:
+        return _digest(stream)
 
 
 def _steps(run: RunFolder) -> list[tuple[int, bool]]:

@@ -103,7 +103,7 @@ def metrics_row(
         window: steps since the last row, this one included; task losses, shares and rates are over it.
         reports: of all ranks.
         facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``quarantined``,
-            ``skipped_steps``, ``target_shares``.
+            ``skipped_steps``, ``world_size``, ``target_shares``.
     """
     total = max(1, sum(window.task_counts.values()))
     row = {
@@ -137,6 +137,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         "train/epoch": row["epoch"],
         "train/samples_seen": row["samples_seen"],
         "train/skipped_steps": row.get("skipped_steps"),
+        "train/world_size": row.get("world_size"),
         "data/quarantined": row["quarantined"],
         "data/storage_retries": row["storage_retries"],
     }

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
 from pipelines.train.channel import Mailbox
@@ -22,7 +24,7 @@ from pipelines.train.distributed import ensure_process_group
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import held
 from pipelines.train.loop import run_loop
-from pipelines.train.prepare import make_job, prepare_run
+from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.start import with_start
@@ -115,12 +117,13 @@ def _prepared(
     config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
 ) -> Job:
     config = with_start(config)
-    folder = RunFolder(run)
+    folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
     folder.check_writable()
     lease = stack.enter_context(held(folder, config.recovery.lease_seconds))
-    found = prepare_run(config, folder, resume, allow)
+    check = partial(check_data, folder, store, index, plan)
+    found = prepare_run(config, folder, resume, allow, check)
     job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
     stack.enter_context(recorded(folder, job, index.fingerprint, plan.steps))
     return job

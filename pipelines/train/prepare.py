@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,7 +44,13 @@ _FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "sc
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
 
 
-def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[str] = ()) -> Checkpoint | None:
+def prepare_run(
+    config: Config,
+    run: RunFolder,
+    resume: bool,
+    allow: Sequence[str] = (),
+    check: Callable[[Checkpoint | None], None] = lambda found: None,
+) -> Checkpoint | None:
     """Checks that the run can be written and may be started; saves the effective configuration.
 
     Args:
@@ -52,6 +58,8 @@ def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[st
         run: its folder.
         resume: go on with the run that is there.
         allow: keys that may differ from the run's, or sections of them.
+        check: raises what else speaks against it, before anything in the folder is changed; gets the
+            checkpoint that a resumed run goes on from.
 
     Returns:
         The checkpoint that a resumed run goes on from, or ``None``.
@@ -77,6 +85,7 @@ def prepare_run(config: Config, run: RunFolder, resume: bool, allow: Sequence[st
         saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
         check_same(saved, config.plain(), run.path, allow)
         found = newest_checkpoint(run, checksums=False)  # the workers read every byte
+    check(found)
     path = run.local(CONFIG)
     path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
     run.publish(CONFIG)
@@ -126,13 +135,11 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def make_job(
-    config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
-) -> Job:
-    """Everything that workers need: tokenizer in the run folder, MLflow run open.
+def check_data(run: RunFolder, store: str, index: StoreIndex, plan: Plan, found: Checkpoint | None) -> None:
+    """Refuses to go on with a run on other data than it began with.
 
     Raises:
-        UserError: the checkpoint belongs to another plan; the configured tokenizer is none.
+        UserError: the store, or the plan that the configuration makes of it, is another one.
     """
     before = read_status(run)
     dataset = before.get("dataset_fingerprint", index.fingerprint)
@@ -148,6 +155,16 @@ def make_job(
             f"fingerprint {fingerprint[:12]}, {store} with this configuration gives "
             f"{plan.fingerprint[:12]}; give the same, or start a new run with --run"
         )
+
+
+def make_job(
+    config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
+) -> Job:
+    """Everything that workers need: tokenizer in the run folder, MLflow run open.
+
+    Raises:
+        UserError: the configured tokenizer is none.
+    """
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
     run.publish(TOKENIZER)

@@ -89,6 +89,13 @@ def wanted_resources(config: Config) -> dict[str, float]:
     return wanted
 
 
+def wanted_bundles(config: Config) -> list[dict[str, float]]:
+    """The same as what has to be free on one node each."""
+    workers = min(config.world_sizes(), default=config.scale.workers)
+    decoding = [{"CPU": 1.0}] if config.data.decode == "actors" else []
+    return [worker_resources(config)] * workers + decoding
+
+
 def check_resources(config: Config) -> None:
     """Compares the job's wishes with the cluster, so that it does not wait for ever.
 
@@ -128,8 +135,7 @@ def shortage(
     missing = _missing(config, nodes, each, workers)
     if missing is None:
         return None
-    bundles = [each] * workers + ([{"CPU": 1.0}] if config.data.decode == "actors" else [])
-    could = could_grow(bundles)
+    could = could_grow(wanted_bundles(config))
     if could:
         return Shortage(f"{missing}; waiting for the autoscaler, which can bring what is missing", True)
     ways = "lower scale.workers or what a worker takes (scale.cpus_per_worker, scale.gpus_per_worker, "

@@ -6,14 +6,24 @@ folder; files are uploaded when they are published, because object stores cannot
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipelines.storage import is_remote, open_filesystem, storage_errors
+from pipelines.store.fetch import Retry
+from pipelines.train.background import PatientFiles
 from unigeoseg.errors import UserError
+
+_Result = TypeVar("_Result")
 
 #: Names inside a run folder (contracts of the project).
 CONFIG, SUMMARY, METRICS, LEDGER = "config.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl"
 CHECKPOINTS, EXPORT, TOKENIZER = "checkpoints", "export", "tokenizer"
+
+
+_FOR_PEOPLE = Retry(patience_s=30.0)
 
 
 class RunFolder:
@@ -21,16 +31,23 @@ class RunFolder:
 
     Args:
         path: a folder or ``s3://bucket/prefix``.
+        retry: how an object store's errors are met; by default with the patience of a person who waits.
 
     Attributes:
+        fs: the filesystem; an object store's repeats what is refused.
         path: absolute, or with its protocol; another process can open the same run with it.
         remote: whether it is on an object store.
         base: the local folder where this process writes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.fs, self.root = open_filesystem(path)
-        self.remote = is_remote(path)
+    def __init__(self, path: str | Path, retry: Retry = _FOR_PEOPLE) -> None:
+        self.remote, self._retry = is_remote(path), retry
+        self.fs: Any
+        if self.remote:  # repetitions are ours: bounded in time, and counted
+            files, self.root = open_filesystem(path, attempts=1)
+            self.fs = PatientFiles(files, retry)
+        else:
+            self.fs, self.root = open_filesystem(path)
         self.path = str(path).rstrip("/") if self.remote else self.root
         self.base = Path(tempfile.mkdtemp(prefix="unigeoseg-run-")) if self.remote else Path(self.root)
 
@@ -38,6 +55,15 @@ class RunFolder:
     def name(self) -> str:
         """The run's name, the last part of its path."""
         return self.root.rsplit("/", 1)[-1]
+
+    @property
+    def retries(self) -> int:
+        """How often requests to an object store were repeated."""
+        return self.fs.patience.retries if self.remote else 0
+
+    def patiently(self, work: Callable[[], _Result]) -> _Result:
+        """The result of ``work``, which reads streams of an object store and may be run again."""
+        return self.fs.patience(work) if self.remote else work()
 
     def local(self, name: str) -> Path:
         """Where this process writes ``name``; its parent folder exists afterwards."""
@@ -86,10 +112,16 @@ class RunFolder:
         """
         probe = f"{self.root}/.write-test"
         try:
-            if not self.remote:
-                self.fs.makedirs(self.root, exist_ok=True)
-            self.fs.pipe_file(probe, b"ok")
-            self.fs.rm_file(probe)
+            files = self.fs
+            if self.remote:  # somebody is waiting for the start
+                files, _ = open_filesystem(self.path, attempts=1)
+                files = PatientFiles(
+                    files, replace(self._retry, patience_s=min(20.0, self._retry.patience_s))
+                )
+            else:
+                files.makedirs(self.root, exist_ok=True)
+            files.pipe_file(probe, b"ok")
+            files.rm_file(probe)
         except storage_errors() as error:
             detail = str(error).strip() or type(error).__name__
             raise UserError(

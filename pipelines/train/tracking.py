@@ -198,14 +198,17 @@ class Tracker:
         self._wake.set()
 
     def close(self, timeout: float = 15.0) -> int:
-        """Sends what is left for up to ``timeout`` seconds, saves the rest.
+        """Sends what is left, saves the rest when ``timeout`` seconds bring nothing more to MLflow.
 
         Returns:
             Number of rows that MLflow does not have.
         """
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout)
+        waiting = len(self._rows) + 1
+        while self._thread.is_alive() and len(self._rows) < waiting:
+            waiting = len(self._rows)
+            self._thread.join(timeout)
         left = list(self._rows)
         if left:
             with self._unsent.open("w", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ import requests
 import yaml
 
 from cluster.local.cluster import status
+from pipelines.train.ledger import read_rows
 from tests.cluster_commands import unigeoseg
+from tests.node_watch import NodeWatch
 from tests.tiny_store import write_store
-from tests.train_runs import tiny_values
+from tests.train_runs import ROOT, tiny_values
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 GROUPS = {
     "head_node_type": "head",
     "max_workers": 4,
@@ -29,54 +32,9 @@ GROUPS = {
         "gpu": {"resources": {"CPU": 1, "accelerator": 1}, "min_workers": 0, "max_workers": 2},
     },
 }
-
-
-class Watch(threading.Thread):
-    """Writes down which nodes live, about once a second, until told to end."""
-
-    def __init__(self, state):
-        super().__init__(daemon=True)
-        self.state, self.seen, self.marks, self.stop = state, [], [], threading.Event()
-        self.began = time.monotonic()
-
-    def now(self):
-        return time.monotonic() - self.began
-
-    def mark(self, text):
-        self.marks.append((self.now(), text))
-
-    def run(self):
-        while not self.stop.wait(1.0):
-            alive = {n["id"]: n["group"] for n in status(self.state)["nodes"] if n["alive"] and not n["head"]}
-            self.seen.append((self.now(), alive))
-
-    def most(self, group, since=0.0):
-        return max((list(a.values()).count(group) for t, a in self.seen if t >= since), default=0)
-
-    def wait_until_gone(self, seconds=120):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.seen and not self.seen[-1][1]:
-                return True
-            time.sleep(1)
-        return False
-
-    def draw(self, path):
-        from matplotlib.figure import Figure
-
-        nodes = sorted({(group, name) for _, alive in self.seen for name, group in alive.items()})
-        figure = Figure(figsize=(9, 1.5 + 0.35 * len(nodes)), layout="constrained")
-        axes = figure.subplots()
-        colours = {"cpu": "tab:blue", "gpu": "tab:orange"}
-        for row, (group, name) in enumerate(nodes):
-            times = [t for t, alive in self.seen if name in alive]
-            axes.barh(row, times[-1] - times[0] + 1, left=times[0], color=colours[group])
-        axes.set_yticks(range(len(nodes)), [f"{group} {name[-3:]}" for group, name in nodes])
-        for when, text in self.marks:
-            axes.axvline(when, color="grey", linewidth=0.8)
-            axes.text(when, len(nodes) - 0.4, " " + text, fontsize=8, rotation=15, va="bottom")
-        axes.set(xlabel="seconds", title="nodes of a local cluster", ylim=(-0.6, len(nodes) + 1.2))
-        figure.savefig(path, dpi=120)
+BUILT = "s3://unigeoseg/store"
+#: What a scrape of a CPU run cannot have: the peak of a CPU is not known.
+ABSENT = {"ray_unigeoseg_mfu"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +46,7 @@ def cluster(tmp_path_factory):
         *("cluster", "up", "--groups", folder / "groups.yaml", "--idle-minutes", 0.15, "--state", state),
         *("--data", folder / "data"),
     )
-    watch = Watch(state)
+    watch = NodeWatch(state)
     try:
         assert up.returncode == 0, up.stdout + up.stderr
         watch.start()
@@ -103,18 +61,21 @@ def cluster(tmp_path_factory):
 
 
 def _submit(folder, *arguments):
-    return unigeoseg("submit", "--allow-dirty", "--state", folder / "state", *arguments, seconds=400)
+    return unigeoseg("submit", "--allow-dirty", "--state", folder / "state", *arguments, seconds=900)
 
 
-def _train(folder, run, **changes):
-    preset = folder / f"{run}.yaml"
-    values = {"scale.resources": {"accelerator": 1}, "train.steps": 300, "checkpoint.every": 20, **changes}
-    preset.write_text(yaml.safe_dump(tiny_values(**values)))
+def _preset(folder, name, **changes):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tiny_values(**{"scale.resources": {"accelerator": 1}, **changes})))
+    return path
+
+
+def _train(folder, run, *flags, **changes):
     store = folder / "store"
     if not store.exists():
         write_store(store)
     options = ("--store", store, "--no-evaluate", "--run", folder / "runs" / run)
-    return _submit(folder, "train", "--preset", preset, *options)
+    return _submit(folder, *flags, "train", "--preset", _preset(folder, run, **changes), *options)
 
 
 def test_a_build_brings_cpu_nodes_and_lets_them_go(cluster):
@@ -122,7 +83,7 @@ def test_a_build_brings_cpu_nodes_and_lets_them_go(cluster):
     watch.mark("build")
     done = _submit(
         folder,
-        *("data", "build", "--source", "synthetic", "--out", "s3://unigeoseg/store"),
+        *("data", "build", "--source", "synthetic", "--out", BUILT),
         *("--set", "source.scenes=400", "--set", "workers=2", "--set", "block_images=4"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -131,26 +92,86 @@ def test_a_build_brings_cpu_nodes_and_lets_them_go(cluster):
     assert watch.wait_until_gone()
 
 
-def test_training_brings_accelerators_from_zero_and_takes_new_ones_in(cluster):
+def test_elastic_training_takes_nodes_in_and_gives_them_up(cluster):
+    """From zero nodes to two; one is killed, training goes on with one, and takes a new one in."""
     folder, watch = cluster
-    began = watch.now()
-    watch.mark("training")
-    scraped: dict[str, str] = {}
-    scraper = threading.Thread(target=_scrape, args=(folder / "state", scraped), daemon=True)
-    scraper.start()
-    changes = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 5}
-    done = _train(folder, "elastic", **changes)
-    assert done.returncode == 0, done.stdout + done.stderr
-    watch.mark("training ended")
+    began = watch.mark("training")
+    run = folder / "runs/elastic"
+    found: dict[str, str] = {}
+    ended = threading.Event()
+    threading.Thread(target=_scrape, args=(folder / "state", found, ended), daemon=True).start()
+    changes = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 60}
+    changes |= {"train.steps": 1_000_000, "checkpoint.every": 20}  # until it is stopped
+    name = _train(folder, "elastic", "--no-wait", **changes).stdout.split()[-1]
+    try:
+        _wait_for_workers(run, 2)
+        assert watch.most("gpu", began) == 2
+        watch.kill("gpu")
+        _wait_for_workers(run, 1)
+        _wait_for_workers(run, 2)
+        _check_scraped(found)
+    finally:
+        ended.set()
+        watch.mark("training stopped")
+        _submit(folder, "stop", name)
+        logged = read_rows(run / "metrics.jsonl")
+        watch.workers = [(row["time"] - watch.began, row["world_size"]) for row in logged]
+    done = _submit(folder, "follow", name)
     assert "waiting for the autoscaler" in done.stdout + done.stderr
+    for rows in (logged, read_rows(run / "ledger.jsonl")):
+        assert [row["step"] for row in rows] == list(range(len(rows)))
+    sizes = list(pairwise(size for size, _ in groupby(row["world_size"] for row in logged)))
+    assert (1, 2) in sizes[sizes.index((2, 1)) :], sizes
+    assert watch.wait_until_gone()
+
+
+def _wait_for_workers(run, count):
+    """Until the last ten logged steps were made by so many workers."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        sizes = [row["world_size"] for row in read_rows(run / "metrics.jsonl")]
+        if sizes[-10:] == [count] * 10:
+            return
+        time.sleep(1)
+    pytest.fail(
+        f"the run did not get {count} workers; it had {[(s, len(list(g))) for s, g in groupby(sizes)]}"
+    )
+
+
+def _check_scraped(found):
+    """Every metric that the dashboard asks for is there; ours have the run's name."""
+    dashboard = json.loads((ROOT / "cluster/observability/grafana_dashboard.json").read_text())
+    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    names = set(re.findall(r"\bray_\w+", asked))
+    assert len(names) > 15
+    assert {name for name in names if name not in found} <= ABSENT
+    assert re.search(r'NodeAddress="', found["ray_node_mem_total"])
+    for name in ("samples_per_second", "wait_share", "goodput", "task_share", "workers"):
+        assert re.search(r'\{.*run="elastic".*\} [\d.]+', found[f"ray_unigeoseg_{name}"]), name
+
+
+def test_a_sweep_queues_beyond_the_maximum(cluster):
+    """Three trials of one accelerator each where there can be two: the third waits, and all are finished."""
+    folder, watch = cluster
+    began = watch.mark("sweep")
+    (folder / "space.yaml").write_text(
+        yaml.safe_dump({"metric": "loss", "mode": "min", "space": {"train.lr": {"loguniform": [1e-4, 1e-3]}}})
+    )
+    evaluation = {"batch": 8, "workers": 1, "max_samples": 6}
+    longer = {"tokenizer.max_length": 320, "model.language.max_positions": 400}
+    preset = _preset(folder, "swept", **longer, **{"train.steps": 30, "evaluation": evaluation})
+    done = _submit(
+        folder,
+        *("sweep", "--space", folder / "space.yaml", "--preset", preset, "--store", BUILT),
+        *("--trials", 3, "--scheduler", "fifo", "--out", folder / "runs/sweep"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    watch.mark("sweep ended")
+    result = json.loads((folder / "runs/sweep/sweep.json").read_text())
+    assert [trial["state"] for trial in result["trials"]] == ["finished"] * 3
     assert watch.most("gpu", began) == 2
-    ledger = [json.loads(line) for line in (folder / "runs/elastic/ledger.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in ledger] == list(range(300))
-    state = json.loads(next((folder / "runs/elastic/checkpoints").glob("*300/state.json")).read_text())
-    assert state["world_size"] == 2
-    text = scraped.get("text", "")
-    assert re.search(r'ray_unigeoseg_samples_per_second\{.*run="elastic".*\} [\d.]+', text)
-    assert re.search(r'ray_unigeoseg_goodput\{.*run="elastic".*\} 0\.\d+', text)
+    told = [m[1] for m in re.finditer(r"^(start|done) +trial-", done.stdout + done.stderr, re.MULTILINE)]
+    assert told[:3] == ["start", "start", "done"] and sorted(told) == ["done"] * 3 + ["start"] * 3
     assert watch.wait_until_gone()
 
 
@@ -161,16 +182,16 @@ def test_what_no_group_can_bring_is_refused_at_once(cluster):
     assert "no node groups that could bring what is missing" in done.stdout + done.stderr
 
 
-def _scrape(state, found):
-    """Reads the metrics of all nodes, as Prometheus would, until the run's are there."""
+def _scrape(state, found, ended):
+    """Reads the metrics of all nodes, as Prometheus would: each metric's newest line by its name."""
     targets = Path(status(state)["metrics"])
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and "text" not in found:
+    while not ended.wait(2.0):
         for target in [t for entry in json.loads(targets.read_text()) for t in entry["targets"]]:
             try:
                 text = requests.get(f"http://{target}/metrics", timeout=5).text
             except requests.RequestException:
-                continue
-            if "ray_unigeoseg_goodput" in text:
-                found["text"] = text
-        time.sleep(2)
+                continue  # the node has gone
+            for line in text.splitlines():
+                if line.startswith("ray_"):
+                    found[re.split(r"[{ ]", line, maxsplit=1)[0]] = line
+            time.sleep(0.1)

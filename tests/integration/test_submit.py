@@ -1,6 +1,7 @@
 """A local cluster and jobs on it, through the commands: exit codes, stopping, MLflow, and nothing left."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,6 +100,66 @@ def test_a_store_is_built_on_s3_trained_on_and_evaluated(cluster, job):
     assert set(json.loads((cluster / "e/evaluation.json").read_text())["tasks"]) <= {
         "interactive", "referring", "reasoning",
     }  # fmt: skip
+
+
+def test_a_submitted_sweep_trains_and_evaluates_its_trials(cluster, job):
+    """On the store built above; its trials are placed on the cluster's workers."""
+    submit, _ = job
+    (cluster / "space.yaml").write_text(
+        yaml.safe_dump({"metric": "loss", "mode": "min", "space": {"train.lr": {"choice": [1e-3, 1e-4]}}})
+    )
+    preset = cluster / "swept.yaml"
+    evaluation = {"batch": 8, "workers": 1, "max_samples": 6}
+    longer = {"tokenizer.max_length": 320, "model.language.max_positions": 400}
+    values = tiny_values(**longer, **{"train.steps": 4, "evaluation": evaluation})
+    preset.write_text(yaml.safe_dump(values))
+    done = unigeoseg(
+        *submit,
+        *("sweep", "--space", cluster / "space.yaml", "--preset", preset, "--store", "s3://unigeoseg/store"),
+        *("--trials", 2, "--scheduler", "fifo", "--out", cluster / "sweep"),
+        seconds=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = json.loads((cluster / "sweep/sweep.json").read_text())["trials"]
+    assert [trial["state"] for trial in trials] == ["finished"] * 2
+    assert yaml.safe_load((cluster / "sweep/best.yaml").read_text())["name"] == "tiny-best"
+
+
+def test_rays_own_command_submits_too(cluster, job):
+    """``ray job submit --working-dir . -- python -m jobs.train ...``; ``.rayignore`` keeps the tree small."""
+    _, train = job
+    there = read_state(cluster / "state")
+    environment = {**os.environ, **there.environment}
+    environment.pop("RAY_ADDRESS")
+    command = [
+        *(Path(sys.executable).parent / "ray", "job", "submit", "--address", there.dashboard),
+        *(
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            "-m",
+            "jobs.train",
+            *train[1:],
+            "--run",
+            cluster / "runs/rays",
+        ),
+    ]
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((cluster / "runs/rays/summary.json").read_text())["steps"] == 4
+
+
+def test_an_expired_token_is_refused_by_the_cluster(cluster, job):
+    there = read_state(cluster / "state")
+    done = unigeoseg(
+        *("submit", "--allow-dirty", "--address", there.dashboard, "--state", cluster / "none", "list"),
+        RAY_AUTH_TOKEN="0" * 64,
+    )
+    assert done.returncode == 2 and "wrong or expired" in done.stderr, done.stderr
 
 
 def test_secrets_reach_the_job_and_no_page_or_log(cluster, job):

@@ -1,9 +1,12 @@
-"""The MLflow parent of trials: nothing of it is left RUNNING."""
+"""What trials share: an MLflow parent of which nothing is left RUNNING, and how many run at once."""
 
 import mlflow
+import pytest
+import ray
 
 from pipelines.config import Config
-from pipelines.experiments.session import close_parent, open_parent
+from pipelines.experiments.session import close_parent, open_parent, trials_at_once
+from unigeoseg.errors import UserError
 
 
 def test_children_that_nobody_ended_are_killed(tmp_path):
@@ -19,3 +22,26 @@ def test_children_that_nobody_ended_are_killed(tmp_path):
     close_parent(parent, "FINISHED", {}, [])
     states = [client.get_run(run).info.status for run in (left, done, other, parent.run_id)]
     assert states == ["KILLED", "FINISHED", "RUNNING", "FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("there", "trials", "grows_to", "expected"),
+    [
+        ({"CPU": 4}, 8, None, 2),  # present nodes alone
+        ({}, 8, 10, 5),  # nothing yet, the autoscaler could bring ten CPUs
+        ({"CPU": 4}, 3, 100, 3),  # never more than there are
+        ({}, 8, 0, 1),  # one then says itself what is missing
+    ],
+)
+def test_as_many_trials_as_the_cluster_holds_or_can_grow_to(monkeypatch, there, trials, grows_to, expected):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: there)
+    config = Config.model_validate({"name": "t", "scale": {"workers": 2}, "train": {"global_batch": 2}})
+
+    def could(bundles):
+        assert all(bundle == {"CPU": 1.0} for bundle in bundles)
+        return None if grows_to is None else len(bundles) <= grows_to
+
+    assert trials_at_once(config, None, trials, could) == expected
+    assert trials_at_once(config, 7, trials, could) == 7
+    with pytest.raises(UserError, match="--concurrent 0"):
+        trials_at_once(config, 0, trials, could)

@@ -124,11 +124,15 @@ def test_a_learned_lambda_starts_at_the_weight_and_learns():
             LatentKnowledgeMemory(config, 8)
 
 
-def test_bf16_weights_train(model, tokenizer, config):
-    """Everything in bfloat16, as the engine runs it: finite, and the loss falls."""
+def test_bf16_weights_train(tokenizer):
+    """Weights in bfloat16 and buffers in float32, as DeepSpeed has them: finite, and the loss falls."""
+    config = tiny_config(vision=dataclasses.replace(tiny_config().vision, depths=(2, 1, 1, 1)))
+    model = build_model(config, tokenizer.vocab_size)
+    assert any(name.endswith("attn_mask") for name, _ in model.named_buffers())
     batch = Collator(tokenizer, config)([group(1)])
     masters = {n: p.detach().clone() for n, p in model.named_parameters()}
-    model.bfloat16()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
     optimizer = torch.optim.AdamW(masters.values(), lr=3e-3)
     losses = []
     for step in range(12):

@@ -84,12 +84,23 @@ def test_the_command_takes_its_times_from_benchmarks(tmp_path):
     assert (tmp_path / "g.png").stat().st_size > 5000
 
 
+def test_the_command_replays_given_failures():
+    told = _simulate("--step", "1", "--checkpoint", "0", "--restart", "120", "--gpus", "1", "--every", "10",
+                     "--steps", "100", "--failures", "25.5,200")  # fmt: skip
+    wall = 100 + 5.5 + 120 + 4.5 + 120
+    assert told["rows"] == [
+        {"every": 10, "wall_seconds": pytest.approx(wall), "goodput": pytest.approx(100 / wall)}
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ((), "--step"),
         (("--step", "1", "--gpus", "eight"), "--gpus eight"),
         (("--step", "1", "--every", "0"), "--every 0"),
+        (("--step", "1", "--failures", "soon"), "--failures soon"),
+        (("--step", "1", "--failures", "5,-1"), "--failures 5,-1"),
         (("--bench-step", "nowhere.json"), "nowhere.json"),
         (("--bench-step", __file__), "bench step"),
     ],

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[3]
 def _row(step, seconds=2.0, data=0.5):
     return {
         "step": step, "progress": 0.5, "loss": 1.0, "lr": 1e-4, "grad_norm": 3.0, "quarantined": 0,
-        "storage_retries": 0, "rates": {"samples_per_s": 8.0}, "waits": {"data": data, "step": seconds},
+        "storage_retries": 0, "world_size": 2,
+        "rates": {"samples_per_s": 8.0}, "waits": {"data": data, "step": seconds},
         "task_losses": {"interactive": 1.0, "referring": None}, "target_shares": {"interactive": 0.4},
         "shares": {"interactive": 0.5}, "memory": {"host": 900.0},
     }  # fmt: skip

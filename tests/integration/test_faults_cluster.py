@@ -1,0 +1,131 @@
+"""What a run survives on a cluster of several nodes: a lost one, an announced loss, fewer and more again."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+from tests.cluster_commands import unigeoseg
+from tests.fault_cluster import Nodes
+from tests.fault_runs import (
+    LONG,
+    assert_same_run,
+    assert_tracked_once,
+    committed,
+    own_database,
+    rows,
+    wait_for,
+    weights,
+)
+from tests.train_runs import finish, start, tiny_values
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+#: No dropout: its masks belong to ranks, whose number changes.
+ELASTIC = {"train.steps": 80, "checkpoint.every": 5}
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with Nodes() as found:
+        yield found
+
+
+def _worker_after_checkpoint(nodes, process, run, step=1):
+    def look():
+        found = nodes.workers()
+        while found and not committed(run, step) and process.poll() is None:
+            time.sleep(0.02)
+        return [worker for worker in found if worker.is_running()]
+
+    return wait_for("a worker after a checkpoint", look, process)[-1]
+
+
+def test_a_node_is_lost(nodes, undisturbed, tmp_path, tiny_store):
+    nodes.resize(3)  # two to train on, one in reserve
+    run = tmp_path / "run"
+    process = start("ray", run, tiny_store, environment=nodes.environment, **LONG)
+    try:
+        nodes.lose(nodes.raylet_of(_worker_after_checkpoint(nodes, process, run)))
+        output = finish(process)
+    finally:
+        process.kill()
+    assert "resuming from step" in output
+    assert_same_run(run, undisturbed)
+    assert_tracked_once(own_database(run), "FINISHED", 40)
+
+
+def test_an_announced_loss_brings_a_checkpoint_and_counts_as_no_failure(
+    nodes, undisturbed, tmp_path, tiny_store
+):
+    nodes.resize(3)
+    run = tmp_path / "run"
+    options = {**LONG, "checkpoint.every": 1000, "checkpoint.max_failures": 0}
+    process = start("ray", run, tiny_store, environment=nodes.environment, **options)
+    try:
+        wait_for("first steps", lambda: (run / "metrics.jsonl").exists(), process)
+        stopped = nodes.workers()
+        for worker in stopped:  # the notice is to come before the run is over
+            os.kill(worker.pid, signal.SIGSTOP)
+        lost = nodes.raylet_of(stopped[-1])
+        nodes.announce_loss(lost, seconds=60)
+        for worker in stopped:
+            os.kill(worker.pid, signal.SIGCONT)
+        (step,) = wait_for("a checkpoint", lambda: committed(run), process)
+        nodes.lose(lost)
+        output = finish(process)
+    finally:
+        process.kill()
+    assert (
+        "will be taken away in" in output and f"wrote checkpoints/step-{step:08d} before its time" in output
+    )
+    assert f"resuming from step {step} " in output
+    assert_same_run(run, undisturbed)
+    assert_tracked_once(own_database(run), "FINISHED", 40)
+
+
+def test_more_workers_than_the_cluster_has(nodes, tmp_path, tiny_store):
+    nodes.resize(2)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values(**{"scale.workers": 4})))
+    common = ("--preset", tmp_path / "tiny.yaml", "--store", tiny_store, "--no-evaluate")
+    done = unigeoseg("train", *common, "--run", tmp_path / "run", **nodes.environment)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    said = "asks for 4 (4 workers of 1 CPU), the cluster has 2 and no autoscaler that could add nodes"
+    assert said in done.stderr
+
+
+def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
+    nodes.resize(2)
+    alone = tmp_path / "alone" / "run"
+    finish(start("plain", alone, tiny_store, **ELASTIC, **{"train.micro_batch": 2}))
+    run = tmp_path / "elastic" / "run"
+    options = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 2, **ELASTIC}
+    process = start("ray", run, tiny_store, environment=nodes.environment, **options)
+    sizes = []
+    try:
+        nodes.lose(nodes.raylet_of(_worker_after_checkpoint(nodes, process, run)))
+        first = committed(run)[-1]
+        sizes.append(_world_size(run, first))
+        survivor = _worker_after_checkpoint(nodes, process, run, step=first + 5)
+        sizes.append(_world_size(run, committed(run)[-1]))
+        os.kill(survivor.pid, signal.SIGSTOP)  # so that there are steps left when the node is there
+        nodes.resize(2)
+        os.kill(survivor.pid, signal.SIGCONT)
+        output = finish(process)
+    finally:
+        process.kill()
+    sizes.append(_world_size(run, 80))
+    assert sizes == [2, 1, 2], output
+    assert output.count("resuming from step") == 2
+    assert rows(run / "ledger.jsonl") == rows(alone / "ledger.jsonl")
+    for one, other in zip(rows(run / "metrics.jsonl"), rows(alone / "metrics.jsonl"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    found, wanted = weights(run), weights(alone)
+    assert max(float((found[k] - wanted[k]).abs().max()) for k in wanted) < 1e-3
+    assert_tracked_once(own_database(run), "FINISHED", 80)
+
+
+def _world_size(run, step):
+    return json.loads((run / f"checkpoints/step-{step:08d}/state.json").read_text())["world_size"]

@@ -1,0 +1,102 @@
+"""The memory model against arithmetic by hand and DeepSpeed's own estimators."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pipelines.config import Config
+from pipelines.live_bytes import peak_bytes
+from pipelines.planner.memory import ModuleSizes, Sizes, highest, memory_rows, model_states
+from tests.train_runs import tiny_values
+
+MILLION = 10**6
+SIZES = Sizes(
+    total=400 * MILLION,
+    trained=400 * MILLION,
+    largest=50 * MILLION,
+    modules={
+        False: (
+            ModuleSizes(100 * MILLION, True, 1000, 3000),
+            ModuleSizes(300 * MILLION, False, 500, 600),
+        ),
+        True: (ModuleSizes(100 * MILLION, True, 10, 900), ModuleSizes(300 * MILLION, False, 50, 300)),
+    },
+)
+
+
+def _config(**changes):
+    values = {"train.precision": "bf16", "scale.gpus_per_worker": 1, "scale.workers": 8}
+    return Config.model_validate(tiny_values(**{**values, "train.global_batch": 16, **changes}))
+
+
+@pytest.mark.parametrize("world", [1, 8])
+def test_states_of_stage_2_and_3_are_deepspeeds_estimates(world):
+    """Theirs: weights, gradients in both precisions, masters, moments; stage 3 besides the largest layer."""
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    own = 4 * SIZES.trained // world  # AdamW's intermediates, which they leave out
+    states = model_states(_config(), SIZES, 2, False, world, world)
+    assert (
+        states.kept + states.update - own
+        == estimate_zero2_model_states_mem_needs(SIZES.trained, world, 1, cpu_offload=False)[1]
+    )
+    states = model_states(_config(), SIZES, 3, False, world, world)
+    gathered = 2 * SIZES.total
+    theirs = estimate_zero3_model_states_mem_needs(
+        SIZES.trained, SIZES.largest, world, 1, cpu_offload=False, cpu_offload_params=False
+    )
+    own_weights = 2 * SIZES.trained // world  # a worker's share of them is not in their 18 bytes
+    assert states.kept + states.update - own - gathered - own_weights == theirs[1] - theirs[2]
+
+
+def test_each_stage_divides_more():
+    config = _config()
+    rows = {(r.stage, r.offload, r.checkpointing): r for r in memory_rows(config, SIZES, 8, 8)}
+    assert len(rows) == 14
+    peaks = [rows[(stage, False, False)].device for stage in (1, 2)]
+    assert peaks == sorted(peaks, reverse=True)
+    assert rows[(2, True, False)].device < rows[(2, False, False)].device
+    assert rows[(2, True, False)].host > 0 == rows[(2, False, False)].host
+    assert rows[(2, False, True)].activations < rows[(2, False, False)].activations
+
+
+def test_the_highest_point_of_a_step():
+    modules = SIZES.modules[False]
+    # Two images with three instructions each: the first module runs twice, the second six times.
+    assert highest(modules, 2, 6, 0.0) == max(2 * 1000 + 6 * 600, 2 * 3000)
+    grads = 300 * MILLION * 4
+    assert highest(modules, 2, 6, 4.0) == max(grads + 2 * 3000, grads + 100 * MILLION * 4)
+    assert highest(modules, 2, 6, 4.0, limit=100.0) == 2 * 3000 + 100
+
+
+class _Chain(nn.Module):
+    """Squares, so that each keeps its input; perhaps recomputed."""
+
+    def __init__(self, recompute: bool) -> None:
+        super().__init__()
+        self.weight, self.recompute = nn.Parameter(torch.ones(1)), recompute
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(4):
+            x = checkpoint(self._block, x, use_reentrant=False) if self.recompute else self._block(x)
+        return x
+
+    def _block(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = (x * self.weight).exp()
+        return x
+
+
+def test_peaks_count_what_lives_at_once():
+    size = 1000 * 4
+    with torch.device("meta"):
+        plain, recomputed = _Chain(False), _Chain(True)
+    given = torch.empty(1000, device="meta", requires_grad=True)
+    whole = peak_bytes(plain, lambda: plain(given))
+    # 12 results of exp are kept, 12 products are not: exp keeps its result, the product its input.
+    assert 12 * size <= whole <= 17 * size
+    # One block's three results at a time, and the four blocks' inputs and outputs.
+    assert 6 * size <= peak_bytes(recomputed, lambda: recomputed(given)) <= 11 * size
+    assert given.grad is not None and plain.weight.grad is None

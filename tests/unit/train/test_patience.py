@@ -1,0 +1,117 @@
+"""Storage that does not answer is waited for, and never taken for storage that says no."""
+
+import json
+
+import fsspec
+import pytest
+from ray.train import FailureConfig
+from ray.train.v2._internal.execution.failure_handling import FailureDecision
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from pipelines.store.fetch import Retry
+from pipelines.train.background import PatientFiles
+from pipelines.train.lease import Lease
+from pipelines.train.manifest import checkpoint_name, find_problem, newest_checkpoint
+from pipelines.train.restarts import FailuresInARow
+from pipelines.train.run_folder import RunFolder
+
+SHORT = Retry(patience_s=0.2, refused_s=0.1, first_s=0.01, longest_s=0.02)
+
+
+class _Flaky:
+    """Raises the errors first, then answers."""
+
+    def __init__(self, *errors):
+        self.errors, self.calls = list(errors), 0
+
+    def cat_file(self, path):
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return path
+
+
+def test_what_fails_for_a_moment_is_repeated_and_counted():
+    files = _Flaky(ConnectionError("reset"), PermissionError("for a moment"), OSError(121, "remote"))
+    patient = PatientFiles(files, SHORT)
+    assert patient.cat_file("a") == "a"
+    assert (files.calls, patient.patience.retries) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "answer", [FileNotFoundError("a"), FileExistsError("a"), OSError(22, "precondition")]
+)
+def test_an_answer_is_not_repeated(answer):
+    files = _Flaky(answer)
+    with pytest.raises(type(answer)):
+        PatientFiles(files, SHORT).cat_file("a")
+    assert files.calls == 1
+
+
+def test_patience_ends():
+    with pytest.raises(ConnectionError):
+        PatientFiles(_Flaky(*[ConnectionError("reset")] * 100), SHORT).cat_file("a")
+
+
+@pytest.fixture
+def run():
+    """A run on an object store, of the memory kind, with two checkpoints that are whole."""
+    found = RunFolder("memory://patience/run", SHORT)
+    for step in (1, 2):
+        root = f"{found.root}/{checkpoint_name(step)}"
+        found.fs.pipe_file(f"{root}/state.json", json.dumps({"step": step}).encode())
+        found.fs.pipe_file(f"{root}/manifest.json", b'{"files": {}}')
+        found.fs.pipe_file(f"{root}/COMMITTED", b"")
+    yield found
+    found.close()
+    fsspec.filesystem("memory").rm("/patience", recursive=True)
+
+
+def test_a_checkpoint_out_of_reach_is_not_damaged(run, monkeypatch):
+    assert newest_checkpoint(run).step == 2
+    files = fsspec.filesystem("memory")
+    run.fs.rm_file(f"{run.root}/{checkpoint_name(2)}/manifest.json")
+    assert "FileNotFoundError" in find_problem(run, checkpoint_name(2))
+
+    def away(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(type(files), "cat_file", away)
+    with pytest.raises(ConnectionError):
+        newest_checkpoint(run)
+
+
+def test_a_lease_whose_writing_was_not_answered_is_held(run, monkeypatch):
+    """The store has it, the answer is lost, and the repetition is told that it is there already."""
+    files, calls = fsspec.filesystem("memory"), []
+    real = type(files).pipe_file
+
+    def pipe(self, path, value, mode="overwrite", **more):
+        if mode != "create":
+            return real(self, path, value, **more)
+        calls.append(path)
+        if len(calls) > 1:
+            raise FileExistsError(path)
+        real(self, path, value, **more)
+        raise ConnectionError("the answer is lost")
+
+    monkeypatch.setattr(type(files), "pipe_file", pipe)
+    lease = Lease(run, 60)
+    lease.release()
+    assert len(calls) == 2 and not run.exists("lease.json")
+
+
+def test_failures_count_from_the_newest_checkpoint_on(tmp_path):
+    policy = FailuresInARow(FailureConfig(max_failures=1), str(tmp_path))
+    error = WorkerGroupError("a worker died", {0: RuntimeError("killed")})
+
+    def commit(step):
+        (tmp_path / checkpoint_name(step)).mkdir(parents=True)
+        (tmp_path / checkpoint_name(step) / "COMMITTED").touch()
+
+    assert policy.make_decision(error) == FailureDecision.RETRY
+    commit(5)
+    assert policy.make_decision(error) == FailureDecision.RETRY
+    commit(10)
+    assert policy.make_decision(error) == FailureDecision.RETRY
+    assert policy.make_decision(error) == FailureDecision.RAISE
