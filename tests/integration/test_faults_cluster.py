@@ -71,6 +71,7 @@ def test_an_announced_loss_brings_a_checkpoint_and_counts_as_no_failure(
             os.kill(worker.pid, signal.SIGSTOP)
         lost = nodes.raylet_of(stopped[-1])
         nodes.announce_loss(lost, seconds=60)
+        time.sleep(2)
         for worker in stopped:
             os.kill(worker.pid, signal.SIGCONT)
         (step,) = wait_for("a checkpoint", lambda: committed(run), process)
