@@ -81,7 +81,8 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
     """Open every record of a store and check it; exit code 2 when something is wrong.
 
     Checked are: shards against their checksums, images, masks and their sizes, coordinates inside the masks,
-    categories, the area rules, scenes in two splits, and ids, pictures and instructions that occur twice.
+    categories, whether referring phrases name theirs and reasoning questions do not, the area rules, scenes
+    in two splits, and ids, pictures and instructions that occur twice.
 
     \b
     Example:
@@ -120,6 +121,11 @@ def _info_text(card: dict[str, Any]) -> str:
         lines.append(f"{name}: {listed}")
     words = ", ".join(f"{task} {mean:.1f}" for task, mean in card.get("instruction_words", {}).items())
     lines.append(f"mean words of an instruction: {words}")
+    variety = card.get("instruction_variety", {})
+    listed = ", ".join(
+        f"{task} {row['distinct_2']:.3f} of {row['instructions']}" for task, row in variety.items()
+    )
+    lines.append(f"distinct-2 of instructions: {listed}")
     lines.append(f"licences: {', '.join(card.get('licences', {}))}")
     shards = card.get("shards", [])
     size = sum(shard["bytes"] for shard in shards)

@@ -59,6 +59,11 @@ def plan(
     index = StoreIndex.open(store, config.data.split)
     made = Plan.from_config(index, config)
     result = overview(made, index)
+    if config.pts.schedule == "adaptive":
+        step = made.curve.length // made.batch_size
+        result["note"] = (
+            f"adaptive: the shares from step {step} on are chosen in training; those here go on as is"
+        )
     if out is not None:
         from pipelines.plan.picture import draw_shares
 
@@ -76,7 +81,7 @@ def _as_text(result: dict[str, Any]) -> str:
         f"{result['steps']} steps of {result['global_batch']} positions, "
         f"about {result['instructions']} instructions",
         f"fingerprint {result['fingerprint']}",
-        "",
+        result.get("note", ""),
         f"{'task':<12}{'samples':>10}{'passes':>9}" + "".join(f"{at:>9.0%}" for at in result["progress"]),
     ]
     for task in TASKS:

@@ -35,10 +35,26 @@ class SharePhase(Section):
     shares: dict[str, float] = Field(description="share of each task; normalised to sum 1")
 
 
+class AdaptiveConfig(Section):
+    """Shares that follow each task's learning progress (``pts.schedule: adaptive``)."""
+
+    segment_steps: int = Field(
+        100, ge=4, description="steps with the same shares; a choice is made after each"
+    )
+    low: float = Field(0.5, ge=0, le=1, description="least factor on a task's share at the start")
+    high: float = Field(2.0, ge=1, description="largest factor on it")
+    smoothing: float = Field(0.5, ge=0, lt=1, description="weight of the segment before in the next shares")
+
+
 class PTSConfig(Section):
     """Progressive task scheduling."""
 
-    schedule: Literal["linear", "cosine", "step", "constant", "recorded"] = "linear"
+    schedule: Literal["linear", "cosine", "step", "constant", "adaptive", "recorded"] = Field(
+        "linear",
+        description="constant is the paper's average sampling; adaptive follows each task's learning "
+        "progress; recorded follows pts.record (an adaptive run leaves its own in replay.yaml)",
+    )
+    adaptive: AdaptiveConfig = Field(default_factory=AdaptiveConfig)
     record: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]] = Field(
         default_factory=list,
         description="of schedule recorded: positions of each task (interactive, referring, reasoning) by "

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
+from pipelines.build.edition import edition
 from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_block, stamp
 from pipelines.build.parts import count_block, finished_blocks, read_report, read_tiles, run_block
@@ -35,6 +36,7 @@ from pipelines.build.sources.base import Source
 from pipelines.build.sources.registry import open_source
 from pipelines.build.stages import StageCounts
 from pipelines.build.state import forget_parts, prepare
+from pipelines.build.variety import Variety
 from pipelines.storage import open_filesystem
 from pipelines.store.index import StoreIndex, read_card
 from pipelines.store.writer import IndexWriter, write_card
@@ -151,6 +153,7 @@ def _hash(source: Source, config: BuildConfig) -> str:
 def _plan(source: Source, manifest: Manifest, config: BuildConfig) -> dict[str, str | int]:
     return {
         "config": _hash(source, config),
+        "edition": edition(config.endpoint.model is not None),
         "items": manifest.names,
         "blocks": len(manifest.sizes),
         "block_images": config.block_images,
@@ -172,7 +175,7 @@ class _Build:
         self._source, self._config, self._store = source, config, store
         self._manifest, self._runner, self._progress = manifest, runner, progress
         self._blocks = range(len(manifest.sizes))
-        self._counts = StageCounts()
+        self._counts, self._variety = StageCounts(), Variety()
         self._bad: list[dict[str, str]] = []
         self._stamps: dict[int, str] = {}
 
@@ -265,6 +268,7 @@ class _Build:
         packing, waiting, due = Packing(self._config.shard_bytes), {}, 0
         for number, found in self._each("sizes", partial(measure_block, documents)):
             self._counts.merge(found["counts"])
+            self._variety.merge(found["variety"])
             waiting[number] = found["sizes"]
             while due in waiting:  # blocks finish in any order and are packed in theirs
                 packing.add(due, waiting.pop(due))
@@ -316,6 +320,7 @@ class _Build:
             self._config,
             self._counts.rows(),
             self._bad,
+            self._variety,
             getattr(self._source, "fingerprint", ""),
         )
         write_card(self._store, card)

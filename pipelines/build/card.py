@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.build.config import BuildConfig
+from pipelines.build.edition import edition
 from pipelines.build.endpoint.config import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
+from pipelines.build.variety import Variety
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import TASKS
 
@@ -20,7 +22,9 @@ _WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
 
 
 def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:
-    """A hash of everything in the configuration that decides the store's bytes.
+    """A hash of everything but the source's files that decides the store's bytes.
+
+    That is the configuration, and the rules, sentence plans, tables and prompts of this package.
 
     Args:
         source: name of the source.
@@ -29,6 +33,7 @@ def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:
     """
     plain = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     facts = {"source": source, "schema": SCHEMA_VERSION, "config": plain, "fingerprint": fingerprint}
+    facts["edition"] = edition(config.endpoint.model is not None)
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -40,10 +45,11 @@ def dataset_card(
     config: BuildConfig,
     stages: list[dict[str, Any]],
     bad: list[dict[str, str]],
+    variety: Variety,
     fingerprint: str = "",
 ) -> dict[str, Any]:
     """The card of a finished store, from its index."""
-    return measured_card(index, shards) | {
+    return measured_card(index, shards, variety) | {
         "config": config.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         "config_hash": config_hash(source, config, fingerprint),
         "stages": stages,
@@ -51,7 +57,7 @@ def dataset_card(
     }
 
 
-def measured_card(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, Any]:
+def measured_card(index: pa.Table, shards: list[dict[str, Any]], variety: Variety) -> dict[str, Any]:
     """What index and shards of a store say, however it was made."""
     names = ("task", "source", "category", "split", "licence", "scene")
     columns = {name: index.column(name).to_pylist() for name in names}
@@ -69,6 +75,7 @@ def measured_card(index: pa.Table, shards: list[dict[str, Any]]) -> dict[str, An
         "counts": {name: _counted(columns[name]) for name in ("task", "source", "category", "split")}
         | {"task_split": _by_task(columns["task"], columns["split"])},
         "instruction_words": {t: round(float(words[tasks == t].mean()), 3) for t in present},
+        "instruction_variety": variety.result(),
         "mask_size": {
             "share": _spread(area / (height * width)),
             "pixels": _spread(area),

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipelines.build.lint_shard import Finding, Seen, check_shard
+from pipelines.build.lint_shard import Finding, Rules, Seen, check_shard
+from pipelines.build.lint_text import authors
 from pipelines.build.progress import Steps
 from pipelines.store.index import StoreIndex
 from pipelines.store.scan import open_all_splits
@@ -64,10 +65,10 @@ def _findings(index: StoreIndex, shards: list[str], workers: int, bar: Steps) ->
 
 def _check(index: StoreIndex, shard: str, bar: Steps | None = None) -> Finding:
     entry = _entries(index).get(shard)
-    limits = index.card.get("config", {}).get("rules", {})
+    rules = Rules(index.card.get("config", {}).get("rules", {}), authors(index.card))
     table = index.table.filter(pc.field("shard") == shard).combine_chunks()
     part = StoreIndex(index.store, index.split, table, index.card)
-    return check_shard(part, shard, entry, limits, bar.update if bar else None)
+    return check_shard(part, shard, entry, rules, bar.update if bar else None)
 
 
 def _elsewhere(store: str, shard: str) -> Finding:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.build.lint_text import Author, text_faults
 from pipelines.build.taxonomy import taxonomy
 from pipelines.storage import open_filesystem
 from pipelines.store.fetch import FetchStats, RangeFetcher
@@ -33,6 +34,19 @@ class Seen:
     sample_id: str
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What records must obey.
+
+    Attributes:
+        limits: ``min_area`` and ``max_area`` of the construction rules.
+        authors: who wrote the text of each source.
+    """
+
+    limits: dict[str, float]
+    authors: dict[str, Author]
+
+
 @dataclass
 class Finding:
     """What the check of a shard found."""
@@ -50,7 +64,7 @@ def check_shard(
     index: StoreIndex,
     shard: str,
     entry: dict[str, Any] | None,
-    limits: dict[str, float],
+    rules: Rules,
     tell: Callable[[int], None] | None = None,
 ) -> Finding:
     """Reads a shard once, from its first byte to its last, and checks everything in it.
@@ -59,7 +73,7 @@ def check_shard(
         index: its rows alone.
         shard: path in the store.
         entry: what the card says of it.
-        limits: ``min_area`` and ``max_area`` of the construction rules.
+        rules: what a record must obey.
         tell: is called with the number of records done.
 
     Raises:
@@ -84,7 +98,7 @@ def check_shard(
         checksum.update(data)
         for place in group:
             first = place.offset - end
-            _image(index, place, data[max(first, 0) : first + place.nbytes], limits, found)
+            _image(index, place, data[max(first, 0) : first + place.nbytes], rules, found)
             if tell is not None:
                 tell(place.rows)
         end = max(end, until)
@@ -105,7 +119,7 @@ def _spans(found: list[Place]) -> list[list[Place]]:
     return spans
 
 
-def _image(index: StoreIndex, place: Place, data: bytes, limits: dict[str, float], found: Finding) -> None:
+def _image(index: StoreIndex, place: Place, data: bytes, rules: Rules, found: Finding) -> None:
     rows = index.table.slice(place.row, place.rows).to_pylist()
     try:
         fragment = parse_fragment(data)
@@ -119,6 +133,7 @@ def _image(index: StoreIndex, place: Place, data: bytes, limits: dict[str, float
     for reason in _agrees(fragment, rows):
         found.add(rows[0]["sample_id"], reason)
     texts: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    shown = frozenset(row["category"] for row in rows if row.get("category"))
     for row in rows:
         try:
             sample = decode_sample(
@@ -127,7 +142,7 @@ def _image(index: StoreIndex, place: Place, data: bytes, limits: dict[str, float
         except BadRecord as error:
             found.add(row["sample_id"], f"{error.reason}: {error.detail}")
             continue
-        for reason in _record(sample, row, limits):
+        for reason in _record(sample, row, rules, shown):
             found.add(row["sample_id"], reason)
         assert sample.mask is not None
         mask = hashlib.blake2b(sample.mask.tobytes(), digest_size=16).digest()
@@ -151,7 +166,7 @@ def _agrees(fragment: Fragment, rows: list[dict[str, Any]]) -> list[str]:
     return reasons
 
 
-def _record(sample: Sample, row: dict[str, Any], limits: dict[str, float]) -> list[str]:
+def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[str]) -> list[str]:
     """What is wrong with one record."""
     mask = sample.mask
     assert mask is not None
@@ -162,10 +177,10 @@ def _record(sample: Sample, row: dict[str, Any], limits: dict[str, float]) -> li
     if area != row["mask_area"]:
         found.append(f"mask_area: the mask has {area} pixels, the index says {row['mask_area']}")
     share = area / mask.size
-    least, most = limits.get("min_area", 0.0), limits.get("max_area", 1.0)
+    least, most = rules.limits.get("min_area", 0.0), rules.limits.get("max_area", 1.0)
     if area and not least <= share <= most:
         found.append(f"area: {share:.2%} of the tile, the rules allow {least:.2%} to {most:.2%}")
-    found += _category(sample)
+    found += _category(sample) or text_faults(sample, rules.authors.get(row["source"]), shown)
     if sample.task == INTERACTIVE:
         found += _prompt(sample, mask)
     return found

@@ -17,6 +17,7 @@ from pipelines.build.manifest import FOLDER
 from pipelines.build.parts import read_tiles
 from pipelines.build.split import Splits
 from pipelines.build.stages import StageCounts
+from pipelines.build.variety import Variety
 from pipelines.storage import is_remote, open_filesystem
 from pipelines.store.writer import INDEX_SCHEMA, ShardWriter, atomic_write, shard_path, store_block
 
@@ -65,20 +66,26 @@ class Documents:
 
 
 def measure_block(documents: Documents, block: int) -> dict[str, Any]:
-    """Splits and sizes of a block's images in a shard, and the counts of the last selection.
+    """Splits and sizes of a block's images in a shard, the counts of the last selection, and its words.
 
     Returns:
-        ``{"counts": rows, "sizes": {split: int64 array}}`` in the order of the images.
+        ``{"counts": rows, "sizes": {split: int64 array}, "variety": kept texts}``, sizes in the order of the
+        images.
     """
-    counts = StageCounts()
+    counts, variety = StageCounts(), Variety()
     sizes: dict[str, list[int]] = defaultdict(list)
     samples = 0
     for tile, document in documents.of(block, images=False, counts=counts):
         empty = len(store_block(document, b""))
         sizes[document["split"]].append(empty + -(-tile["nbytes"] // 512) * 512)
         samples += len(document["samples"])
+        variety.add(document["samples"])
     counts.add("write", samples, samples)
-    return {"counts": counts.rows(), "sizes": {s: np.asarray(v, np.int64) for s, v in sizes.items()}}
+    return {
+        "counts": counts.rows(),
+        "sizes": {s: np.asarray(v, np.int64) for s, v in sizes.items()},
+        "variety": variety.kept(),
+    }
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ def _check_resumable(store: str, plan: dict[str, str | int]) -> None:
         raise UserError(
             f"{store} holds part of a store and no record of its build: use --force to replace it"
         )
+    if found and found.get("edition") != plan.get("edition"):
+        raise UserError(
+            f"{store} holds an unfinished build that was begun with another version of the rules and texts "
+            "of this program: go on with that version, or use --force to start over"
+        )
     if found != plan:
         raise UserError(
             f"{store} holds an unfinished build of another source or configuration: use the same settings "

@@ -43,13 +43,17 @@ def table10(card: dict[str, Any]) -> list[dict[str, Any]]:
     paper's figure as printed or ``None``, ``source`` where it stands there.
     """
     counts, words = card.get("counts", {}), card.get("instruction_words", {})
-    size = card.get("mask_size", {})
+    size, variety = card.get("mask_size", {}), card.get("instruction_variety", {})
     rows = [
         _row("samples", "samples", card.get("samples")),
         *(_row(f"  {t}", f"samples_{t}", counts.get("task", {}).get(t, 0)) for t in TASKS),
         _row("images", "images", card.get("images")),
         _row("categories", "categories", len(counts.get("category", {}))),
         *(_row(f"mean words, {t}", f"words_{t}", words.get(t)) for t in TASKS),
+        *(
+            _row(f"distinct-2, {t}", f"distinct_2_{t}", variety.get(t, {}).get("distinct_2"), "{:.3f}")
+            for t in TASKS
+        ),
         _row("mean mask share", "mask_share", size.get("share", {}).get("mean"), "{:.2%}"),
         *(_row(f"  {t}", f"mask_share_{t}", size.get("share_by_task", {}).get(t), "{:.2%}") for t in TASKS),
         _row("mean mask pixels", "mask_pixels", size.get("pixels", {}).get("mean"), "{:,.0f}"),

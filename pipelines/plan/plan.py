@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipelines.config import Config
 from pipelines.plan.chairman import Counts, assign, counts_at
 from pipelines.plan.permute import task_stream
-from pipelines.plan.schedule import check_samples, make_curve, make_schedule, total_steps
+from pipelines.plan.schedule import check_samples, first_segments, make_curve, make_schedule, total_steps
 from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, IntShares, ShareCurve
@@ -120,6 +120,8 @@ class Plan:
         if config.pts.schedule == "recorded":
             return cls.recorded(index, config, config.pts.record)
         units = UnitTable.build(index, config.data.instructions_per_image)
+        if config.pts.schedule == "adaptive":  # its beginning; training makes the rest
+            return cls.recorded(index, config, first_segments(config, units, index))
         steps = total_steps(config, units)
         batch_size = config.train.global_batch
         schedule = make_schedule(config.pts, index.counts())

@@ -1,11 +1,14 @@
 """From the configuration and an index to the shares of a plan."""
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 from pipelines.config import Config, PTSConfig
 from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
-from unigeoseg.pts import SCALE, Number, Phase, Schedule, ShareCurve, build_curve
+from unigeoseg.pts import SCALE, IntShares, Number, Phase, Schedule, ShareCurve, build_curve
+from unigeoseg.pts_record import segment_counts
 from unigeoseg.tasks import TASKS
 
 
@@ -22,14 +25,53 @@ def make_schedule(pts: PTSConfig, counts: tuple[int, int, int]) -> Schedule:
     Raises:
         UserError: unknown task, negative or all-zero shares, phases out of order.
     """
-    if pts.schedule == "recorded":
-        raise ValueError("a recorded schedule has no formula: Plan.recorded makes its plan")
-    base: tuple[Number, Number, Number] = counts if pts.base == "natural" else _shares(pts.base, "pts.base")
+    kind = pts.schedule
+    if kind == "adaptive" or kind == "recorded":
+        raise ValueError(f"a schedule that is {kind} has no formula: Plan.recorded makes its plan")
+    base = base_shares(pts, counts)
     warmup = tuple(
         Phase(phase.until, _shares(phase.shares, f"pts.warmup[{i}].shares"))
         for i, phase in enumerate(pts.warmup)
     )
-    return Schedule(base, pts.schedule, pts.end_weight, warmup)
+    return Schedule(base, kind, pts.end_weight, warmup)
+
+
+def base_shares(pts: PTSConfig, counts: tuple[int, int, int]) -> tuple[Number, Number, Number]:
+    """Shares at the start: the numbers of samples, or those of the configuration; any scale.
+
+    Raises:
+        UserError: unknown task.
+    """
+    return counts if pts.base == "natural" else _shares(pts.base, "pts.base")
+
+
+def first_segments(config: Config, units: UnitTable, index: PlanIndex) -> list[IntShares]:
+    """How an adaptive run begins: its warm-up phases, then one segment with the shares at the start.
+
+    Returns:
+        Positions of each task by segment, all of whole steps (:mod:`unigeoseg.pts_record`).
+
+    Raises:
+        UserError: as :func:`make_schedule`.
+    """
+    pts, batch = config.pts, config.train.global_batch
+    schedule = make_schedule(pts.model_copy(update={"schedule": "constant"}), index.counts())
+    steps, segments, done = total_steps(config, units), [], 0
+    for phase in schedule.warmup:
+        end = round(phase.until * steps)
+        if end > done:
+            segments.append(segment_of(phase.shares, (end - done) * batch, units))
+            done = end
+    if done < steps:
+        length = min(pts.adaptive.segment_steps, steps - done)
+        segments.append(segment_of(schedule.base, length * batch, units))
+    return segments
+
+
+def segment_of(shares: Sequence[Number], positions: int, units: UnitTable) -> IntShares:
+    """Positions of each task in a segment whose shares are over instructions."""
+    weighted = [Fraction(s) * Fraction(units.per_sample(t)) for t, s in enumerate(shares)]
+    return segment_counts(weighted, positions)
 
 
 def make_curve(schedule: Schedule, length: int, units: UnitTable, index: PlanIndex) -> ShareCurve:

@@ -17,6 +17,7 @@ from pipelines.build.progress import Steps
 from pipelines.build.runner import FULL, no_space
 from pipelines.build.stages import STAGES, StageCounts
 from pipelines.build.state import forget_parts, prepare
+from pipelines.build.variety import Variety
 from pipelines.storage import open_filesystem
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, parse_fragment
@@ -81,7 +82,7 @@ def merge_stores(
             entries = work.run()
             if preview:
                 _previews(out)
-            write_card(out, _card(indices, out, entries, sources, digest, work.dropped))
+            write_card(out, _card(indices, out, entries, sources, digest, work))
         except OSError as error:
             raise UserError(no_space(error)) if error.errno in FULL else error from error
     forget_parts(out)
@@ -109,6 +110,7 @@ class _Merge:
         self._taken: set[str] = set()
         self._progress = progress
         self.dropped = 0
+        self.variety = Variety()
 
     def run(self) -> list[dict[str, Any]]:
         """Writes shards and index; gives the shards' entries of the card."""
@@ -143,6 +145,7 @@ class _Merge:
                     document = _renamed(document, names[number].get(key, key))
                     writer = writer or ShardWriter(self._out, shard_path(split, len(entries)), split)
                     writer.add(document, image)
+                    self.variety.add(document["samples"])
                     if writer.bytes >= self._limit:
                         entries.append(_closed(writer, index))
                         writer = None
@@ -273,7 +276,7 @@ def _card(
     entries: list[dict[str, Any]],
     sources: list[dict[str, Any]],
     digest: str,
-    dropped: int,
+    work: _Merge,
 ) -> dict[str, Any]:
     filesystem, root = open_filesystem(out)
     filesystem.invalidate_cache()
@@ -290,10 +293,10 @@ def _card(
         "max_area": max(rule.get("max_area", 1.0) for rule in rules),
     }
     origins = [{k: v for k, v in source.items() if k != "shards"} for source in sources]
-    return measured_card(table, entries) | {
+    return measured_card(table, entries, work.variety) | {
         "config": {"rules": limits},
         "config_hash": digest,
-        "merge": {"stores": origins, "duplicates": dropped},
+        "merge": {"stores": origins, "duplicates": work.dropped},
         "stages": stages.rows(),
         "quarantined": bad,
     }

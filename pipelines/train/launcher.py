@@ -12,6 +12,7 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
+from pipelines.train.adaptive import REPLAY
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
 from pipelines.train.job import Job, Outcome
@@ -132,4 +133,5 @@ def _artifacts(folder: RunFolder) -> list[Path]:
     """Files that MLflow shows beside the curves."""
     names = [CONFIG, SUMMARY, "report.html"]
     plots = folder.base / "plots"
+    names += [REPLAY] if (folder.base / REPLAY).is_file() else []
     return [folder.base / name for name in names] + (sorted(plots.glob("*.png")) if plots.is_dir() else [])

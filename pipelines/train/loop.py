@@ -15,6 +15,7 @@ from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
+from pipelines.train.adaptive import REPLAY, AdaptiveShares
 from pipelines.train.background import NO_SPACE, in_background
 from pipelines.train.channel import Channel
 from pipelines.train.checkpoint import Checkpoints, SaveReport
@@ -120,7 +121,9 @@ class _Loop:
         )
         self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
         self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
+        self.adaptive: AdaptiveShares | None = None
         self._losses: list[float] = []
+        self._retries = 0  # of the streams before the one that is open
 
     def _make_model(self) -> nn.Module:
         model, reports = make_model(self.config, self.tokenizer)
@@ -142,6 +145,11 @@ class _Loop:
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
+        if self.config.pts.schedule == "adaptive":
+            self.adaptive = AdaptiveShares(
+                self.config, self.index, found.state["adaptive"] if found else None
+            )
+            self.plan = self.adaptive.plan()
         skipped = int(found.state.get("skipped_steps", 0)) if found else 0
         self.skipping = Skipping(
             self.run_folder, self.config.recovery.max_skipped_steps, skipped, self.engine.rank
@@ -154,8 +162,8 @@ class _Loop:
         self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
         try:
             with self.watchdog, self.notice:
-                if start < self.plan.steps:
-                    self._train(start)
+                while start < self.plan.steps:
+                    start = self._train(start, self._stop(start))
                 self._export()
                 self._saved(self.checkpoints.finish())
         finally:
@@ -178,15 +186,33 @@ class _Loop:
             took = f"weights and optimizer state of {written} loaded in {time.perf_counter() - began:.1f} s"
             self.channel.post("note", {"message": f"resuming from step {found.step} ({found.name}): {took}"})
 
-    def _train(self, start: int) -> None:
+    def _stop(self, start: int) -> int:
+        """Where the steps from ``start`` on that are planned by now end; chooses new shares if none are."""
+        adaptive = self.adaptive
+        if adaptive is None:
+            return self.plan.steps
+        if adaptive.end <= start:
+            adaptive.extend(self.plan.steps - start)
+            self.plan = adaptive.plan()
+            self.recorder.follow(self.plan)
+            if self.engine.rank == 0:
+                self.channel.post("note", {"message": adaptive.describe()})
+        if self.engine.rank == 0:
+            self.run_folder.local(REPLAY).write_text(adaptive.replay(), encoding="utf-8")
+            self.run_folder.publish(REPLAY)
+        return adaptive.end
+
+    def _train(self, start: int, stop: int) -> int:
+        """The steps from ``start`` to ``stop``, which it returns."""
         engine = self.engine
         stream = self.open_stream(
-            self.config,
+            self.adaptive.config if self.adaptive else self.config,
             self.job.store,
             self.tokenizer_path,
             rank=engine.rank,
             world=engine.world,
             start_step=start,
+            stop_step=stop,
         )
         ended = time.perf_counter()
         with stream:
@@ -195,9 +221,12 @@ class _Loop:
                 self._saved(self.checkpoints.poll())
                 result = self._step(item)
                 self._losses += [result.loss] if result.finite else []
+                if self.adaptive:
+                    self.adaptive.add(result)
                 now, done = time.perf_counter(), item.step + 1
                 measured = self.validation.run() if self.validation.due(done) else None
-                self.recorder.step(result, item.sample_ids, now - ended, item.stats, item.events, measured)
+                retries = self._retries + item.stats.read.retries
+                self.recorder.step(result, item.sample_ids, now - ended, retries, item.events, measured)
                 self.watchdog.beat(f"step {item.step}")
                 wish = self.notice.agreed()
                 if measured is not None:
@@ -207,6 +236,8 @@ class _Loop:
                     self._answer(done, wish)
                     now = time.perf_counter()  # a checkpoint's time is no step's
                 ended = now
+            self._retries += stream.stats.read.retries
+        return stop
 
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
@@ -236,7 +267,7 @@ class _Loop:
             "position": done * self.plan.batch_size,
             "samples_seen": self.recorder.samples_seen,
             "skipped_steps": self.skipping.count,
-            "plan_fingerprint": self.plan.fingerprint,
+            "plan_fingerprint": self.job.plan_fingerprint,  # an adaptive one: of its beginning
             "schedule_record": self.plan.curve.record(),
             "config_hash": self.job.config_hash,
             "world_size": self.engine.world,
@@ -245,6 +276,8 @@ class _Loop:
             "versions": self.job.versions,
             "metrics": {"loss": sum(self._losses) / max(1, len(self._losses))},
         }
+        if self.adaptive:
+            state["adaptive"] = self.adaptive.state()
         self._losses = []
         self.checkpoints.save(state, self.recorder.publish, self._may_write)
 

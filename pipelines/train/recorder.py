@@ -10,7 +10,6 @@ from typing import Any
 
 from pipelines.plan.plan import Plan
 from pipelines.stream.quarantine import BadSampleEvent
-from pipelines.stream.stream import StreamStats
 from pipelines.train.channel import Channel
 from pipelines.train.checkpoint import SaveReport
 from pipelines.train.engine import Engine
@@ -83,13 +82,14 @@ class Recorder:
         result: StepResult,
         sample_ids: list[str],
         wall: float,
-        stats: StreamStats,
+        retries: int,
         events: list[BadSampleEvent],
         measured: dict[str, dict[str, float]] | None = None,
     ) -> None:
         """Takes a step in; writes at every ``train.log_every``-th, at the last, and at a measured one.
 
-        It is a collective call then. ``measured`` is an evaluation made after this step.
+        It is a collective call then. ``retries`` counts this rank's repeated reads so far; ``measured`` is an
+        evaluation made after this step.
         """
         self._ids[result.step] = sample_ids
         self.samples_seen += result.instructions
@@ -101,7 +101,7 @@ class Recorder:
         if result.step % every and result.step != last and measured is None:
             return
         self._report.memory, self._report.memory_share = memory_now(), memory_shares()
-        self._report.retries = stats.read.retries
+        self._report.retries = retries
         reports = self.flush()
         if self._engine.rank == 0:
             row = metrics_row(result, self._window, reports, self._facts(result))
@@ -119,6 +119,10 @@ class Recorder:
             assert self.tracker is not None
             self.tracker.log(row)
         self._window, self._report = Window(), RankReport()
+
+    def follow(self, plan: Plan) -> None:
+        """Takes another plan for the steps to come: the same run's, with shares chosen since."""
+        self._plan = plan
 
     def flush(self) -> list[RankReport]:
         """Brings the ledger up to the last step; a collective call. Returns all ranks' reports."""

@@ -9,7 +9,7 @@ follows "to", ``who`` is somebody; ``some`` is how many there are, and ``cue`` w
 REFERRING: tuple[str, ...] = (
     "segment {np}",
     "please segment {np}",
-    "segment {np} in full",
+    "segment all of {np}",
     "mark {np}",
     "please mark {np}",
     "outline {np}",

@@ -49,7 +49,7 @@ def ask(writer: CandidateWriter, facts: TileFacts, target: int, rng: np.random.G
     }
     if len(members) == 1:
         meaning, subtask, plan = Meaning(category), "attribute", pick(rng, ATTRIBUTE)
-        answer = sentence(f"the {facts.noun(category)}: it {pick(rng, role.roles)}")
+        answer = sentence(f"the {facts.noun(category)}: it {_reason(role, values, rng)}")
     else:
         chosen = writer.choose(target, rng, telling_anchors(name))
         if chosen is None:

@@ -37,9 +37,13 @@ class IndexDecoder:
 
     def __call__(self, values: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
         """Category ids ``[H, W]`` of values ``[H, W]``; unknown values become 0 and are counted."""
-        inside = (values >= 0) & (values < _MOST_VALUE)
-        labels = self._labels[np.where(inside, values, 0)]
-        unknown = (labels < 0) | ~inside
+        if values.size and values.min() >= 0 and values.max() < _MOST_VALUE:  # no copies of a wide strip
+            labels = self._labels[values]
+            unknown = labels < 0
+        else:
+            inside = (values >= 0) & (values < _MOST_VALUE)
+            labels = self._labels[np.where(inside, values, 0)]
+            unknown = (labels < 0) | ~inside
         if unknown.any():
             numbers, counts = np.unique(values[unknown], return_counts=True)
             tally.unknown.update({f"value {n}": int(c) for n, c in zip(numbers, counts, strict=True)})

@@ -100,19 +100,29 @@ def test_strips_give_each_window_and_read_each_row_once(stride):
         strips.cut(Window(0, 0, 40, 27))
 
 
-BIG = """
-import resource, sys
+BIG = r"""
+import re, sys
+from pathlib import Path
+import pipelines.build.build
 from pipelines.build import BuildConfig, build_store
+
+def peak():  # ru_maxrss would also count the peak of the process that started this one
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+
+imported = peak()
 config = BuildConfig(workers=0, instruct={"diversity_quantile": 0.0}, rules={"min_area": 0.3},
                      tile={"size": 512, "stride": 512})
 build_store("chesapeake", sys.argv[1], sys.argv[2], config, progress=False, preview=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak() - imported)
 """
 
 
 @pytest.mark.slow
 def test_a_twenty_thousand_pixel_scene_needs_little_memory(tmp_path):
-    """1.6 GB of pixels and 0.4 GB of labels; int32 labels alone would be 1.6 GB."""
+    """1.6 GB of pixels and 0.4 GB of labels; int32 labels alone would be 1.6 GB.
+
+    What counts is the peak of the process above what its imports need.
+    """
     import rasterio
 
     folder = tmp_path / "in" / "de_1m_2013_extended-debuffered-train_tiles"
@@ -128,4 +138,4 @@ def test_a_twenty_thousand_pixel_scene_needs_little_memory(tmp_path):
         [sys.executable, "-c", BIG, tmp_path / "in", tmp_path / "out"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1200, f"{done.stdout} MB"
+    assert 0 < int(done.stdout) < 500, f"{done.stdout} MB"

@@ -30,7 +30,7 @@ def test_the_paper_s_tables_are_there_and_every_row_is_a_valid_configuration():
     assert [(c.model.lkm.slots, c.model.lkm.weight) for c in seen[8]] == [
         (n, weight) for n in (4, 8) for weight in (0.0, 0.1, 0.2, 0.3)
     ]
-    assert [c.pts.schedule for c in seen[9]] == ["constant", "linear"]
+    assert [c.pts.schedule for c in seen[9]] == ["constant", "linear", "adaptive"]
 
 
 def test_the_paper_s_differences_of_table_6():
