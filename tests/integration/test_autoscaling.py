@@ -70,12 +70,12 @@ def _preset(folder, name, **changes):
     return path
 
 
-def _train(folder, run, **changes):
+def _train(folder, run, *flags, **changes):
     store = folder / "store"
     if not store.exists():
         write_store(store)
     options = ("--store", store, "--no-evaluate", "--run", folder / "runs" / run)
-    return _submit(folder, "train", "--preset", _preset(folder, run, **changes), *options)
+    return _submit(folder, *flags, "train", "--preset", _preset(folder, run, **changes), *options)
 
 
 def test_a_build_brings_cpu_nodes_and_lets_them_go(cluster):
@@ -93,35 +93,49 @@ def test_a_build_brings_cpu_nodes_and_lets_them_go(cluster):
 
 
 def test_elastic_training_takes_nodes_in_and_gives_them_up(cluster):
-    """From zero nodes to two; one is killed on the way, training goes on with one, and takes a new one in."""
+    """From zero nodes to two; one is killed, training goes on with one, and takes a new one in."""
     folder, watch = cluster
     began = watch.mark("training")
-    rows = folder / "runs/elastic/metrics.jsonl"
+    run = folder / "runs/elastic"
     found: dict[str, str] = {}
     ended = threading.Event()
-    beside = [
-        threading.Thread(target=_scrape, args=(folder / "state", found, ended), daemon=True),
-        threading.Thread(target=_kill_when_two, args=(rows, watch, ended), daemon=True),
-    ]
-    for thread in beside:
-        thread.start()
-    steps = 800
-    changes = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 5}
-    changes |= {"train.steps": steps, "checkpoint.every": 20}
-    done = _train(folder, "elastic", **changes)
-    ended.set()
-    assert done.returncode == 0, done.stdout + done.stderr
-    watch.mark("training ended")
+    threading.Thread(target=_scrape, args=(folder / "state", found, ended), daemon=True).start()
+    changes = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 60}
+    changes |= {"train.steps": 1_000_000, "checkpoint.every": 20}  # until it is stopped
+    name = _train(folder, "elastic", "--no-wait", **changes).stdout.split()[-1]
+    try:
+        _wait_for_workers(run, 2)
+        assert watch.most("gpu", began) == 2
+        watch.kill("gpu")
+        _wait_for_workers(run, 1)
+        _wait_for_workers(run, 2)
+        _check_scraped(found)
+    finally:
+        ended.set()
+        watch.mark("training stopped")
+        _submit(folder, "stop", name)
+        logged = read_rows(run / "metrics.jsonl")
+        watch.workers = [(row["time"] - watch.began, row["world_size"]) for row in logged]
+    done = _submit(folder, "follow", name)
     assert "waiting for the autoscaler" in done.stdout + done.stderr
-    assert watch.most("gpu", began) == 2
-    ledger = read_rows(folder / "runs/elastic/ledger.jsonl")
-    assert [row["step"] for row in ledger] == list(range(steps))
-    logged = read_rows(rows)
-    watch.workers = [(row["time"] - watch.began, row["world_size"]) for row in logged]
+    for rows in (logged, read_rows(run / "ledger.jsonl")):
+        assert [row["step"] for row in rows] == list(range(len(rows)))
     sizes = list(pairwise(size for size, _ in groupby(row["world_size"] for row in logged)))
-    assert (2, 1) in sizes and (1, 2) in sizes[sizes.index((2, 1)) :], sizes
-    _check_scraped(found)
+    assert (1, 2) in sizes[sizes.index((2, 1)) :], sizes
     assert watch.wait_until_gone()
+
+
+def _wait_for_workers(run, count):
+    """Until the last ten logged steps were made by so many workers."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        sizes = [row["world_size"] for row in read_rows(run / "metrics.jsonl")]
+        if sizes[-10:] == [count] * 10:
+            return
+        time.sleep(1)
+    pytest.fail(
+        f"the run did not get {count} workers; it had {[(s, len(list(g))) for s, g in groupby(sizes)]}"
+    )
 
 
 def _check_scraped(found):
@@ -144,7 +158,8 @@ def test_a_sweep_queues_beyond_the_maximum(cluster):
         yaml.safe_dump({"metric": "loss", "mode": "min", "space": {"train.lr": {"loguniform": [1e-4, 1e-3]}}})
     )
     evaluation = {"batch": 8, "workers": 1, "max_samples": 6}
-    preset = _preset(folder, "swept", **{"train.steps": 30, "evaluation": evaluation})
+    longer = {"tokenizer.max_length": 320, "model.language.max_positions": 400}
+    preset = _preset(folder, "swept", **longer, **{"train.steps": 30, "evaluation": evaluation})
     done = _submit(
         folder,
         *("sweep", "--space", folder / "space.yaml", "--preset", preset, "--store", BUILT),
@@ -165,15 +180,6 @@ def test_what_no_group_can_bring_is_refused_at_once(cluster):
     done = _train(folder, "toolarge", **{"scale.workers": 4})
     assert done.returncode == 2, done.stdout + done.stderr
     assert "no node groups that could bring what is missing" in done.stdout + done.stderr
-
-
-def _kill_when_two(rows, watch, ended):
-    """Waits until two workers train, and kills one's node."""
-    while not ended.wait(1.0):
-        sizes = [row["world_size"] for row in read_rows(rows)] if rows.exists() else []
-        if sizes[-30:] == [2] * 30:
-            watch.kill("gpu")
-            return
 
 
 def _scrape(state, found, ended):

@@ -16,6 +16,8 @@ STATES = {
     "model.language.layers": 6,
     "model.language.intermediate_size": 3072,
 }
+#: A CPU without bfloat16 arithmetic is slow: few samples.
+SHORT = {**STATES, "model.image_size": 128, "data.instructions_per_image": 1}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +25,7 @@ STATES = {
     [
         (STATES, 2, "fp32", 1, "0,2,3", "off"),
         (STATES, 2, "fp32", 2, "0,1,2,3", "off"),
-        (STATES, 2, "bf16", 2, "1,2,3", "off"),
+        (SHORT, 1, "bf16", 1, "2,3", "off"),
         (IMAGE, 6, "fp32", 1, "0,2", "both"),  # 25 million parameters: activations decide
     ],
 )

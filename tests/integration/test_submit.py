@@ -110,7 +110,9 @@ def test_a_submitted_sweep_trains_and_evaluates_its_trials(cluster, job):
     )
     preset = cluster / "swept.yaml"
     evaluation = {"batch": 8, "workers": 1, "max_samples": 6}
-    preset.write_text(yaml.safe_dump(tiny_values(**{"train.steps": 4, "evaluation": evaluation})))
+    longer = {"tokenizer.max_length": 320, "model.language.max_positions": 400}
+    values = tiny_values(**longer, **{"train.steps": 4, "evaluation": evaluation})
+    preset.write_text(yaml.safe_dump(values))
     done = unigeoseg(
         *submit,
         *("sweep", "--space", cluster / "space.yaml", "--preset", preset, "--store", "s3://unigeoseg/store"),
