@@ -7,7 +7,7 @@ import sys
 from tests.train_runs import ROOT
 
 
-def unigeoseg(*arguments: object, seconds: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+def unigeoseg(*arguments: object, seconds: float = 600, **extra: str) -> subprocess.CompletedProcess[str]:
     """Runs the command; ``extra`` are variables of its environment."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     return subprocess.run(
