@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 BoolMask = NDArray[np.bool_]
 
@@ -76,12 +77,11 @@ def split_instances(
 ) -> tuple[list[Region], int]:
     """One region an instance, whatever its connectivity; the same order and noise rule as for components."""
     regions, noise = [], 0
-    numbers = [int(n) for n in np.unique(labels) if n > 0]
-    for number in sorted(numbers, key=lambda n: (instances[n], n)):
-        mask = labels == number
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        region = Region(instances[number], y0, x0, y1, x1, mask[y0:y1, x0:x1], colours.get(number))
+    boxes = {n: box for n, box in enumerate(ndimage.find_objects(labels), 1) if box is not None}
+    for number in sorted(boxes, key=lambda n: (instances[n], n)):
+        y, x = boxes[number]
+        crop = labels[y, x] == number
+        region = Region(instances[number], y.start, x.start, y.stop, x.stop, crop, colours.get(number))
         if region.area < min_pixels:
             noise += 1
             continue

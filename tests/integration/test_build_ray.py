@@ -10,6 +10,16 @@ from unigeoseg.errors import UserError
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ray_here():
+    """One Ray for all: a build takes what runs in its process, and its workers limit the tasks."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 def build(out, workers, **source):
     config = BuildConfig(workers=workers, block_images=4, source={"scenes": 14} | source)
     build_store("synthetic", None, out, config, progress=False, preview=False)
@@ -24,8 +34,11 @@ def test_one_and_two_workers_write_what_one_process_writes(tmp_path):
 
 
 def test_an_error_of_a_worker_is_the_users_message(tmp_path):
+    import ray
+
     from tests.unit.build.test_dubai import write_pair
 
     write_pair(tmp_path / "in", 1, 1, change=lambda mask: mask[:90].fill(7))
     with pytest.raises(UserError, match=r"colour \(7, 7, 7\)"):
         build_store("dubai", tmp_path / "in", tmp_path / "out", BuildConfig(workers=1), progress=False)
+    assert ray.is_initialized()  # what was there before stays

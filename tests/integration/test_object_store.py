@@ -5,6 +5,7 @@ import os
 import pytest
 
 import pipelines.storage
+from pipelines.build import BuildConfig, build_store
 from pipelines.config import Config
 from pipelines.storage import open_filesystem
 from pipelines.store.fetch import Retry
@@ -110,3 +111,54 @@ def test_no_server_is_a_clear_error(remote, monkeypatch):
     ):
         StoreIndex.open(remote)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.slow
+def test_every_command_on_stores_takes_a_bucket(remote, tmp_path):
+    """Merged, checked, looked at and exported there: the same as in folders."""
+    import json
+
+    from click.testing import CliRunner
+
+    from jobs.cli import cli
+
+    def run(*arguments):
+        done = CliRunner().invoke(cli, ["data", *map(str, arguments)])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    fs, bucket = open_filesystem(remote)[0], "s3://geoseg/own"
+    for name, scenes in (("a", 2), ("b", 3)):
+        config = BuildConfig(
+            workers=0, source={"scenes": scenes}, split={"val": 0.0}, instruct={"diversity_quantile": 0.5}
+        )
+        for out in (tmp_path / name, f"{bucket}/{name}"):
+            build_store("synthetic", None, out, config, progress=False, preview=False)
+    for place in (tmp_path, bucket):
+        run("merge", f"{place}/a", f"{place}/b", "--out", f"{place}/m", "--on-duplicate", "first", "--json")
+    for name in ("a", "m"):
+        here = {f.relative_to(tmp_path).as_posix(): f.read_bytes() for f in (tmp_path / name).rglob("*.*")}
+        found = fs.find(f"geoseg/own/{name}")
+        assert {path.removeprefix("geoseg/own/"): fs.cat_file(path) for path in found} == here
+        for command in ("info", "lint", "stats"):
+            assert json.loads(run(command, f"{bucket}/{name}", "--json")) == json.loads(
+                run(command, tmp_path / name, "--json")
+            ) | ({"store": f"{bucket}/{name}"} if command == "stats" else {})
+    run("stats", f"{bucket}/m", "--out", f"{bucket}/stats")
+    run("preview", f"{bucket}/m", "--out", f"{bucket}/sheets")
+    run("preview", f"{bucket}/m", "--out", f"{bucket}/one.png", "--task", "referring")
+    run("report", f"{bucket}/m", "--out", f"{bucket}/page.html")
+    assert len(fs.find("geoseg/own/stats")) == 7 and len(fs.find("geoseg/own/sheets")) >= 3
+    assert fs.cat_file("geoseg/own/one.png").startswith(b"\x89PNG")
+    assert b"distinct-2" in fs.cat_file("geoseg/own/page.html")
+    for form in ("webdataset", "coco", "release-layout"):
+        run("export", f"{bucket}/m", "--to", form, "--out", f"{bucket}/{form}")
+        run("export", tmp_path / "m", "--to", form, "--out", tmp_path / form)
+        here = {f.relative_to(tmp_path).as_posix(): f.read_bytes() for f in (tmp_path / form).rglob("*.*")}
+        assert here
+        assert {p.removeprefix("geoseg/own/"): fs.cat_file(p) for p in fs.find(f"geoseg/own/{form}")} == here
+    fs.rm_file("geoseg/own/m/shards/train-00000.tar")
+    broken = CliRunner().invoke(cli, ["data", "lint", f"{bucket}/m", "--json"])
+    assert broken.exit_code == 2 and "shard_missing" in broken.stdout
