@@ -9,7 +9,7 @@ from tests.train_runs import ROOT
 
 
 def unigeoseg(
-    *arguments: object, seconds: float = 300, cwd: Path = ROOT, **extra: str
+    *arguments: object, seconds: float = 600, cwd: Path = ROOT, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command in ``cwd``; ``extra`` are variables of its environment."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
