@@ -15,6 +15,12 @@ from jobs.options import emit, json_option, preset_option, set_option
 @click.option("--batch", type=click.IntRange(min=1), help="Samples; by default what a worker holds at once.")
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Timed steps.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option(
+    "--beside-plain",
+    "beside",
+    is_flag=True,
+    help="Also time the released code's arrangement, rebuilt from transformers' modules (released mode).",
+)
 @set_option
 @json_option
 def step(
@@ -23,6 +29,7 @@ def step(
     batch: int | None,
     steps: int,
     device: str,
+    beside: bool,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -31,21 +38,25 @@ def step(
     \b
     Example:
       unigeoseg bench step --preset quickstart --batch 4
+      unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain
     """
     from jobs.settings import load_config
 
     config = load_config(preset, sets)
     from pipelines.bench.step import bench_step
 
-    emit(bench_step(config, image_size, device, batch, steps), as_json, _step_table)
+    emit(bench_step(config, image_size, device, batch, steps, beside=beside), as_json, _step_table)
 
 
 def _step_table(result: dict[str, Any]) -> str:
-    lines = [f"{'part':<14} {'ms':>10} {'share':>7}"]
-    lines += [
-        f"{row['name']:<14} {1000 * row['seconds']:>10.1f} {row['share']:>6.1%}" for row in result["rows"]
-    ]
     ratios = result["ratios"]
+    beside = "of_plain" in ratios
+    lines = [f"{'part':<14} {'ms':>10} {'share':>7}" + (f" {'plain ms':>10}" if beside else "")]
+    for row in result["rows"]:
+        plain = f" {1000 * row['plain_seconds']:>10.1f}" if beside else ""
+        lines.append(f"{row['name']:<14} {1000 * row['seconds']:>10.1f} {row['share']:>6.1%}{plain}")
+    if beside:
+        lines.append(f"forward and backward take {ratios['of_plain']:.2f} of the plain arrangement's time")
     mfu = "unknown" if ratios["mfu"] is None else f"{ratios['mfu']:.1%}"
     lines.append(
         f"{ratios['samples_per_second']:.2f} samples/s (batch {ratios['batch']}, {ratios['image_size']} px, "

@@ -101,7 +101,11 @@ class DataConfig(Section):
 class InitConfig(Section):
     """Where the first weights come from; the language model's own come from ``model.language.path``."""
 
-    model: str | None = Field(None, description="an export of this project, all of whose weights are taken")
+    model: str | None = Field(
+        None,
+        description="an export of this project, or a released checkpoint (it then decides mode, sizes and, "
+        "unless tokenizer.path is set, the tokenizer); all of its weights are taken. A folder or s3://",
+    )
     mask2former: str | None = Field(
         None,
         description="Mask2Former weights for vision encoder and decoders: detectron2 .pkl, .safetensors or a "

@@ -3,6 +3,7 @@
 Text is always encoded as data: a user's ``[SEG]`` becomes ordinary pieces, never the special token.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
@@ -29,7 +30,7 @@ class Tokenizer:
     """
 
     def __init__(self, inner: _Tokenizer) -> None:
-        inner.encode_special_tokens = True
+        inner = text_as_data(inner, RESERVED)
         missing = [t for t in (PAD, SEG, END) if inner.token_to_id(t) is None]
         if missing:
             inner.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in missing])
@@ -53,6 +54,23 @@ class Tokenizer:
         """Writes ``tokenizer.json`` into ``folder``, which is made if needed."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._inner.save(str(Path(folder) / FILE))
+
+
+def text_as_data(inner: _Tokenizer, reserved: Iterable[str]) -> _Tokenizer:
+    """A tokenizer in whose texts ``reserved`` words are ordinary pieces, special or not.
+
+    A token that was added without being special (as training code adds ``[SEG]``) would be found in any text.
+    """
+    names, content = set(reserved), json.loads(inner.to_str())
+    hidden = [
+        token for token in content["added_tokens"] if token["content"] in names and not token["special"]
+    ]
+    if hidden:
+        for token in hidden:
+            token["special"] = True
+        inner = _Tokenizer.from_str(json.dumps(content))
+    inner.encode_special_tokens = True
+    return inner
 
 
 def load_tokenizer(folder: str | Path, mode: str = "paper") -> Tokenizer:

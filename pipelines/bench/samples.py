@@ -23,7 +23,7 @@ _ANSWER = (
 def bench_tokenizer(config: Config) -> Tokenizer:
     """The configured tokenizer, or a small one trained on the bench's own sentences."""
     if config.tokenizer.path:
-        return load_tokenizer(config.tokenizer.path)
+        return load_tokenizer(config.tokenizer.path, config.model.mode)
     texts = [_REFERRING, _REASONING, _ANSWER, *template_texts(config.model.system_prompt)] * 2
     with TemporaryDirectory() as folder:
         return train_tokenizer(texts, min(config.tokenizer.vocab_size, 1024), Path(folder))

@@ -12,7 +12,9 @@ from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.train.model import make_model
 from pipelines.train.parameter_groups import parameter_groups
+from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
+from unigeoseg.model import UniGeoSeg
 
 
 def bench_step(
@@ -22,6 +24,7 @@ def bench_step(
     batch: int | None = None,
     steps: int = 3,
     warmup: int = 1,
+    beside: bool = False,
 ) -> dict[str, Any]:
     """Times forward by part, backward and AdamW on random images.
 
@@ -35,15 +38,19 @@ def bench_step(
         batch: images with one instruction each; by default what one worker holds at once.
         steps: timed steps; the median of each part counts.
         warmup: steps before.
+        beside: also times :class:`~pipelines.bench.plain.PlainStep` on the same batch, in turn with ours.
 
     Returns:
         ``{"rows": [{"name", "seconds", "share"}], "ratios": {samples_per_second, mfu, ...},
-        "machine"}``; ``mfu`` is null where the device's peak is unknown.
+        "machine"}``; ``mfu`` is null where the device's peak is unknown. With ``beside`` a row has
+        ``plain_seconds`` too and the ratios ``of_plain``: forward and backward pass, ours by the plain ones.
 
     Raises:
-        UserError: there is no such device, or the weights cannot be loaded.
+        UserError: there is no such device, the weights cannot be loaded, or ``beside`` in another mode.
     """
     place = _device(device)
+    if beside and config.model.mode != "released":
+        raise UserError("--beside-plain compares released mode: add --set model.mode=released")
     if image_size is not None:
         config = config.model_copy(update={"model": dataclasses.replace(config.model, image_size=image_size)})
     size = batch or config.micro_batch
@@ -57,21 +64,50 @@ def bench_step(
     groups, _ = parameter_groups(model, config.train)
     optimizer = torch.optim.AdamW(groups, lr=config.train.lr, betas=config.train.betas)
     inputs = bench_batch(config, tokenizer, size).to(place)
-    watch = Stopwatch(place)
-    release = watch.watch(model)
-    laps = []
+    plain = _plain(config, tokenizer.vocab_size, place) if beside else None
+    laps, plain_laps = [], []
     for number in range(warmup + steps):
-        watch.start()
-        total = model(inputs, torch.Generator().manual_seed(number)).total / size
-        total.backward()
-        watch.lap("backward")
+        laps.append(_timed(model, inputs, number, optimizer))
+        if plain is not None:
+            plain_laps.append(_timed(plain, inputs, number, None))
+    result = _result(config, laps[warmup:], size, inputs.input_ids.shape[1], place)
+    if plain is not None:
+        _compare(result, laps[warmup:], plain_laps[warmup:])
+    return result
+
+
+def _plain(config: Config, vocabulary: int, device: torch.device) -> UniGeoSeg:
+    from pipelines.bench.plain import PlainStep
+
+    model = PlainStep(config.model, max(vocabulary, config.model.language.embedding_rows))
+    if config.train.precision == "bf16":
+        model.bfloat16()
+    return model.to(device).train()
+
+
+def _timed(
+    model: UniGeoSeg, inputs: Batch, number: int, optimizer: torch.optim.Optimizer | None
+) -> dict[str, float]:
+    """Seconds by part of one step; without an optimizer it ends with the backward pass."""
+    watch = Stopwatch(inputs.images.device)
+    release = watch.watch(model)
+    watch.start()
+    total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
+    total.backward()
+    watch.lap("backward")
+    if optimizer is not None:
         optimizer.step()
-        optimizer.zero_grad()
         watch.lap("optimizer")
-        if number >= warmup:
-            laps.append(watch.seconds)
+    model.zero_grad()
     release()
-    return _result(config, laps, size, inputs.input_ids.shape[1], place)
+    return watch.seconds
+
+
+def _compare(result: dict[str, Any], laps: list[dict[str, float]], plain: list[dict[str, float]]) -> None:
+    for row in result["rows"]:
+        row["plain_seconds"] = median(lap[row["name"]] for lap in plain)
+    ours, theirs = (median(sum(lap.values()) - lap["optimizer"] for lap in each) for each in (laps, plain))
+    result["ratios"] |= {"plain_seconds": theirs, "of_plain": ours / theirs}
 
 
 def _result(

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.store.index import StoreIndex
 from pipelines.store.texts import store_texts
+from pipelines.train.model import local_copy
 from unigeoseg.prompts import template_texts
 from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -21,7 +22,7 @@ def prepare_tokenizer(config: Config, index: StoreIndex, folder: Path) -> Tokeni
     if (folder / "tokenizer.json").is_file():
         return load_tokenizer(folder, config.model.mode)
     if config.tokenizer.path is not None:
-        tokenizer = load_tokenizer(config.tokenizer.path, config.model.mode)
+        tokenizer = load_tokenizer(local_copy(config.tokenizer.path), config.model.mode)
         tokenizer.save(folder)
         return tokenizer
     texts = store_texts(index, TOKENIZER_IMAGES)

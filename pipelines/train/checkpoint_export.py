@@ -14,6 +14,7 @@ from pipelines.train.manifest import MANIFEST, find_problem
 from pipelines.train.model import exported_state, with_local_language
 from pipelines.train.run_folder import CONFIG, TOKENIZER, RunFolder
 from pipelines.train.shards import LAYOUT, ShardReader
+from pipelines.train.start import keep_unused
 from unigeoseg.errors import UserError
 from unigeoseg.export import write_export
 from unigeoseg.tokens import load_tokenizer
@@ -73,6 +74,7 @@ def _export(run: RunFolder, name: str, out: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(str(run.base / TOKENIZER), config.model.mode)
     note = {"run": run.name, "step": state["step"]}
     write_export(out, tensors, with_local_language(config).model, tokenizer, note)
+    keep_unused(config, out)
     return {"step": state["step"], "tensors": len(tensors)}
 
 

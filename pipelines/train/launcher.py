@@ -20,7 +20,8 @@ from pipelines.train.lease import held
 from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
-from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
+from pipelines.train.run_folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
+from pipelines.train.start import with_start
 from pipelines.train.status import recorded
 from pipelines.train.watch import Watcher
 
@@ -56,6 +57,7 @@ def train(
         RunStopped: ``watcher`` stopped it.
     """
     started = time.time()
+    config = with_start(config)
     folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     accumulation_steps(config, config.scale.workers)
     index = StoreIndex.open(store, config.data.split)
@@ -131,7 +133,7 @@ def _task_metrics(tasks: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def _artifacts(folder: RunFolder) -> list[Path]:
     """Files that MLflow shows beside the curves."""
-    names = [CONFIG, SUMMARY, "report.html"]
-    plots = folder.base / "plots"
-    names += [REPLAY] if (folder.base / REPLAY).is_file() else []
-    return [folder.base / name for name in names] + (sorted(plots.glob("*.png")) if plots.is_dir() else [])
+    names = [CONFIG, ENVIRONMENT, SUMMARY, REPLAY, "report.html"]
+    names += ["evaluation/evaluation.md", "evaluation/evaluation.json"]
+    found = [folder.base / name for name in names] + sorted((folder.base / "plots").glob("*.png"))
+    return [path for path in found if path.is_file()]

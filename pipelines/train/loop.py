@@ -31,6 +31,7 @@ from pipelines.train.recorder import Recorder
 from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
 from pipelines.train.skipping import Skipping
+from pipelines.train.start import keep_unused
 from pipelines.train.step import NonFiniteLossError, StepResult
 from pipelines.train.validation import Validation
 from pipelines.train.watchdog import Watchdog
@@ -299,6 +300,7 @@ class _Loop:
             folder = self.run_folder.local(f"{EXPORT}/config.json").parent
             state = exported_state(self.config, state)
             write_export(folder, state, with_local_language(self.config).model, self.tokenizer, note)
+            keep_unused(self.config, folder)
             self.run_folder.publish(EXPORT)
         self.engine.barrier()
 

@@ -15,9 +15,11 @@ from unigeoseg.build import build_model
 from unigeoseg.errors import UserError
 from unigeoseg.lora import add_lora, merge_lora
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.released.folder import is_released
 from unigeoseg.tokens import Tokenizer
 from unigeoseg.weights.export_file import load_export_weights
 from unigeoseg.weights.mask2former import load_mask2former
+from unigeoseg.weights.released_file import load_released_weights
 from unigeoseg.weights.report import LoadReport
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,9 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
         path = local_copy(init.mask2former)
         reports.append(load_mask2former(model, path, init.parts, init.strict))
     if init.model:
-        reports.append(load_export_weights(model, local_copy(init.model), init.strict))
+        path = local_copy(init.model)
+        load = load_released_weights if is_released(path) else load_export_weights
+        reports.append(load(model, path, init.strict))
     for report in reports:
         logger.info("%s", report.summary())
     lora = config.train.lora

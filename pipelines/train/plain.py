@@ -27,6 +27,7 @@ from pipelines.train.loop import run_loop
 from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
+from pipelines.train.start import with_start
 from pipelines.train.status import recorded
 from unigeoseg.errors import UserError
 
@@ -115,6 +116,7 @@ def job_steps(job: Job) -> int:
 def _prepared(
     config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
 ) -> Job:
+    config = with_start(config)
     folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)

@@ -1,5 +1,6 @@
 """What is checked and written before training starts: the run folder, its configuration, its tokenizer."""
 
+import getpass
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
@@ -21,7 +23,7 @@ from pipelines.store.index import StoreIndex
 from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.train.job import Job
 from pipelines.train.manifest import Checkpoint, newest_checkpoint
-from pipelines.train.run_folder import CHECKPOINTS, CONFIG, LEDGER, TOKENIZER, RunFolder
+from pipelines.train.run_folder import CHECKPOINTS, CONFIG, ENVIRONMENT, LEDGER, TOKENIZER, RunFolder
 from pipelines.train.status import read_status
 from pipelines.train.tracking import (
     MLFLOW,
@@ -168,6 +170,9 @@ def make_job(
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
     run.publish(TOKENIZER)
+    libraries = versions()
+    run.local(ENVIRONMENT).write_text(json.dumps(libraries, indent=2) + "\n", encoding="utf-8")
+    run.publish(ENVIRONMENT)
     job = Job(
         config=config,
         store=absolute(store),
@@ -176,7 +181,7 @@ def make_job(
         plan_fingerprint=plan.fingerprint,
         config_hash=config_hash(config),
         tracking=_tracking(config, store, run, index, plan, found),
-        versions=versions(),
+        versions=libraries,
     )
     return job
 
@@ -228,6 +233,8 @@ def _tracking(
         "dataset.store": store,
         "plan.fingerprint": plan.fingerprint,
         "run.folder": run.path,
+        MLFLOW_USER: getpass.getuser(),
+        MLFLOW_SOURCE_NAME: "unigeoseg train",
     }
     tags |= config.tracking.tags
     if config.tracking.parent:

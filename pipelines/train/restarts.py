@@ -3,7 +3,9 @@
 from contextlib import suppress
 from typing import Any
 
+import ray
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pipelines.storage import storage_errors
 from pipelines.store.fetch import Retry
@@ -11,12 +13,21 @@ from pipelines.train.manifest import committed_steps
 from pipelines.train.run_folder import RunFolder
 
 
+def leaving_nodes() -> dict[str, int]:
+    """Nodes that were announced to go and still are there, each with its deadline."""
+    try:
+        return ray._private.state.state.get_draining_nodes() or {}
+    except Exception:  # the control store may be as busy as all else when a node is lost
+        return {}
+
+
 class FailuresInARow(DefaultFailurePolicy):
     """Ray Train's policy, with a count that starts anew at each new checkpoint.
 
     Ray Train counts failures over the whole run, so a run of many days on machines that come and go would
     reach any limit. What the limit is for is a run that fails again and again at the same place.
-    A node that was announced to go does not count at all (Ray Train's own budget for preemption).
+    A node that was announced to go does not count at all. Ray Train has a budget of its own for those, but
+    charges it only when it sees the lost worker before the others' broken connections.
 
     Args:
         failure_config: Ray Train's, with the limit.
@@ -33,6 +44,12 @@ class FailuresInARow(DefaultFailurePolicy):
             newest = self._newest_checkpoint()
             if newest > self._newest:
                 self._newest, self._worker_group_failures = newest, 0
+        counted = self._worker_group_failures
+        if isinstance(training_failed_error, WorkerGroupError) and leaving_nodes():
+            self._worker_group_failures = -1
+            decision = super().make_decision(training_failed_error)
+            self._worker_group_failures = counted
+            return decision
         return super().make_decision(training_failed_error)
 
     def _newest_checkpoint(self) -> int:

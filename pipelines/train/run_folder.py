@@ -20,6 +20,7 @@ _Result = TypeVar("_Result")
 
 #: Names inside a run folder (contracts of the project).
 CONFIG, SUMMARY, METRICS, LEDGER = "config.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl"
+ENVIRONMENT = "environment.json"
 CHECKPOINTS, EXPORT, TOKENIZER = "checkpoints", "export", "tokenizer"
 
 

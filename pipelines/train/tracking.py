@@ -135,7 +135,10 @@ def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) ->
         "uid": tracking.tags.get(UID),
         "closed": closed,
     }
-    run.local(MLFLOW).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    path = run.local(MLFLOW)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    partial.replace(path)  # a full disk must not cost the run its number
     run.publish(MLFLOW)
 
 

@@ -101,7 +101,7 @@ def test_an_ablation_goes_on_after_a_kill_and_a_comparison_finds_its_runs(place)
         assert mean == pytest.approx(100 * tasks["reasoning"]["gIoU"], abs=1e-4)
     assert table["rows"][1]["tasks"]["reasoning"]["paper_delta"] == 0.31
     parent, runs = children(place, "ablation", "runs/nine")
-    assert set(runs) == {"average-seed0", "PTS-seed0"}
+    assert set(runs) == {"average-seed0", "PTS-seed0", "adaptive-seed0"}
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
 
     found = answer(place, "compare", "--experiment", "ablation", "--best", "val/reasoning/gIoU", "--json")

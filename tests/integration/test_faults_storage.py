@@ -125,7 +125,7 @@ def test_a_full_disk(small_disk, undisturbed, tmp_path, tiny_store):
     process = start("ray", run, tiny_store, **options)
     try:
         wait_for("a checkpoint", lambda: committed(run), process)
-        with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
             while True:
                 file.write(b"\0" * 65536)
         output = finish(process, code=2)

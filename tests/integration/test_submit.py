@@ -18,7 +18,7 @@ from tests.cluster_commands import unigeoseg
 from tests.tiny_store import write_store
 from tests.train_runs import ROOT, tiny_values
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_rays_own_command_submits_too(cluster, job):
     ]
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((cluster / "runs/rays/summary.json").read_text())["steps"] == 4

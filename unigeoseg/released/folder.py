@@ -47,13 +47,9 @@ def load_released(
     Raises:
         UserError: a file is missing or damaged, or the tensors are not those of the released model.
     """
-    folder = Path(folder)
-    content = _read_config(folder)
     tokenizer = load_released_tokenizer(folder)
-    released = dict(_tensors(folder))
-    config = read_config({name: tuple(t.shape) for name, t in released.items()}, content)
-    converted = from_released(released, config)
-    model = ReleasedUniGeoSeg(config, len(released[_EMBEDDING]))
+    config, converted = released_weights(folder)
+    model = ReleasedUniGeoSeg(config, config.language.embedding_rows)
     try:
         model.load_state_dict(converted.state)
     except RuntimeError as error:
@@ -66,6 +62,30 @@ def load_released(
         len(converted.buffers),
     )
     return model.to(device).eval(), tokenizer, converted
+
+
+def released_config(folder: str | Path) -> ModelConfig:
+    """The configuration of a released checkpoint, without keeping its weights.
+
+    Raises:
+        UserError: as :func:`load_released`.
+    """
+    folder = Path(folder)
+    content = _read_config(folder)
+    return read_config({name: tuple(t.shape) for name, t in _tensors(folder)}, content)
+
+
+def released_weights(folder: str | Path) -> tuple[ModelConfig, Converted]:
+    """The configuration of a released checkpoint, and its weights in our names, float32.
+
+    Raises:
+        UserError: as :func:`load_released`.
+    """
+    folder = Path(folder)
+    content = _read_config(folder)
+    released = dict(_tensors(folder))
+    config = read_config({name: tuple(t.shape) for name, t in released.items()}, content)
+    return config, from_released(released, config)
 
 
 def save_released(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from transformers import AutoTokenizer
 
 from unigeoseg.errors import UserError
-from unigeoseg.tokens import END, FILE, PAD, SEG, Tokenizer
+from unigeoseg.tokens import END, FILE, PAD, RESERVED, SEG, Tokenizer, text_as_data
 
 _CONFIG = "tokenizer_config.json"
 
@@ -26,13 +26,18 @@ class ReleasedTokenizer(Tokenizer):
         self.pad_id = self._id(pad) if pad else self.end_id
         inner.encode_special_tokens = False
         self.seg_id = int(inner.encode(SEG, add_special_tokens=False).ids[0])
-        inner.encode_special_tokens = True  # a user's text is data
+        named = {pad, _text(config.get("eos_token"))} - {None}
+        self._plain = text_as_data(inner, {*RESERVED, *map(str, named)})
 
     def _id(self, token: str) -> int:
         found = self._inner.token_to_id(token)
         if found is None:
             raise UserError(f"the tokenizer has no token {token}: take the folder of the released checkpoint")
         return int(found)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text`` as plain data, nothing added."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``tokenizer.json`` and ``tokenizer_config.json``, which names the padding."""

@@ -27,6 +27,8 @@ MARGIN = 1e-4
 _ZERO = 1e-7
 #: Relative differences of smaller numbers mean little.
 _SMALL = 1e-2
+#: Every how many-th row and column a recorded slice may hold.
+_STEPS = (1, 2, 4, 8, 16)
 _OVERFLOW = 1e30  # JSON has no infinity
 
 Row = dict[str, float | bool]
@@ -89,7 +91,7 @@ def verify_set(fixture: Fixture, model: ReleasedUniGeoSeg, name: str) -> dict[st
     rows["mask_logits_all"] = _close(run.predictions[:, :, None], expected["mask_logits_all"])
     rows["eval_masks"] = _masks(run.predictions[-1], expected)
     for level in range(len(run.bce)):
-        suffix = _suffix(level)
+        suffix = _suffix(level, len(run.bce))
         for part, values in (("mask", run.bce), ("dice", run.dice)):
             key = f"loss_{part}{suffix}"
             rows[key] = _close(values[level], np.array(meta["losses_unweighted"][key]))
@@ -170,7 +172,8 @@ def _recorded(model: ReleasedUniGeoSeg, values: dict[str, Tensor]) -> Iterator[N
 def _like(value: Tensor, key: str, expected: Arrays) -> Tensor:
     """A map thinned to the recorded slice of it; anything else as it is."""
     if key.endswith("_slice") and key in expected:
-        step = value.shape[-1] // expected[key].shape[-1]
+        side, kept = value.shape[-1], expected[key].shape[-1]
+        step = next((s for s in _STEPS if -(-side // s) == kept), 1)
         return value[..., ::step, ::step]
     return value
 
@@ -191,9 +194,9 @@ def _points(fixture: Fixture, model: ReleasedUniGeoSeg, predictions: Tensor, exp
     return torch.cat(chosen)
 
 
-def _suffix(level: int) -> str:
+def _suffix(level: int, levels: int) -> str:
     """Loss names there: none for the last prediction (our first after the flip), then those before it."""
-    return "" if level == 0 else f"_{9 - level}"
+    return "" if level == 0 else f"_{levels - 1 - level}"
 
 
 def _close(value: Tensor, expected: NDArray[Any]) -> Row:

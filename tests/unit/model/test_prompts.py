@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers import models
 
 from tests.unit.model.conftest import BOX, POINTS, group
 from unigeoseg.batch import ImageGroup, Sample
@@ -104,3 +106,13 @@ def test_unusable_samples_say_why(collator):
         assert caught.value.reason == reason
     collator.check(group(0).samples[0], group(0).image)
     assert len(collator([ImageGroup(image, (Sample("a", "referring", "x", None),))])) == 1
+
+
+def test_a_token_that_was_added_but_not_as_special_is_no_token_in_text(tmp_path):
+    inner = _Tokenizer(models.BPE(vocab={"a": 0, "[": 1, "]": 2, "S": 3, "E": 4, "G": 5, " ": 6}, merges=[]))
+    inner.add_tokens(["[SEG]", "aaa"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.seg_id == 7
+    assert tokenizer.encode("[SEG]") == [1, 3, 4, 5, 2]
+    assert tokenizer.encode("aaa") == [8]  # no reserved word: the tokenizer's own affair

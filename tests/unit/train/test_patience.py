@@ -9,6 +9,7 @@ from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pipelines.store.fetch import Retry
+from pipelines.train import restarts
 from pipelines.train.background import PatientFiles
 from pipelines.train.lease import Lease
 from pipelines.train.manifest import checkpoint_name, find_problem, newest_checkpoint
@@ -101,7 +102,7 @@ def test_a_lease_whose_writing_was_not_answered_is_held(run, monkeypatch):
     assert len(calls) == 2 and not run.exists("lease.json")
 
 
-def test_failures_count_from_the_newest_checkpoint_on(tmp_path):
+def test_failures_count_from_the_newest_checkpoint_on(tmp_path, monkeypatch):
     policy = FailuresInARow(FailureConfig(max_failures=1), str(tmp_path))
     error = WorkerGroupError("a worker died", {0: RuntimeError("killed")})
 
@@ -114,4 +115,7 @@ def test_failures_count_from_the_newest_checkpoint_on(tmp_path):
     assert policy.make_decision(error) == FailureDecision.RETRY
     commit(10)
     assert policy.make_decision(error) == FailureDecision.RETRY
+    monkeypatch.setattr(restarts, "leaving_nodes", lambda: {"node": 0})
+    assert [policy.make_decision(error) for _ in range(3)] == [FailureDecision.RETRY] * 3
+    monkeypatch.setattr(restarts, "leaving_nodes", dict)
     assert policy.make_decision(error) == FailureDecision.RAISE
