@@ -9,13 +9,13 @@ import platform
 import subprocess
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_USER
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
@@ -233,12 +233,13 @@ def _tracking(
         "dataset.store": store,
         "plan.fingerprint": plan.fingerprint,
         "run.folder": run.path,
-        MLFLOW_USER: getpass.getuser(),
-        MLFLOW_SOURCE_NAME: "unigeoseg train",
+        "mlflow.source.name": "unigeoseg train",
     }
     tags |= config.tracking.tags
     if config.tracking.parent:
         tags["mlflow.parentRunId"] = config.tracking.parent
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
     if found is not None:
