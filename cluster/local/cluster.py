@@ -187,7 +187,7 @@ def _backend(wishes: Wishes, temp: Path, environment: Mapping[str, str], say: Sa
 def _join(cluster: LocalCluster, number: int, size: NodeSize, environment: Mapping[str, str]) -> None:
     """Starts a worker and waits for it.
 
-    Ray gives a raylet 30 s to register and then ends it, which a busy machine may exceed: so more than once.
+    A busy machine may exceed the times that Ray gives a raylet and its agents: so more than once.
     """
     temp = Path(cluster.temp)
     for _ in range(_ATTEMPTS):

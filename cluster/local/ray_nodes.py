@@ -63,7 +63,7 @@ def start_head(
     Raises:
         InputError: it does not start; names the log.
     """
-    gcs, dashboard, client, *agents = free_ports(6)
+    gcs, dashboard, client, *agents = free_ports(7)
     log = temp / "head.log"
     command = [
         ray_program(),
@@ -102,7 +102,7 @@ def start_worker(
         # A session folder of its own: a job's working directory is unpacked by each node of the cluster, and
         # would be replaced under the job's feet in a folder that nodes share.
         f"--temp-dir={temp / f'w{number}'}",
-        *_node_options(size, free_ports(3)),
+        *_node_options(size, free_ports(4)),
     ]
     return start_detached(command, temp / f"worker-{number}.log", environment)
 
@@ -114,7 +114,7 @@ def last_line(log: Path) -> str:
 
 
 def _node_options(size: NodeSize, ports: list[int]) -> list[str]:
-    listen, metrics, environment_agent = ports
+    listen, agent, metrics, environment_agent = ports
     return [
         f"--num-cpus={size.cpus}",
         f"--num-gpus={size.gpus}",
@@ -122,6 +122,8 @@ def _node_options(size: NodeSize, ports: list[int]) -> list[str]:
         f"--resources={json.dumps(dict(size.resources))}",
         *([f"--labels={','.join(f'{k}={v}' for k, v in size.labels.items())}"] if size.labels else []),
         f"--dashboard-agent-listen-port={listen}",
+        # A raylet that is not told this port ends itself when its agent has not found one within 30 s.
+        f"--dashboard-agent-grpc-port={agent}",
         f"--metrics-export-port={metrics}",
         f"--runtime-env-agent-port={environment_agent}",
         *_ANY_PORT,
