@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NEVER: Final = (1 << 62) + 1
+_HALF: Final = 31
+_LOW: Final = (1 << _HALF) - 1
+_FAR: Final = 1 << 30
 # About this many places a lane: shorter lanes make the arrays of a step longer, and steps fewer.
 _LANE: Final = 48
 # Lanes that are longer leave too few companions to pay for a step over arrays.
@@ -98,22 +101,39 @@ def _step_lanes(
 ) -> None:
     if not len(starts):
         return
+    windows = _packed(jobs)
     going = np.searchsorted(-lengths, -np.arange(int(lengths[0])), side="left")
-    places = starts.copy()
-    x0, x1, x2 = (np.ascontiguousarray(x) for x in states)
+    places, jobs_done = starts.copy(), np.ascontiguousarray(states)
+    passed = (starts + 1) << _HALF  # a window below it has begun
+    due = np.empty_like(jobs_done)
     for active in going.tolist():
-        p, a, b, c = places[:active], x0[:active], x1[:active], x2[:active]
-        due_0 = _due(jobs, 0, a, p)
-        due_1 = _due(jobs, 1, b, p)
-        take_2 = _due(jobs, 2, c, p) < np.minimum(due_0, due_1)
-        take_1 = (due_1 < due_0) & ~take_2
+        p = places[:active]
+        for t in range(3):
+            found = due[t, :active]
+            windows[t].take(jobs_done[t, :active], out=found, mode="clip")
+            waits = found >= passed[:active]
+            found &= _LOW
+            np.putmask(found, waits, _LOW)
+        first, second, third = due[:, :active]
+        take_2 = third < np.minimum(first, second)
+        take_1 = second < first
+        take_1 &= ~take_2
         out[p] = take_2.view(np.int8) * np.int8(2) + take_1.view(np.int8)
-        b += take_1
-        c += take_2
-        a += ~(take_1 | take_2)
+        jobs_done[1, :active] += take_1
+        jobs_done[2, :active] += take_2
+        take_1 |= take_2
+        jobs_done[0, :active] += ~take_1
         p += 1
+        passed[:active] += 1 << _HALF
 
 
-def _due(jobs: Jobs, task: int, x: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Deadline of each lane's next job of a task; never, where it is not allowed yet."""
-    return np.where(jobs.allowed[task][x] <= places, jobs.due[task][x], np.int64(_NEVER))
+def _packed(jobs: Jobs) -> list[NDArray[np.int64]]:
+    """Both ends of each window in one number, so that they come from memory together."""
+    dues = [np.minimum(due, _NEVER) for due in jobs.due]
+    # Few deadlines lie far past the span; their order alone matters.
+    far = np.unique(np.concatenate([due[due >= _FAR] for due in dues]))
+    packed = []
+    for allowed, due in zip(jobs.allowed, dues, strict=True):
+        due[due >= _FAR] = _FAR + np.searchsorted(far, due[due >= _FAR])
+        packed.append(np.minimum(allowed, _LOW) << _HALF | due)
+    return packed

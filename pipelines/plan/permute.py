@@ -3,8 +3,12 @@
 NumPy does not promise that its generators' streams stay the same between versions, and a stored permutation
 of 10^9 samples takes 8 GB. A Feistel network over the smallest sufficient number of bits, walked until it
 falls inside the range, needs no memory and starts anywhere at the same cost.
+
+A round sees half of the bits only. Where many places are asked for, its values for all halves are kept in a
+table: reading one is several times faster than computing it.
 """
 
+import functools
 import hashlib
 import itertools
 from typing import Final
@@ -16,6 +20,10 @@ _ROUNDS: Final = 8
 # Below this a sorted table is cheaper than walking, and mixes better than a few bits can.
 _TABLE: Final = 1024
 _PART: Final = 2048
+# Halves of more bits are computed: their table would not fit into the processor's second cache.
+_TABLED_BITS: Final = 15
+# Permutations whose tables are kept: that of a task, and of its next pass.
+_KEPT: Final = 6
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
@@ -30,11 +38,11 @@ def permute(places: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64]
     if size <= _TABLE:
         return _table(size, key)[places]
     bits = (size - 1).bit_length()
-    keys = [np.uint64(derive_key(key, i)) for i in range(_ROUNDS)]
-    values = _feistel(places.astype(np.uint64), bits, keys)
+    rounds = _rounds(key, bits, len(places))
+    values = _feistel(places.astype(np.uint64), bits, rounds)
     outside = np.flatnonzero(values >= np.uint64(size))
     while len(outside):
-        moved = _feistel(values[outside], bits, keys)
+        moved = _feistel(values[outside], bits, rounds)
         values[outside] = moved
         outside = outside[moved >= np.uint64(size)]
     return values.astype(np.int64)
@@ -65,23 +73,71 @@ def _table(size: int, key: int) -> NDArray[np.int64]:
     return np.argsort(hashes, kind="stable")
 
 
-def _feistel(values: NDArray[np.uint64], bits: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
-    low_bits = bits // 2
-    low_mask, high_mask = np.uint64((1 << low_bits) - 1), np.uint64((1 << (bits - low_bits)) - 1)
+class _Computed:
+    """A round's function: the half of a value to what the other half is changed by."""
+
+    def __init__(self, key: int, number: int, bits: int) -> None:
+        self._key, self._mask = np.uint64(derive_key(key, number)), np.uint64((1 << bits) - 1)
+
+    def __call__(self, half: NDArray[np.uint64], out: NDArray[np.uint64], scratch: NDArray[np.uint64]) -> None:
+        """Writes the changes for ``half`` into ``out``."""
+        _mix(half, self._key, out, scratch)
+        out &= self._mask
+
+
+class _Tabled:
+    """The same from a table of all halves of ``half_bits`` bits."""
+
+    def __init__(self, function: _Computed, half_bits: int) -> None:
+        self._table = np.empty(1 << half_bits, np.uint64)
+        function(np.arange(1 << half_bits, dtype=np.uint64), self._table, np.empty_like(self._table))
+
+    def __call__(self, half: NDArray[np.uint64], out: NDArray[np.uint64], _: NDArray[np.uint64]) -> None:
+        """Writes the changes for ``half`` into ``out``."""
+        # The halves are in range; "clip" spares take() a copy of its own.
+        self._table.take(half.view(np.int64), out=out, mode="clip")
+
+
+_Rounds = list[_Computed] | list[_Tabled]
+
+
+def _rounds(key: int, bits: int, values: int) -> _Rounds:
+    """The rounds of a permutation, in the form that is cheaper for so many values."""
+    largest = bits - bits // 2
+    if largest <= _TABLED_BITS and values << 1 >= 1 << largest:
+        return _tabled(key, bits)
+    return _computed(key, bits)
+
+
+def _computed(key: int, bits: int) -> list[_Computed]:
+    # Rounds change the low half first, then the high one, in turns.
+    return [_Computed(key, i, bits - bits // 2 if i % 2 else bits // 2) for i in range(_ROUNDS)]
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _tabled(key: int, bits: int) -> list[_Tabled]:
+    return [
+        _Tabled(function, bits // 2 if i % 2 else bits - bits // 2)
+        for i, function in enumerate(_computed(key, bits))
+    ]
+
+
+def _feistel(values: NDArray[np.uint64], bits: int, rounds: _Rounds) -> NDArray[np.uint64]:
+    low_bits = np.uint64(bits // 2)
+    low_mask = np.uint64((1 << (bits // 2)) - 1)
     out = np.empty_like(values)
+    scratch = np.empty((4, _PART), np.uint64)
     # In parts that stay in the processor's first cache.
     for begin in range(0, len(values), _PART):
-        low, high = (
-            values[begin : begin + _PART] & low_mask,
-            values[begin : begin + _PART] >> np.uint64(low_bits),
-        )
-        mixed, scratch = np.empty_like(low), np.empty_like(low)
-        for i, key in enumerate(keys):
-            changed, other, mask = (high, low, high_mask) if i % 2 else (low, high, low_mask)
-            _mix(other, key, mixed, scratch)
-            mixed &= mask
-            changed ^= mixed
-        np.left_shift(high, np.uint64(low_bits), out=high)
+        part = values[begin : begin + _PART]
+        low, high, change, more = scratch[:, : len(part)]
+        np.bitwise_and(part, low_mask, out=low)
+        np.right_shift(part, low_bits, out=high)
+        for i, function in enumerate(rounds):
+            changed, other = (high, low) if i % 2 else (low, high)
+            function(other, change, more)
+            changed ^= change
+        np.left_shift(high, low_bits, out=high)
         np.bitwise_or(high, low, out=out[begin : begin + _PART])
     return out
 
