@@ -73,13 +73,18 @@ def _table(size: int, key: int) -> NDArray[np.int64]:
     return np.argsort(hashes, kind="stable")
 
 
+_Halves = NDArray[np.uint64]
+
+
 class _Computed:
     """A round's function: the half of a value to what the other half is changed by."""
 
     def __init__(self, key: int, number: int, bits: int) -> None:
         self._key, self._mask = np.uint64(derive_key(key, number)), np.uint64((1 << bits) - 1)
 
-    def __call__(self, half: NDArray[np.uint64], out: NDArray[np.uint64], scratch: NDArray[np.uint64]) -> None:
+    def __call__(
+        self, half: NDArray[np.uint64], out: NDArray[np.uint64], scratch: NDArray[np.uint64]
+    ) -> None:
         """Writes the changes for ``half`` into ``out``."""
         _mix(half, self._key, out, scratch)
         out &= self._mask
@@ -92,7 +97,7 @@ class _Tabled:
         self._table = np.empty(1 << half_bits, np.uint64)
         function(np.arange(1 << half_bits, dtype=np.uint64), self._table, np.empty_like(self._table))
 
-    def __call__(self, half: NDArray[np.uint64], out: NDArray[np.uint64], _: NDArray[np.uint64]) -> None:
+    def __call__(self, half: _Halves, out: _Halves, _: _Halves) -> None:
         """Writes the changes for ``half`` into ``out``."""
         # The halves are in range; "clip" spares take() a copy of its own.
         self._table.take(half.view(np.int64), out=out, mode="clip")

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
 from pipelines.storage import open_filesystem, storage_errors
+from pipelines.store.mapped import Rows, mapped_split
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
@@ -50,15 +52,7 @@ class StoreIndex:
             UserError: there is no store, it is unfinished, damaged, not accessible, or the split is empty.
         """
         card = read_card(store)
-        table = _read_rows(store)
-        missing = [c for c in REQUIRED if c not in table.column_names]
-        if missing:
-            raise UserError(f"{store}/{INDEX} lacks the columns {missing}; build the store again")
-        chosen = table.filter(pc.field("split") == split).combine_chunks()
-        if not len(chosen):
-            splits = sorted(pc.unique(table["split"]).to_pylist())
-            hint = f"it has {splits}" if splits else "it has no samples at all"
-            raise UserError(f"the store {store} has no samples in split {split!r}: {hint}")
+        chosen = _read_split(store, split)
         unknown = sorted(set(pc.unique(chosen["task"]).to_pylist()) - set(TASKS))
         if unknown:
             raise UserError(f"{store}/{INDEX} holds unknown tasks {unknown}; known are {list(TASKS)}")
@@ -97,28 +91,40 @@ class StoreIndex:
         """SHA-256 of what the split's rows stand for, independent of how the file is laid out."""
         digest = hashlib.sha256(f"{len(self)} {self.split}".encode())
         for name in _IDENTITY:
-            column = self.table[name].combine_chunks()
-            column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-            if pa.types.is_integer(column.type):
-                digest.update(np.asarray(column).astype("<i8").tobytes())
-                continue
-            text = pc.cast(column, pa.large_string())
-            digest.update(np.asarray(pc.binary_length(text)).astype("<i8").tobytes())
-            digest.update("".join(text.to_pylist()).encode())
+            for part in _identity(self.table[name]):
+                digest.update(part)
         return digest.hexdigest()
 
     def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[dict[str, Any]]:
         """What reading needs of these rows, as dictionaries, in the order asked for."""
-        return list(self._location.take(pa.array(numbers, pa.int64())).to_pylist())
+        return list(self._location.take(numbers).to_pylist())
 
     @cached_property
-    def _location(self) -> pa.Table:
+    def _location(self) -> Rows:
         """The columns that reading needs; the others would only cost time."""
-        return self.table.select([*REQUIRED, *(c for c in ("mask_area",) if c in self.table.column_names)])
+        names = [*REQUIRED, *(c for c in ("mask_area",) if c in self.table.column_names)]
+        return Rows(self.table.select(names))
+
+    @cached_property
+    def _names(self) -> Rows:
+        return Rows(self.table.select(["sample_id"]))
 
     def sample_ids(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The ids of these rows, in the order asked for."""
-        return list(self.table["sample_id"].take(pa.array(numbers, pa.int64())).to_pylist())
+        return list(self._names.take(numbers)["sample_id"].to_pylist())
+
+
+def _identity(column: pa.ChunkedArray) -> Iterator[bytes]:
+    """A column's content, independent of how it is cut into pieces."""
+    if pa.types.is_integer(column.type):
+        yield from (np.asarray(part).astype("<i8").tobytes() for part in column.chunks)
+        return
+    texts = [pc.cast(part, pa.large_string()) for part in column.chunks]
+    yield from (np.asarray(pc.binary_length(text)).astype("<i8").tobytes() for text in texts)
+    for text in texts:
+        _, ends, data = text.buffers()
+        places = np.frombuffer(ends, np.int64)[text.offset : text.offset + len(text) + 1]
+        yield b"" if data is None else bytes(memoryview(data)[places[0] : places[-1]])
 
 
 def read_card(store: str) -> dict[str, Any]:
@@ -167,11 +173,40 @@ def _no_store(fs: AbstractFileSystem, root: str, store: str) -> str:
     return f"no store at {store}: the path does not exist or is empty; make one with `unigeoseg data build`"
 
 
-def _read_rows(store: str) -> pa.Table:
+def _read_split(store: str, split: str) -> pa.Table:
+    """The rows of a split: mapped where the index is large, in one piece in memory where it is not."""
     fs, root = open_filesystem(store)
+    with _named_errors(store):
+        table = mapped_split(fs, f"{root}/{INDEX}", split)
+    if table is None:
+        whole = _read_rows(store)
+        _check_columns(store, whole)
+        table = whole.filter(pc.field("split") == split).combine_chunks()
+    _check_columns(store, table)
+    if not len(table):
+        splits = sorted(pc.unique(_read_rows(store, ["split"])["split"]).to_pylist())
+        hint = f"it has {splits}" if splits else "it has no samples at all"
+        raise UserError(f"the store {store} has no samples in split {split!r}: {hint}")
+    return table
+
+
+def _read_rows(store: str, columns: list[str] | None = None) -> pa.Table:
+    fs, root = open_filesystem(store)
+    with _named_errors(store), fs.open(f"{root}/{INDEX}", "rb") as file:
+        return pq.read_table(file, columns=columns)
+
+
+def _check_columns(store: str, table: pa.Table) -> None:
+    missing = [c for c in REQUIRED if c not in table.column_names]
+    if missing:
+        raise UserError(f"{store}/{INDEX} lacks the columns {missing}; build the store again")
+
+
+@contextmanager
+def _named_errors(store: str) -> Iterator[None]:
+    """What reading the index may raise, with its name."""
     try:
-        with fs.open(f"{root}/{INDEX}", "rb") as file:
-            return pq.read_table(file)
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{store} has no {INDEX}; build the store again") from error
     except pa.ArrowInvalid as error:

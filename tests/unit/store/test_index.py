@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.store import mapped as mapped_index
 from pipelines.store.index import StoreIndex
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
@@ -31,6 +34,55 @@ def test_fingerprint_is_of_the_content(store, tmp_path):
     one = StoreIndex.open(str(store)).fingerprint
     assert StoreIndex.open(str(write_store(tmp_path / "same", images=12))).fingerprint == one
     assert StoreIndex.open(str(write_store(tmp_path / "more", images=13))).fingerprint != one
+
+
+@pytest.fixture
+def mapped(store, tmp_path, monkeypatch):
+    """The store's index, mapped in pieces of ten rows; and the folder of the mapped file."""
+    monkeypatch.setattr(mapped_index, "MAPPED_FROM", 0)
+    monkeypatch.setattr(mapped_index, "_ROWS", 10)
+    monkeypatch.setattr(mapped_index, "_READ_ROWS", 4)
+    monkeypatch.setenv(mapped_index.CACHE, str(tmp_path / "cache"))
+    return StoreIndex.open(str(store)), next((tmp_path / "cache").iterdir())
+
+
+def test_a_mapped_index_is_the_same_index(store, mapped, monkeypatch):
+    there, folder = mapped
+    before = pa.total_allocated_bytes()
+    again = StoreIndex.open(str(store))
+    assert pa.total_allocated_bytes() == before  # its rows are pages of the file
+    assert len(list(folder.glob("*.arrow"))) == 1
+    monkeypatch.setattr(mapped_index, "MAPPED_FROM", 1 << 40)
+    here = StoreIndex.open(str(store))
+    assert there.table["key"].num_chunks > 3 and here.table["key"].num_chunks == 1
+    numbers = np.random.default_rng(0).permutation(len(here))
+    for index in (there, again):
+        assert index.fingerprint == here.fingerprint
+        assert index.counts() == here.counts()
+        assert (index.images == here.images).all()
+        assert index.rows(numbers) == here.rows(numbers)
+        assert index.sample_ids(numbers[:7]) == here.sample_ids(numbers[:7])
+        assert index.rows([]) == []
+
+
+def test_a_changed_index_is_mapped_anew(store, mapped):
+    there, folder = mapped
+    path = store / "index.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 20), path)
+    assert len(StoreIndex.open(str(store))) == 20 < len(there)
+    assert len(list(folder.glob("*.arrow"))) == 2
+    with pytest.raises(UserError, match=r"no samples in split 'val': it has \['train'\]"):
+        StoreIndex.open(str(store), "val")
+    path.write_bytes(b"PAR1 no parquet")
+    with pytest.raises(UserError, match=r"index.parquet is damaged"):
+        StoreIndex.open(str(store))
+
+
+def test_without_a_place_for_it_the_index_is_in_memory(store, mapped, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(mapped_index.CACHE, str(tmp_path / "file"))
+    assert StoreIndex.open(str(store)).fingerprint == mapped[0].fingerprint
+    assert "keeps a copy in memory" in caplog.text
 
 
 def test_refused(store, tmp_path):
