@@ -90,7 +90,12 @@ class DataConfig(Section):
     decode: Literal["worker", "actors"] = Field(
         "worker", description="decode in the training worker, or in Ray Data actors that scale out"
     )
-    actors: int = Field(2, ge=1, description="most decoding actors (decode: actors)")
+    actors: int = Field(
+        2,
+        ge=1,
+        description="most decoding actors of all workers together, each of a CPU (decode: actors); a worker "
+        "has at least one of its own",
+    )
     block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
     prefetch_batches: int = Field(2, ge=0)
     max_bad_share: float = Field(

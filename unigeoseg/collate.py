@@ -49,8 +49,11 @@ class Collator:
         encoder = ReleasedPromptEncoder if self._released else PromptEncoder
         self._prompts = encoder(tokenizer, config.system_prompt)
 
-    def check(self, sample: Sample, image: NDArray[np.uint8]) -> None:
+    def check(self, sample: Sample, image: NDArray[np.uint8]) -> PromptTokens:
         """Refuses a sample that cannot be trained on.
+
+        Returns:
+            Its prompt, which a later call may be given to spare encoding it again.
 
         Raises:
             BadSample: with the reason.
@@ -59,15 +62,30 @@ class Collator:
             raise BadSample(
                 "mask_size", sample.sample_id, f"mask {sample.mask.shape}, image {image.shape[:2]}"
             )
-        self._tokens(sample)
+        tokens = self._tokens(sample)
         if sample.task == INTERACTIVE:
             try:
                 check_prompt(sample.box, sample.points)
             except UserError as error:
                 raise BadSample("coordinates", sample.sample_id, str(error)) from error
+        return tokens
 
-    def __call__(self, groups: Sequence[ImageGroup], positions: Sequence[int] = ()) -> Batch:
-        """One micro-batch from images in order; instructions follow their image."""
+    def __call__(
+        self,
+        groups: Sequence[ImageGroup],
+        positions: Sequence[int] = (),
+        prompts: Sequence[PromptTokens] | None = None,
+    ) -> Batch:
+        """One micro-batch from images in order; instructions follow their image.
+
+        Args:
+            groups: images with their samples.
+            positions: of the plan.
+            prompts: what :meth:`check` returned for the samples, in order; ``None``: encode them here.
+
+        Raises:
+            BadSample: a sample is too long, or its instruction empty.
+        """
         size = self._size
         images = np.empty((len(groups), 3, size, size), np.uint8)
         for planes, group in zip(images, groups, strict=True):
@@ -82,7 +100,7 @@ class Collator:
                 np.stack([letterbox_mask(s.mask, size) for s in samples if s.mask is not None])
             )
         ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(
-            [self._tokens(s) for s in samples]
+            [self._tokens(s) for s in samples] if prompts is None else prompts
         )
         return Batch(
             images=torch.from_numpy(images),

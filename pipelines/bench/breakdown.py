@@ -44,7 +44,7 @@ def break_down(config: Config, store: str, tokenizer: str, images: int = 256) ->
             entries = index.rows(part.rows)
         with clock("fetch"):
             answers = fetcher.fetch([(e["shard"], e["offset"], e["nbytes"]) for e in entries], FetchStats())
-        groups = []
+        groups, prompts = [], []
         for entry, data in zip(entries, answers, strict=True):
             high, wide, n = entry["height"], entry["width"], entry["n"]
             with clock("tar and JSON"):
@@ -56,13 +56,13 @@ def break_down(config: Config, store: str, tokenizer: str, images: int = 256) ->
             with clock("checks"):
                 sample = decode_sample(fragment.record, n, high, wide)
             with clock("tokens"):
-                collate.check(sample, image)
+                prompts.append(collate.check(sample, image))
             with clock("letterbox"):
                 letterbox_image(image, size)
                 letterbox_mask(sample.mask, size)  # type: ignore[arg-type]
             groups.append(ImageGroup(image, (sample,)))
         with clock("tensors"):
-            batch = collate(groups)
+            batch = collate(groups, prompts=prompts)
         micro = Micro(part.step, 0, part.position, len(part))
         with clock("carrying: pack"):
             table = pack([Arrival(micro, batch, [], ReadStats())])

@@ -11,6 +11,7 @@ table: reading one is several times faster than computing it.
 import functools
 import hashlib
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -103,7 +104,7 @@ class _Tabled:
         self._table.take(half.view(np.int64), out=out, mode="clip")
 
 
-_Rounds = list[_Computed] | list[_Tabled]
+_Rounds = Sequence[Callable[[_Halves, _Halves, _Halves], None]]
 
 
 def _rounds(key: int, bits: int, values: int) -> _Rounds:

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
@@ -12,6 +16,7 @@ from pipelines.stream.quarantine import BadSampleEvent
 from unigeoseg.batch import Batch, ImageGroup, Sample
 from unigeoseg.collate import BadSample, Collator
 from unigeoseg.errors import UserError
+from unigeoseg.prompts import PromptTokens
 from unigeoseg.tokens import load_tokenizer
 
 _ATTEMPTS = 64
@@ -23,6 +28,7 @@ class Filled:
 
     micro: Micro
     groups: list[ImageGroup]
+    prompts: list[PromptTokens]
     events: list[BadSampleEvent]
 
 
@@ -32,6 +38,14 @@ class Block:
 
     filled: list[Filled] = field(default_factory=list)
     stats: ReadStats = field(default_factory=ReadStats)
+
+
+class _Usable(NamedTuple):
+    """A sample that nothing is wrong with, its image and its prompt."""
+
+    image: NDArray[np.uint8]
+    sample: Sample
+    prompt: PromptTokens
 
 
 class Assembler:
@@ -60,33 +74,36 @@ class Assembler:
         parts = [self.plan.positions(m.position, m.position + m.count, m.step) for m in micros]
         loaded = iter(self._reader.load([int(r) for part in parts for r in part.rows], block.stats))
         for micro, part in zip(micros, parts, strict=True):
-            filled = Filled(micro, [], [])
+            filled = Filled(micro, [], [], [])
             for position, unit in zip(part.positions, part.units, strict=True):
                 good = [
                     self._usable(next(loaded), position, slot, filled.events, block.stats)
                     for slot in range(len(unit))
                 ]
-                filled.groups += _grouped(good)
+                for image, samples in _by_image(good):
+                    filled.groups.append(ImageGroup(image, tuple(sample for sample, _ in samples)))
+                    filled.prompts += [prompt for _, prompt in samples]
             block.filled.append(filled)
         return block
 
     def batch(self, filled: Filled) -> Batch:
         """The tensors of a micro-batch."""
         micro = filled.micro
-        return self._collate(filled.groups, range(micro.position, micro.position + micro.count))
+        positions = range(micro.position, micro.position + micro.count)
+        return self._collate(filled.groups, positions, filled.prompts)
 
     def _usable(
         self, first: Loaded, position: int, slot: int, events: list[BadSampleEvent], stats: ReadStats
-    ) -> Loaded:
+    ) -> _Usable:
         """The sample itself, or the first usable stand-in."""
         met: list[tuple[str, str, str]] = []
         loaded = first
         for attempt in range(_ATTEMPTS):
-            problem = self._problem(loaded)
-            if problem is None:
+            found = self._checked(loaded)
+            if isinstance(found, _Usable):
                 events += [BadSampleEvent(*bad, position, loaded.sample_id) for bad in met]
-                return loaded
-            met.append((loaded.sample_id, *problem))
+                return found
+            met.append((loaded.sample_id, *found))
             row = self.plan.substitute(position, slot, attempt)
             loaded = self._reader.load([row], stats)[0]
         names = "\n".join(f"  {name}: {reason} ({detail})" for name, reason, detail in met[:20])
@@ -95,22 +112,21 @@ class Assembler:
             f"(`unigeoseg data lint` finds all):\n{names}"
         )
 
-    def _problem(self, loaded: Loaded) -> tuple[str, str] | None:
+    def _checked(self, loaded: Loaded) -> _Usable | tuple[str, str]:
+        """The sample with its prompt, or the reason why it cannot be used and its detail."""
         if loaded.sample is None or loaded.image is None:
             return loaded.reason, loaded.detail
         try:
-            self._collate.check(loaded.sample, loaded.image)
+            return _Usable(loaded.image, loaded.sample, self._collate.check(loaded.sample, loaded.image))
         except BadSample as error:
             return error.reason, str(error)
-        return None
 
 
-def _grouped(unit: Sequence[Loaded]) -> list[ImageGroup]:
+def _by_image(
+    unit: Sequence[_Usable],
+) -> list[tuple[NDArray[np.uint8], list[tuple[Sample, PromptTokens]]]]:
     """A unit's samples by image, in order of first appearance."""
-    images: dict[int, tuple[Loaded, list[Sample]]] = {}
-    for loaded in unit:
-        assert loaded.sample is not None
-        images.setdefault(id(loaded.image), (loaded, []))[1].append(loaded.sample)
-    return [
-        ImageGroup(one.image, tuple(samples)) for one, samples in images.values() if one.image is not None
-    ]
+    images: dict[int, tuple[NDArray[np.uint8], list[tuple[Sample, PromptTokens]]]] = {}
+    for one in unit:
+        images.setdefault(id(one.image), (one.image, []))[1].append((one.sample, one.prompt))
+    return list(images.values())

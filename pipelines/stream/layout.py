@@ -67,6 +67,11 @@ class Layout:
         return cls(rank, per_step, micro, config.train.global_batch, start, stop, block)
 
     @property
+    def world(self) -> int:
+        """Number of workers."""
+        return self.batch_size // self.per_step
+
+    @property
     def micros_per_step(self) -> int:
         """Micro-batches of this worker in a step."""
         return self.per_step // self.micro_batch

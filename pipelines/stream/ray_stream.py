@@ -7,6 +7,7 @@ A worker has a dataset of its own, so no worker waits for another; order is Ray 
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,12 +19,15 @@ from pipelines.config import Config
 from pipelines.stream.assemble import Assembler
 from pipelines.stream.carry import pack, pack_error, unpack
 from pipelines.stream.layout import Layout
+from pipelines.stream.legs import PATIENCE_S, CpuWatch, Leg, Started, chained
 from pipelines.stream.plain import load_block
 from pipelines.stream.stream import Arrival
 from unigeoseg.errors import UserError
 
-#: Blocks of one dataset. A run is a chain of datasets, so that opening one costs the same however long it is.
+#: Blocks of one dataset.
 _LEG_BLOCKS = 4096
+#: The next dataset is started so many blocks before the end of one.
+_AHEAD_BLOCKS = 64
 
 
 class _ReadInWorker(ArrowBatchCollateFn):
@@ -60,15 +64,28 @@ def ray_arrivals(
     Raises:
         UserError: as raised where the data is read, in a thread or an actor.
     """
-    collate = _ReadInWorker(assembler, layout) if config.data.decode == "worker" else _Unpack()
-    for begin in range(0, layout.blocks, _LEG_BLOCKS):
-        blocks = range(begin, min(begin + _LEG_BLOCKS, layout.blocks))
+    in_worker = config.data.decode == "worker"
+    collate = _ReadInWorker(assembler, layout) if in_worker else _Unpack()
+
+    def batches(blocks: range) -> Iterator[list[Arrival]]:
         dataset = _dataset(config, store, tokenizer_path, layout, blocks)
-        batches = dataset.iterator().iter_torch_batches(
+        found = dataset.iterator().iter_torch_batches(
             batch_size=1, collate_fn=collate, prefetch_batches=config.data.prefetch_batches
         )
-        for arrivals in batches:
-            yield from arrivals
+        return iter(found)
+
+    # An item is a block where the worker reads, a micro-batch where actors do.
+    per_block = 1 if in_worker else layout.block_micros
+    begins = range(0, layout.blocks, _LEG_BLOCKS)
+    spans = (range(begin, min(begin + _LEG_BLOCKS, layout.blocks)) for begin in begins)
+    legs = (Leg(len(blocks) * per_block, partial(batches, blocks)) for blocks in spans)
+    watch = _no_watch if in_worker else CpuWatch(_ReadInActor.__name__, PATIENCE_S)
+    for arrivals in chained(legs, _AHEAD_BLOCKS * per_block, watch):
+        yield from arrivals
+
+
+def _no_watch(started: Started[Any]) -> None:
+    """What runs in the worker itself finds its CPU there."""
 
 
 def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, blocks: range) -> Any:
@@ -81,6 +98,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
         # CPUs of the cluster.
         dataset = ray.data.from_blocks([pa.table({"block": pa.array(blocks, pa.int64())})])
     else:
+        most = max(1, config.data.actors // layout.world)
         # A Ray block each, so that each is a task of its own and the actors share them out in order.
         tables = [pa.table({"block": pa.array([number], pa.int64())}) for number in blocks]
         dataset = ray.data.from_blocks(tables).map_batches(
@@ -88,7 +106,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(config, store, tokenizer_path, layout),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=config.data.actors),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=1,
         )
     dataset.context.execution_options.preserve_order = True

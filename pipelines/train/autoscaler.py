@@ -14,6 +14,12 @@ _ANSWER_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 
 
+def has_autoscaler() -> bool:
+    """Whether something makes the connected cluster grow and shrink."""
+    state = _status(GcsClient(ray.get_runtime_context().gcs_address)).autoscaling_state
+    return bool(state.autoscaler_state_version)
+
+
 def autoscaler_could(bundles: list[dict[str, float]]) -> bool | None:
     """Whether the node groups can hold all bundles at once, each on one node.
 

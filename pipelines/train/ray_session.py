@@ -85,14 +85,14 @@ def wanted_resources(config: Config) -> dict[str, float]:
     workers = min(config.world_sizes(), default=config.scale.workers)
     wanted = {name: workers * amount for name, amount in worker_resources(config).items()}
     if config.data.decode == "actors":
-        wanted["CPU"] = wanted.get("CPU", 0.0) + 1  # at least one decoding actor
+        wanted["CPU"] = wanted.get("CPU", 0.0) + workers  # each has decoding actors of its own
     return wanted
 
 
 def wanted_bundles(config: Config) -> list[dict[str, float]]:
     """The same as what has to be free on one node each."""
     workers = min(config.world_sizes(), default=config.scale.workers)
-    decoding = [{"CPU": 1.0}] if config.data.decode == "actors" else []
+    decoding = [{"CPU": 1.0}] * workers if config.data.decode == "actors" else []
     return [worker_resources(config)] * workers + decoding
 
 
@@ -153,7 +153,7 @@ def _missing(
     config: Config, nodes: Sequence[dict[str, float]], each: dict[str, float], workers: int
 ) -> str | None:
     asked = f"({workers} workers of {_words(each)}"
-    asked += ", one CPU for decoding)" if config.data.decode == "actors" else ")"
+    asked += ", one CPU for the decoding of each)" if config.data.decode == "actors" else ")"
     for name, amount in wanted_resources(config).items():
         there = sum(node.get(name, 0.0) for node in nodes)
         if there < amount:

@@ -13,7 +13,7 @@ from jobs.trace import stream, trace
 from pipelines.config import Config
 from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
-from pipelines.stream import open_stream
+from pipelines.stream import open_stream, ray_stream
 from pipelines.stream.plain import open_plain_stream
 from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
@@ -117,6 +117,34 @@ def test_a_killed_data_actor_is_replaced(local_ray, tokenizer, tmp_path):
                         killed.append(process.pid)
     assert killed
     assert found == {step: index.sample_ids(plan.batch(step).rows) for step in range(20)}
+
+
+@pytest.mark.parametrize("decode", ["worker", "actors"])
+def test_a_chain_of_datasets_delivers_the_plan(local_ray, store, tokenizer, monkeypatch, decode):
+    monkeypatch.setattr(ray_stream, "_LEG_BLOCKS", 9)
+    monkeypatch.setattr(ray_stream, "_AHEAD_BLOCKS", 2)
+    cfg = config(decode, actors=1)
+    with (
+        open_stream(cfg, store, tokenizer, 0, 1) as items,
+        open_plain_stream(cfg, store, tokenizer, 0, 1) as plain,
+    ):
+        found, wanted = ([(i.step, i.micro, i.batch.sample_ids) for i in s] for s in (items, plain))
+    assert found == wanted and len(found) == 80
+
+
+def test_no_cpu_for_a_data_actor_is_said_instead_of_waited_for(local_ray, store, tokenizer, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray_stream, "PATIENCE_S", 1.0)
+    holder = ray.remote(num_cpus=2)(dict).remote()
+    ray.get(holder.__len__.remote())
+    try:
+        with pytest.raises(UserError, match=r"no CPU is free for a data actor.*data.decode=worker"):
+            next(open_stream(config("actors"), store, tokenizer))
+        with open_stream(config("worker"), store, tokenizer) as items:
+            assert next(items).step == 0
+    finally:
+        ray.kill(holder)
 
 
 def test_leaving_early_stops_reading(local_ray, store, tokenizer):
