@@ -69,6 +69,7 @@ class PromptEncoder:
         self._before = tokenizer.encode(f"[INST] {system}This is an image")
         self._after = {task: tokenizer.encode(template_after_image(task)) for task in TASK_WORDS}
         self._close = tokenizer.encode(" [/INST]")
+        self._plain_reply = self._reply("")
 
     def encode(self, task: str, instruction: str, answer: str | None) -> PromptTokens:
         """The ids of one sample; ``answer=None`` leaves the reply out (prediction).
@@ -79,13 +80,14 @@ class PromptEncoder:
         text = instruction.strip()
         if not text:
             raise UserError("the instruction is empty: say what to segment")
-        encode = self._tokenizer.encode
+        asked = [*self._tokenizer.encode(" " + text), self._tokenizer.seg_id]
         reply: list[int] = []
         if answer is not None:
-            reply = [*encode(f" {REPLY} {answer}".rstrip()), self._tokenizer.end_id]
-        return PromptTokens(
-            self._before, self._after[task], [*encode(" " + text), self._tokenizer.seg_id], self._close, reply
-        )
+            reply = self._reply(answer) if answer else self._plain_reply
+        return PromptTokens(self._before, self._after[task], asked, self._close, reply)
+
+    def _reply(self, answer: str) -> list[int]:
+        return [*self._tokenizer.encode(f" {REPLY} {answer}".rstrip()), self._tokenizer.end_id]
 
 
 def template_after_image(task: str) -> str:

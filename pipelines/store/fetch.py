@@ -1,9 +1,15 @@
 """Byte ranges of a store's shards, from a folder or S3: batched, bounded, retried."""
 
+import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.storage import open_filesystem, storage_errors
 from pipelines.store.index import no_access
@@ -61,9 +67,12 @@ class RangeFetcher:
 
     def __init__(self, store: str, retry: Retry | None = None, at_once: int = 32) -> None:
         self.store = store
-        self._retry, self._at_once = retry or Retry(), at_once
+        self._retry = retry or Retry()
         # Repetitions are ours: bounded in time, counted, and with the object's name at the end.
-        self._fs, self._root = open_filesystem(store, attempts=1)
+        fs, self._root = open_filesystem(store, attempts=1)
+        self._read = _from_files
+        if not isinstance(fs, LocalFileSystem):
+            self._read = partial(fs.cat_ranges, batch_size=at_once, on_error="return")
 
     def fetch(self, ranges: Sequence[Range], stats: FetchStats) -> list[bytes]:
         """The bytes of each range, in order.
@@ -96,7 +105,7 @@ class RangeFetcher:
         ends = [ranges[i][1] + ranges[i][2] for i in waiting]
         stats.requests += len(waiting)
         try:
-            answers = self._fs.cat_ranges(paths, starts, ends, batch_size=self._at_once, on_error="return")
+            answers = self._read(paths, starts, ends)
         except storage_errors() as error:
             return dict.fromkeys(waiting, error)
         errors: dict[int, BaseException] = {}
@@ -126,3 +135,16 @@ class RangeFetcher:
                         f"{name} is missing, though the index names it; copy or build the store again"
                     ) from error
                 raise UserError(no_access(name, error)) from error
+
+
+def _from_files(paths: list[str], starts: list[int], ends: list[int]) -> list[Any]:
+    """Ranges of local files, or what went wrong; fsspec's own way there takes several times as long."""
+    return [_from_file(*place) for place in zip(paths, starts, ends, strict=True)]
+
+
+def _from_file(path: str, start: int, end: int) -> bytes | OSError:
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - start, start)
+    except OSError as error:
+        return error

@@ -22,26 +22,32 @@ _PROTOCOL = 5
 
 
 def pack(arrivals: Sequence[Arrival]) -> pa.Table:
-    """A block's micro-batches: ``head`` (a pickle) and ``body`` (all arrays, end to end)."""
-    heads, bodies = [], []
+    """A block's micro-batches: ``head`` (a pickle), ``images``, and ``body`` (the other arrays, end to end)."""
+    heads, images, bodies = [], [], []
     for arrival in arrivals:
         fields, arrays, masks = _apart(arrival.batch)
         shapes = [(array.dtype.str, array.shape) for array in arrays]
         news = (arrival.micro, arrival.events, arrival.read)
         heads.append(pickle.dumps((news, fields, shapes, masks), protocol=_PROTOCOL))
-        # An Arrow array around the bytes: their only copy is the one into the object store.
-        bodies.append(_binary(np.concatenate([array.reshape(-1).view(np.uint8) for array in arrays])))
-    return pa.table(
-        {"head": pa.array(heads, pa.large_binary()), "body": pa.chunked_array(bodies, pa.large_binary())}
-    )
+        # Arrow arrays around the bytes: the images' only copy is the one into the object store.
+        pixels, *others = [array.reshape(-1).view(np.uint8) for array in arrays]
+        images.append(_binary(pixels))
+        bodies.append(_binary(np.concatenate(others)))
+    return _table(heads, images, bodies)
 
 
 def pack_error(error: UserError) -> pa.Table:
     """A table that makes :func:`unpack` raise ``error``: Ray's own wrapping loses what caused a failure."""
-    words = pickle.dumps(str(error), protocol=_PROTOCOL)
-    return pa.table(
-        {"head": pa.array([words], pa.large_binary()), "body": pa.array([b""], pa.large_binary())}
-    )
+    nothing = _binary(np.empty(0, np.uint8))
+    return _table([pickle.dumps(str(error), protocol=_PROTOCOL)], [nothing], [nothing])
+
+
+def _table(
+    heads: list[bytes], images: list[pa.LargeBinaryArray], bodies: list[pa.LargeBinaryArray]
+) -> pa.Table:
+    kind = pa.large_binary()
+    columns = {"images": pa.chunked_array(images, kind), "body": pa.chunked_array(bodies, kind)}
+    return pa.table({"head": pa.array(heads, kind), **columns})
 
 
 def unpack(table: pa.Table) -> Arrival:
@@ -55,21 +61,25 @@ def unpack(table: pa.Table) -> Arrival:
     if isinstance(content, str):
         raise UserError(content)
     (micro, events, read), fields, shapes, masks = content
-    body = np.frombuffer(table["body"][0].as_buffer(), np.uint8)
-    arrays, at = [], 0
-    for kind, shape in shapes:
+    images, body = (np.frombuffer(table[name][0].as_buffer(), np.uint8) for name in ("images", "body"))
+    # Copies: the object store is read-only, and holding on to it would keep it full.
+    (kind, shape), *others = shapes
+    arrays, at = [images.copy().view(kind).reshape(shape)], 0
+    for kind, shape in others:
         size = np.dtype(kind).itemsize * int(np.prod(shape))
-        # A copy: the object store is read-only, and holding on to it would keep it full.
         arrays.append(body[at : at + size].copy().view(kind).reshape(shape))
         at += size
     return Arrival(micro, _together(fields, arrays, masks), events, read)
 
 
 def _apart(batch: Batch) -> tuple[dict[str, Any], list[NDArray[Any]], tuple[int, ...] | None]:
-    """Fields (a tensor's value is the number of its array), arrays, and the shape of packed masks."""
+    """Fields (a tensor's value is the number of its array), arrays, and the shape of packed masks.
+
+    The first array holds the images.
+    """
     fields: dict[str, Any] = {}
     arrays: list[NDArray[Any]] = []
-    for name in (f.name for f in dataclasses.fields(batch)):
+    for name in sorted((f.name for f in dataclasses.fields(batch)), key=lambda name: name != "images"):
         value = getattr(batch, name)
         if not isinstance(value, torch.Tensor):
             fields[name] = (None, value)

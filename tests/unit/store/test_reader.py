@@ -145,13 +145,12 @@ def test_index_of_another_store(tmp_path):
 
 def test_a_passing_storage_error_is_retried(tmp_path, monkeypatch):
     reader = open_reader(tmp_path, images=2)
-    fs = reader._fetcher._fs
-    real, failures = fs.cat_ranges, [OSError("503 slow down"), TimeoutError("read timed out")]
+    real, failures = reader._fetcher._read, [OSError("503 slow down"), TimeoutError("read timed out")]
 
-    def flaky(paths, *args, **options):
-        return [failures.pop()] * len(paths) if failures else real(paths, *args, **options)
+    def flaky(paths, *places):
+        return [failures.pop()] * len(paths) if failures else real(paths, *places)
 
-    monkeypatch.setattr(fs, "cat_ranges", flaky)
+    monkeypatch.setattr(reader._fetcher, "_read", flaky)
     assert reader.load([0])[0].reason == ""
     assert reader.stats.retries == 2
 
