@@ -22,16 +22,16 @@ _MEMORY = 100 << 20
 
 
 class Nodes:
-    """A head without CPUs for drivers, and nodes of one CPU; a context manager."""
+    """A head without CPUs for drivers, and nodes of one CPU; a context manager. Processes bear ``mark``."""
 
     def __enter__(self) -> "Nodes":
-        self._temp, self._mark, self._count = Path(tempfile.mkdtemp(prefix="ugs-")), uuid.uuid4().hex, 0
+        self._temp, self.mark, self._count = Path(tempfile.mkdtemp(prefix="ugs-")), uuid.uuid4().hex, 0
         token = self._temp / "token"
         token.write_text(secrets.token_hex(32))
         ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        self._environment = {**kept, **ours, "PATH": path, MARK: self._mark, "PYTHONPATH": str(ROOT)}
+        self._environment = {**kept, **ours, "PATH": path, MARK: self.mark, "PYTHONPATH": str(ROOT)}
         self._environment |= {"OMP_NUM_THREADS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         try:
             size = NodeSize(0, _MEMORY, {})
@@ -47,12 +47,12 @@ class Nodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end_marked(self._mark)
+        end_marked(self.mark)
         shutil.rmtree(self._temp, ignore_errors=True)
 
     def resize(self, count: int) -> None:
         """Starts nodes or ends some, the oldest first; returns when Ray knows."""
-        there = [p for p in self._raylets() if p.pid != self._head]
+        there = self.nodes()
         for raylet in there[: max(0, len(there) - count)]:
             self.lose(raylet)
         for _ in range(count - len(there)):
@@ -61,8 +61,12 @@ class Nodes:
             start_worker(self._gcs, LOOPBACK, self._temp, self._count, size, self._environment)
         wait_for(f"{count} nodes", lambda: self._alive() == count + 1, seconds=180)
 
+    def nodes(self) -> list[psutil.Process]:
+        """The raylets of the nodes, without the head's, the oldest first."""
+        return [p for p in self._raylets() if p.pid != self._head]
+
     def _raylets(self) -> list[psutil.Process]:
-        found = [p for p in marked_processes(self._mark) if p.name() == "raylet"]
+        found = [p for p in marked_processes(self.mark) if p.name() == "raylet"]
         return sorted(found, key=lambda p: p.create_time())
 
     def _alive(self) -> int:
@@ -76,7 +80,7 @@ class Nodes:
 
     def workers(self) -> list[psutil.Process]:
         """Ray Train's workers on all nodes."""
-        return training_workers(marked_processes(self._mark))
+        return training_workers(marked_processes(self.mark))
 
     @staticmethod
     def raylet_of(worker: psutil.Process) -> psutil.Process:

@@ -22,7 +22,7 @@ _PROTOCOL = 5
 
 
 def pack(arrivals: Sequence[Arrival]) -> pa.Table:
-    """A block's micro-batches: ``head`` (a pickle), ``images``, and ``body`` (the other arrays, end to end)."""
+    """A block's micro-batches: ``head`` (a pickle), ``images``, ``body`` (the other arrays, end to end)."""
     heads, images, bodies = [], [], []
     for arrival in arrivals:
         fields, arrays, masks = _apart(arrival.batch)

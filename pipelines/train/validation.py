@@ -3,6 +3,7 @@
 It draws nothing at random and reads nothing of the training stream, so a run with it is the run without it.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from unigeoseg.metrics import MetricSums
 from unigeoseg.tasks import TASKS
 from unigeoseg.tokens import Tokenizer
 
+log = logging.getLogger(__name__)
+_LISTED = 20
 Measures = dict[str, dict[str, float]]
 
 
@@ -42,6 +45,7 @@ class Validation:
         )
         self._job = Job(store, self._settings.split, ModelSource(""), threads=torch.get_num_threads())
         self._parts: list[Any] | None = None
+        self._told = False
         self._seed = config.seed
 
     def due(self, done: int) -> bool:
@@ -54,14 +58,29 @@ class Validation:
         model: Any = self._engine.model
         training = model.training
         counts: list[tuple[str, int, int]] = []
+        bad: list[tuple[str, str]] = []
         with torch.no_grad():
             worker = Worker(self._job, (model, self._tokenizer))
             for rows in self._own_parts():
-                table = worker.evaluate(rows).table
-                columns = (table[name].to_pylist() for name in ("task", "intersection", "union"))
+                portion = worker.evaluate(rows)
+                columns = (portion.table[name].to_pylist() for name in ("task", "intersection", "union"))
                 counts += zip(*columns, strict=True)
+                bad += portion.bad
         model.train(training)
-        return measures([row for part in self._engine.gather(counts) for row in part])
+        parts = self._engine.gather((counts, bad))
+        self._tell_of([one for _, found in parts for one in found])
+        return measures([row for rows, _ in parts for row in rows])
+
+    def _tell_of(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Says once which samples of all ranks are left out."""
+        if bad and not self._told and self._engine.rank == 0:
+            self._told = True
+            log.warning(
+                "%d samples of split %r cannot be used and are left out of the evaluation: %s",
+                len(bad),
+                self._settings.split,
+                ", ".join(f"{name} ({reason})" for name, reason in sorted(bad)[:_LISTED]),
+            )
 
     def _own_parts(self) -> list[Any]:
         if self._parts is None:

@@ -1,5 +1,6 @@
 """Evaluation on Ray actors: the same bytes with one worker, two, and none; a lost actor changes nothing."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -25,9 +26,17 @@ def cluster():
     ray.shutdown()
 
 
+def _some_bad(i, encoded, record):
+    """Bad samples in two portions: a whole image, and one sample of another."""
+    if i == 11:
+        record["samples"][0]["instruction"] = ""
+    return encoded[:100] if i == 1 else None
+
+
 @pytest.fixture
 def job(tmp_path):
-    store, export = write_store(tmp_path / "store", images=14, split="val"), write_export(tmp_path / "export")
+    store = write_store(tmp_path / "store", images=14, split="val", damage=_some_bad)
+    export = write_export(tmp_path / "export")
     source = ModelSource(str(export))
     return Job(str(store), "val", source, ModelSource(str(export), 1), True, True)
 
@@ -59,6 +68,8 @@ def _bytes(job, placement, folder):
 def test_any_number_of_workers_gives_the_same_bytes(cluster, job, tmp_path):
     here = _bytes(job, Placement(workers=0), tmp_path / "0")
     assert set(here) == {"evaluation.json", "evaluation.md", "per_sample.parquet"}
+    unusable = json.loads(here["evaluation.json"])["unusable"]
+    assert {one["reason"] for one in unusable} == {"unreadable_image", "text"} and len(unusable) == 7
     assert _bytes(job, Placement(workers=1), tmp_path / "1") == here
     assert _bytes(job, Placement(workers=4), tmp_path / "4") == here
     killer = _Killer(daemon=True)

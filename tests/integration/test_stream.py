@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,7 +19,9 @@ from pipelines.stream import open_stream, ray_stream
 from pipelines.stream.plain import open_plain_stream
 from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
+from tests.unit.test_cli_errors import check, here
 from unigeoseg.errors import UserError
+from unigeoseg.tokens import train_tokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -132,15 +136,12 @@ def test_a_chain_of_datasets_delivers_the_plan(local_ray, store, tokenizer, monk
     assert found == wanted and len(found) == 80
 
 
-class Holder:
-    """Takes the CPUs that it was given."""
-
-    def there(self):
-        return True
-
-
 def test_no_cpu_for_a_data_actor_is_said_instead_of_waited_for(local_ray, store, tokenizer, monkeypatch):
     import ray
+
+    class Holder:
+        def there(self):
+            return True
 
     monkeypatch.setattr(ray_stream, "PATIENCE_S", 1.0)
     holder = ray.remote(num_cpus=2)(Holder).remote()
@@ -175,3 +176,57 @@ def test_the_command_prints_what_trace_promises(local_ray, tmp_path):
     assert stats["samples"] == 48
     assert stats["quarantined"] == {}
     assert {"wait", "bytes", "requests"} <= set(stats)
+
+
+def shift(store):
+    """The index of another build: rows point to the image after theirs."""
+    table = pq.read_table(store / "index.parquet")
+    places = list(zip(*(table[name].to_pylist() for name in ("shard", "offset", "nbytes")), strict=True))
+    names = list(dict.fromkeys(places))
+    others = dict(zip(names, names[1:] + names[:1], strict=True))
+    for at, name in enumerate(("shard", "offset", "nbytes")):
+        column = pa.array([others[place][at] for place in places])
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, store / "index.parquet")
+
+
+def cut(store):
+    path = store / "shards" / "train-00001.tar"
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def lose(store):
+    (store / "shards" / "train-00001.tar").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (shift, "index and shards do not belong together"),
+        (cut, "train-00001.tar: "),
+        (lose, "train-00001.tar is missing, though the index names it"),
+    ],
+)
+def test_the_command_refuses_an_index_that_does_not_match_its_shards(
+    local_ray, tmp_path, capfd, damage, says
+):
+    store = write_store(tmp_path / "store")
+    damage(store)
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(config("worker").model_dump(mode="json")))
+    words = ("--set", f"tokenizer.path={tmp_path / 'words'}", "--steps", "0:8", "--json")
+    train_tokenizer(["some words"], 300, tmp_path / "words")
+    done = here(capfd, "data", "stream", str(store), "--preset", str(preset), *words)
+    check(done, 2, says)
+    assert done.stdout == ""
+
+
+def test_the_command_stops_at_too_many_bad_records(local_ray, tmp_path, capfd):
+    def spoil(i, encoded, record):
+        return b"no image" if i % 4 == 1 else None
+
+    store = write_store(tmp_path / "store", damage=spoil)
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(config("worker", max_bad_share=0.001).model_dump(mode="json")))
+    done = here(capfd, "data", "stream", str(store), "--preset", str(preset), "--steps", "0:8")
+    check(done, 2, "unusable samples, more than the 1 that data.max_bad_share=0.001", "unreadable_image")

@@ -11,6 +11,7 @@ from PIL import Image
 from jobs.plan import plan
 from jobs.trace import add_stats, trace
 from tests.tiny_store import write_store
+from tests.unit.test_cli_errors import check, here
 from unigeoseg.errors import UserError
 
 
@@ -53,13 +54,22 @@ def test_trace_json(arguments):
         (["--steps", "a:b"], "expected A:B"),
         (["--steps", "4:4"], "A must be smaller"),
         (["--steps", "0:21"], "0:20"),
-        (["--world-size", "16"], "larger than train.global_batch=8"),
-        (["--world-size", "3"], "use 6 or 9"),
+        (["--world-size", "16"], "world size 16 is larger than train.global_batch=8"),
+        (["--world-size", "3"], "global_batch=8 cannot be split over world size 3; use 6 or 9"),
+        (["--set", "train.global_batch=7"], "use 6 or 8"),
+        (["--set", "pts.end_weight=1.2"], "pts.end_weight"),
+        (["--set", "pts.base={interactive: -1, referring: 2}"], "share of interactive is -1"),
+        (["--set", "pts.record=[[1, 1, 1]]"], "pts.record is of no use with pts.schedule=linear"),
     ],
 )
-def test_trace_refuses(arguments, words, says):
-    with pytest.raises(UserError, match=says):
-        call(trace, *arguments, *words)
+def test_trace_refuses(arguments, capfd, words, says):
+    check(here(capfd, "data", "trace", *arguments, *words), 2, says)
+
+
+def test_a_share_for_a_task_without_samples(arguments, tmp_path, capfd):
+    store = str(write_store(tmp_path, per_image=(3, 2, 0)))
+    done = here(capfd, "data", "trace", store, *arguments[1:])
+    check(done, 2, "gives reasoning a share", "no reasoning sample", "pts.schedule=constant")
 
 
 def test_trace_with_a_sheet(arguments, tmp_path):
