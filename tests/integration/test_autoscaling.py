@@ -56,6 +56,7 @@ def cluster(tmp_path_factory):
         if watch.seen:
             watch.join(timeout=30)
             pictures = Path(os.environ.get("UNIGEOSEG_PICTURES") or folder)
+            pictures.mkdir(parents=True, exist_ok=True)
             watch.draw(pictures / "autoscaling.png")
         unigeoseg("cluster", "down", "--force", "--state", state)
 
@@ -171,7 +172,8 @@ def test_a_sweep_queues_beyond_the_maximum(cluster):
     assert [trial["state"] for trial in result["trials"]] == ["finished"] * 3
     assert watch.most("gpu", began) == 2
     told = [m[1] for m in re.finditer(r"^(start|done) +trial-", done.stdout + done.stderr, re.MULTILINE)]
-    assert told[:3] == ["start", "start", "done"] and sorted(told) == ["done"] * 3 + ["start"] * 3
+    assert sorted(told) == ["done"] * 3 + ["start"] * 3, done.stdout
+    assert told[:3] == ["start", "start", "done"], done.stdout
     assert watch.wait_until_gone()
 
 
