@@ -155,9 +155,22 @@ def _range(entry: dict[str, Any]) -> Range:
     return entry["shard"], entry["offset"], entry["nbytes"]
 
 
+def _names(fragment: Fragment) -> list[str]:
+    samples = fragment.record.get("samples")
+    found = [s.get("sample_id") for s in samples if isinstance(s, dict)] if isinstance(samples, list) else []
+    return [name for name in found if isinstance(name, str)]
+
+
 def _decode(data: bytes, entry: dict[str, Any]) -> tuple[NDArray[np.uint8], Fragment] | BadRecord:
     try:
         fragment = parse_fragment(data)
+        if (held := _names(fragment)) and entry[
+            "sample_id"
+        ] not in held:  # before its size is held against it
+            raise UserError(
+                f"the index says {entry['sample_id']} at {entry['shard']}:{entry['offset']}, the shard holds "
+                f"{held[0]}; index and shards do not belong together: build the store again"
+            )
         return decode_image(fragment.image, entry["height"], entry["width"]), fragment
     except BadRecord as error:
         return error
