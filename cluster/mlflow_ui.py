@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cluster.errors import InputError
+from cluster.mlflow_settings import MLFLOW_SETTINGS
 from cluster.s3 import HOST, require_free_port
 
 _SQLITE = b"SQLite format 3\x00"
@@ -25,6 +26,7 @@ def main(store: Path, port: int) -> None:
     click.echo(f"MLflow UI: http://{HOST}:{port} (Ctrl-C stops it)", err=True)
     uri = f"sqlite:///{store.resolve()}"
     command = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    os.environ.update(MLFLOW_SETTINGS)
     # The server takes this process's place, so that signals reach it.
     os.execv(sys.executable, [sys.executable, *command, "--workers", "1"])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import requests
 
 from cluster.local.processes import LOOPBACK, free_ports
+from cluster.mlflow_settings import MLFLOW_SETTINGS
 from tests.train_runs import ROOT
 
 
@@ -39,6 +40,7 @@ class MlflowServer:
                     *("--artifacts-destination", str(self.folder / "artifacts")),
                 ],
                 cwd=ROOT,
+                env={**os.environ, **MLFLOW_SETTINGS},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from cluster.local.cluster import status
 from cluster.local.processes import marked_processes
@@ -60,8 +63,9 @@ class NodeWatch(threading.Thread):
         there = read_state(self.state)
         assert there is not None
         for process in marked_processes(there.id):
-            if process.environ().get("RAY_OVERRIDE_NODE_ID_FOR_TESTING") == name:
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if process.environ().get("RAY_OVERRIDE_NODE_ID_FOR_TESTING") == name:
+                    process.kill()
         self.mark("node killed")
 
     def draw(self, path: Path) -> None:

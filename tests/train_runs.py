@@ -3,10 +3,14 @@
 ``python -m tests.train_runs MODE RUN STORE OVERRIDES(JSON)``, MODE ``plain`` (also by torchrun) or ``ray``.
 """
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +73,17 @@ def tiny_values(**overrides: Any) -> dict[str, Any]:
     return values
 
 
+@cache
+def empty_database() -> Path:
+    """MLflow's database before its first run: its dozens of migrations are the larger part of a tiny run."""
+    import mlflow
+
+    path = Path(tempfile.mkdtemp(prefix="unigeoseg-tests-")) / "mlflow.db"
+    atexit.register(shutil.rmtree, path.parent)
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 def start(
     mode: str,
     run: Path | str,
@@ -78,6 +93,9 @@ def start(
     **overrides: Any,
 ) -> subprocess.Popen[str]:
     """Starts a run in processes of its own; ``resume`` and configuration keys are overrides."""
+    if isinstance(run, Path) and not (database := run.parent / "mlflow.db").exists():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_database(), database)
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
         if processes > 1

@@ -9,6 +9,7 @@ import requests
 from cluster.errors import InputError
 from cluster.local.processes import LOOPBACK, free_ports, start_detached, wait_for
 from cluster.local.ray_nodes import last_line
+from cluster.mlflow_settings import MLFLOW_SETTINGS
 
 _START_SECONDS = 180.0
 
@@ -37,7 +38,7 @@ def start_mlflow(
             *("--artifacts-destination", artifacts),
         ],
         log,
-        {**environment, "MLFLOW_BACKEND_STORE_URI": backend},
+        {**environment, **MLFLOW_SETTINGS, "MLFLOW_BACKEND_STORE_URI": backend},
     )
     url = f"http://{LOOPBACK}:{port}"
     if not wait_for(lambda: _healthy(f"{url}/health"), _START_SECONDS, pid):

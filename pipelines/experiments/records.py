@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.storage import is_remote
 from pipelines.train.manifest import checkpoint_name, committed_steps
-from pipelines.train.metrics import flat_metrics
+from pipelines.train.metric_names import flat_metrics
 from pipelines.train.mlflow_lookup import find_runs, open_client
 from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.train.tracking import flatten

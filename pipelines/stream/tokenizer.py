@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.local_copy import local_copy
 from pipelines.store.index import StoreIndex
 from pipelines.store.texts import store_texts
-from pipelines.train.model import local_copy
 from unigeoseg.prompts import template_texts
 from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
 

@@ -5,7 +5,7 @@ each checkpoint, so a resumed run follows what was chosen before it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -16,9 +16,6 @@ from pipelines.plan.units import PlanIndex
 from pipelines.train.step import StepResult
 from unigeoseg.pts_adaptive import adapted_shares, learning_progress
 from unigeoseg.tasks import TASKS
-
-#: A configuration that repeats the run's plan: the chosen shares are in ``pts.record``.
-REPLAY: Final = "replay.yaml"
 
 
 class AdaptiveShares:

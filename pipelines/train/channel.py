@@ -14,6 +14,8 @@ from pipelines.train.logs import LOGGERS, where
 
 #: Kind of the message that says that a restart is of no use.
 FATAL = "fatal"
+#: Kind of the message that a checkpoint that was asked for is whole.
+ANSWER = "answer"
 
 
 class Channel(Protocol):

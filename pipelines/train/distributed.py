@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ def import_deepspeed() -> Any:
     """
     import deepspeed
 
+    # DeepSpeed decorates Muon's kernels with torch.compile as soon as any optimizer is sharded, which loads
+    # all of Inductor: seconds of each worker's start, for an optimizer that is not used here.
+    with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"):
+        import deepspeed.runtime.zero.muon.muon_optimizer
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     return deepspeed

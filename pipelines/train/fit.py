@@ -17,11 +17,10 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
+from pipelines.train.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.exported import Exported
 from pipelines.train.job import Job, Outcome
 from pipelines.train.logs import RunLogs
-from pipelines.train.loop import ANSWER, run_loop
 from pipelines.train.progress import Progress
 from pipelines.train.restarts import FailuresInARow
 from pipelines.train.run_folder import RunFolder
@@ -207,8 +206,9 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """What each Ray Train worker runs; driver and controller start without the model's libraries."""
     from pipelines.stream import open_stream
+    from pipelines.train.loop import run_loop
 
     mailbox = settings["mailbox"]
     channel = RayChannel(mailbox)

@@ -12,7 +12,6 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
-from pipelines.train.adaptive import REPLAY
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
 from pipelines.train.job import Job, Outcome
@@ -20,7 +19,7 @@ from pipelines.train.lease import held
 from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session
-from pipelines.train.run_folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
+from pipelines.train.run_folder import CONFIG, ENVIRONMENT, REPLAY, SUMMARY, RunFolder
 from pipelines.train.start import with_start
 from pipelines.train.status import recorded
 from pipelines.train.watch import Watcher

@@ -15,9 +15,9 @@ from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
-from pipelines.train.adaptive import REPLAY, AdaptiveShares
+from pipelines.train.adaptive import AdaptiveShares
 from pipelines.train.background import NO_SPACE, in_background
-from pipelines.train.channel import Channel
+from pipelines.train.channel import ANSWER, Channel
 from pipelines.train.checkpoint import Checkpoints, SaveReport
 from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
@@ -29,7 +29,7 @@ from pipelines.train.model import exported_state, make_model, with_local_languag
 from pipelines.train.notice import Notice, Wish
 from pipelines.train.recorder import Recorder
 from pipelines.train.restore import find_checkpoint, load_checkpoint
-from pipelines.train.run_folder import EXPORT, TOKENIZER, RunFolder
+from pipelines.train.run_folder import EXPORT, REPLAY, TOKENIZER, RunFolder
 from pipelines.train.skipping import Skipping
 from pipelines.train.start import keep_unused
 from pipelines.train.step import NonFiniteLossError, StepResult
@@ -41,8 +41,6 @@ from unigeoseg.tokens import load_tokenizer
 
 #: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
 OpenStream = Callable[..., Stream]
-#: Kind of the message that a checkpoint that was asked for is whole.
-ANSWER = "answer"
 #: What was loaded from where, before the first step.
 WEIGHTS = "weights.json"
 

@@ -1,18 +1,12 @@
 """The model that a job trains: built, filled with its first weights, adapters put in."""
 
-import hashlib
 import logging
-import os
-import shutil
-import tempfile
-from pathlib import Path
 
 from torch import Tensor
 
 from pipelines.config import Config
-from pipelines.storage import open_filesystem
+from pipelines.local_copy import local_copy
 from unigeoseg.build import build_model
-from unigeoseg.errors import UserError
 from unigeoseg.lora import add_lora, merge_lora
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.released.folder import is_released
@@ -67,29 +61,3 @@ def with_local_language(config: Config) -> Config:
     values = config.plain()
     values["model"]["language"]["path"] = str(local_copy(path))
     return Config.model_validate(values)
-
-
-def local_copy(path: str) -> Path:
-    """A local path for a file or folder that may be in an object store; fetched once per machine.
-
-    Raises:
-        UserError: there is nothing at ``path``.
-    """
-    if "://" not in path:
-        return Path(path).expanduser()
-    fs, inside = open_filesystem(path)
-    if not fs.exists(inside):
-        raise UserError(f"no weights at {path}; check the address and the credentials")
-    name = hashlib.sha256(path.encode()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"unigeoseg-weights-{os.getuid()}" / name / Path(inside).name
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fetched = Path(tempfile.mkdtemp(dir=target.parent)) / target.name
-    fs.get(inside, str(fetched), recursive=bool(fs.isdir(inside)))
-    try:
-        fetched.rename(target)  # whole or not at all, whoever else fetches it
-    except OSError:
-        logger.debug("%s was fetched by another process meanwhile", path)
-    shutil.rmtree(fetched.parent, ignore_errors=True)
-    return target

@@ -21,6 +21,8 @@ _Result = TypeVar("_Result")
 #: Names inside a run folder (contracts of the project).
 CONFIG, SUMMARY, METRICS, LEDGER = "config.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl"
 ENVIRONMENT = "environment.json"
+#: A configuration that repeats an adaptive run's plan: the chosen shares are in ``pts.record``.
+REPLAY = "replay.yaml"
 CHECKPOINTS, EXPORT, TOKENIZER = "checkpoints", "export", "tokenizer"
 
 

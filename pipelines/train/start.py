@@ -5,16 +5,9 @@ import logging
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.train.model import local_copy
+from pipelines.local_copy import local_copy
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
-from unigeoseg.released.folder import (
-    is_released,
-    read_unused,
-    released_config,
-    released_weights,
-    write_unused,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +23,10 @@ def with_start(config: Config) -> Config:
         UserError: nothing is there, or the checkpoint is damaged or of another model.
     """
     source = config.init.model
-    if source is None:
+    if source is None:  # what follows loads the model's libraries
         return config
+    from unigeoseg.released.folder import is_released, released_config
+
     if "://" not in source:
         source = str(Path(source).expanduser().resolve())
     folder = local_copy(source)
@@ -80,6 +75,8 @@ def keep_unused(config: Config, export: Path) -> None:
     """
     if config.init.model is None or config.model.mode != "released":
         return
+    from unigeoseg.released.folder import is_released, read_unused, released_weights, write_unused
+
     try:
         folder = local_copy(config.init.model)
         unused = released_weights(folder)[1].unused if is_released(folder) else read_unused(folder)

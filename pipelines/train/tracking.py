@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.train.metrics import flat_metrics
+from pipelines.train.metric_names import flat_metrics
 from pipelines.train.run_folder import RunFolder
 
 # MLflow's own defaults retry for minutes inside one call; this thread has its own patience.

@@ -18,6 +18,7 @@ import yaml
 from cluster.local.cluster import status
 from pipelines.train.ledger import read_rows
 from tests.cluster_commands import unigeoseg
+from tests.fault_runs import committed
 from tests.node_watch import NodeWatch
 from tests.tiny_store import write_store
 from tests.train_runs import ROOT, tiny_values
@@ -56,6 +57,7 @@ def cluster(tmp_path_factory):
         if watch.seen:
             watch.join(timeout=30)
             pictures = Path(os.environ.get("UNIGEOSEG_PICTURES") or folder)
+            pictures.mkdir(parents=True, exist_ok=True)
             watch.draw(pictures / "autoscaling.png")
         unigeoseg("cluster", "down", "--force", "--state", state)
 
@@ -101,7 +103,7 @@ def test_elastic_training_takes_nodes_in_and_gives_them_up(cluster):
     ended = threading.Event()
     threading.Thread(target=_scrape, args=(folder / "state", found, ended), daemon=True).start()
     changes = {"scale.workers": 2, "scale.min_workers": 1, "scale.resize_seconds": 60}
-    changes |= {"train.steps": 1_000_000, "checkpoint.every": 20}  # until it is stopped
+    changes |= {"train.steps": 1_000_000, "checkpoint.every": 5}  # until it is stopped
     name = _train(folder, "elastic", "--no-wait", **changes).stdout.split()[-1]
     try:
         _wait_for_workers(run, 2)
@@ -126,11 +128,11 @@ def test_elastic_training_takes_nodes_in_and_gives_them_up(cluster):
 
 
 def _wait_for_workers(run, count):
-    """Until the last ten logged steps were made by so many workers."""
+    """Until the last ten logged steps were made by so many workers, and one of these is in a checkpoint."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         sizes = [row["world_size"] for row in read_rows(run / "metrics.jsonl")]
-        if sizes[-10:] == [count] * 10:
+        if sizes[-10:] == [count] * 10 and committed(run, len(sizes) - 8):
             return
         time.sleep(1)
     pytest.fail(
@@ -145,7 +147,6 @@ def _check_scraped(found):
     names = set(re.findall(r"\bray_\w+", asked))
     assert len(names) > 15
     assert {name for name in names if name not in found} <= ABSENT
-    assert re.search(r'NodeAddress="', found["ray_node_mem_total"])
     for name in ("samples_per_second", "wait_share", "goodput", "task_share", "workers"):
         assert re.search(r'\{.*run="elastic".*\} [\d.]+', found[f"ray_unigeoseg_{name}"]), name
 
@@ -170,8 +171,12 @@ def test_a_sweep_queues_beyond_the_maximum(cluster):
     result = json.loads((folder / "runs/sweep/sweep.json").read_text())
     assert [trial["state"] for trial in result["trials"]] == ["finished"] * 3
     assert watch.most("gpu", began) == 2
-    told = [m[1] for m in re.finditer(r"^(start|done) +trial-", done.stdout + done.stderr, re.MULTILINE)]
-    assert told[:3] == ["start", "start", "done"] and sorted(told) == ["done"] * 3 + ["start"] * 3
+    told = [
+        m[1]
+        for m in re.finditer(r"^(?:\[\d/\d\] )?(start|done) +trial-", done.stdout + done.stderr, re.MULTILINE)
+    ]
+    assert sorted(told) == ["done"] * 3 + ["start"] * 3, done.stdout
+    assert told[:3] == ["start", "start", "done"], done.stdout
     assert watch.wait_until_gone()
 
 

@@ -11,8 +11,10 @@ from pipelines.config import Config
 from pipelines.evaluate.command import evaluate_command
 from pipelines.evaluate.final import evaluate_run
 from pipelines.storage import open_filesystem
+from tests.release_layouts import refsegrs
 from tests.tiny_export import write_export
 from tests.tiny_store import write_store
+from unigeoseg.errors import UserError
 
 pytestmark = pytest.mark.integration
 
@@ -52,3 +54,18 @@ def test_everything_on_s3(s3, tmp_path):
     wanted = {"report.html", "plots/samples-reasoning.png", "evaluation/evaluation.json"}
     assert wanted <= names
     assert json.loads(filesystem.cat_file(f"{bucket}/run/evaluation/measures.json")) == tasks
+
+
+def test_a_benchmark_on_s3(s3, tmp_path):
+    refsegrs(tmp_path / "bench", images=3)
+    export = write_export(tmp_path / "export")
+    filesystem, bucket = open_filesystem(s3)
+    filesystem.put(f"{tmp_path}/bench/", f"{bucket}/bench/", recursive=True)
+    here = evaluate_command(model=str(export), data=str(tmp_path / "bench"))
+    there = evaluate_command(model=str(export), data=f"{s3}/bench")
+    assert there["layout"] == "refsegrs"
+    assert there["tasks"] == here["tasks"]
+    filesystem.rm(f"{bucket}/bench/masks/1.tif")
+    filesystem.invalidate_cache()
+    with pytest.raises(UserError, match=r"masks/1\.tif"):
+        evaluate_command(model=str(export), data=f"{s3}/bench")

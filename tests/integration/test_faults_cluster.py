@@ -17,6 +17,7 @@ from tests.fault_runs import (
     committed,
     own_database,
     rows,
+    slow_motion,
     wait_for,
     weights,
 )
@@ -111,9 +112,9 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
         sizes.append(_world_size(run, first))
         survivor = _worker_after_checkpoint(nodes, process, run, step=first + 5)
         sizes.append(_world_size(run, committed(run)[-1]))
-        os.kill(survivor.pid, signal.SIGSTOP)  # so that there are steps left when the node is there
-        nodes.resize(2)
-        os.kill(survivor.pid, signal.SIGCONT)
+        with slow_motion(survivor):  # so that there are steps left when Ray takes the node in
+            nodes.resize(2)
+            wait_for("two workers", lambda: len(set(nodes.workers()) - {survivor}) == 2, process)
         output = finish(process)
     finally:
         process.kill()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.s3 import LocalS3
+from pipelines.store.fetch import Retry
 from pipelines.train.manifest import committed_steps, newest_checkpoint
 from pipelines.train.run_folder import RunFolder
 from tests.fault_proxy import Fault, FaultProxy
@@ -69,7 +70,7 @@ def test_an_object_store_on_a_bad_day(proxy, undisturbed, tmp_path, tiny_store):
     options = {**LONG, "tracking.uri": tracking}
     proxy.change(BadDay("step-00000010/shard", OUTAGE))
     process = start("plain", url, tiny_store, processes=2, **options)
-    run = RunFolder(url)
+    run = RunFolder(url, Retry(patience_s=2 * OUTAGE))
     try:
         # Looking there is weather as well; the proxy's own view is not.
         wait_for("the outage", lambda: proxy.weather.began, process)

@@ -1,9 +1,12 @@
 """Runs side by side: what differs, which is best and by which checkpoint, from figures known beforehand."""
 
+import socket
+
 import pytest
 
 from pipelines.experiments.compare import compare_markdown, compare_runs, write_comparison
 from pipelines.experiments.records import RunRecord, load_record
+from pipelines.train.registry import fetch_model
 from unigeoseg.errors import UserError
 
 METRIC = "val/reasoning/gIoU"
@@ -71,3 +74,15 @@ def test_three_files(records, tmp_path):
 def test_nowhere_to_look(tmp_path):
     with pytest.raises(UserError, match="no MLflow database at sqlite"):
         load_record("nothing", f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+
+
+def test_a_server_that_is_down(tmp_path):
+    with socket.socket() as nobody:  # bound, and no one listens
+        nobody.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        for look in (
+            lambda: load_record("nothing", uri, tmp_path),
+            lambda: fetch_model("models:/unigeoseg@best", str(tmp_path), uri),
+        ):
+            with pytest.raises(UserError, match=f"MLflow at {uri} does not answer .* --tracking-uri"):
+                look()

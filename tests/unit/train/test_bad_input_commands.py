@@ -5,6 +5,7 @@ import os
 import pytest
 import yaml
 
+from cluster.s3 import LocalS3
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
@@ -12,6 +13,7 @@ from pipelines.train.lease import held
 from pipelines.train.prepare import prepare_run
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.status import KILLED, write_status
+from tests.fault_proxy import Fault, FaultProxy
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
 from tests.unit.test_cli_errors import check, here
@@ -88,6 +90,29 @@ def test_a_folder_that_cannot_be_written(train, place):
     train(folder="/proc/unigeoseg-run", parts=("cannot write to the run folder /proc/unigeoseg-run",))
     (place / "file").write_text("")
     train(folder="file/run", parts=("cannot write to the run folder",))
+
+
+def test_an_object_store_that_takes_no_writes(place, capfd, monkeypatch):
+    import s3fs
+
+    with LocalS3() as server:
+        refusal = {
+            "weather": lambda number, path: Fault(status=403),
+            "meets": lambda method, path: method == "PUT",
+        }
+        with FaultProxy(server.environment["AWS_ENDPOINT_URL"], **refusal) as proxy:
+            for name, value in {**server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}.items():
+                monkeypatch.setenv(name, value)
+            s3fs.S3FileSystem.clear_instance_cache()
+            run = f"{server.url}/runs/new"
+            done = here(
+                capfd,
+                *("train", "--preset", str(place / "tiny.yaml"), "--store", str(place / "store")),
+                *("--no-evaluate", "--run", run),
+            )
+            s3fs.S3FileSystem.clear_instance_cache()
+    check(done, 2, f"cannot write to the run folder {run}", "the credentials and AWS_ENDPOINT_URL")
+    assert proxy.faults
 
 
 @pytest.mark.parametrize(

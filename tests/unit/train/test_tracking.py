@@ -7,7 +7,8 @@ import time
 import mlflow
 import pytest
 
-from pipelines.train.metrics import RankReport, Window, flat_metrics, metrics_row
+from pipelines.train.metric_names import flat_metrics
+from pipelines.train.metrics import RankReport, Window, metrics_row
 from pipelines.train.progress import describe
 from pipelines.train.step import StepResult, StepSeconds
 from pipelines.train.tracking import Tracker, TrackingRun, end_run, flatten, open_run, try_open_run

@@ -1,0 +1,35 @@
+"""The names under which MLflow and the comparison of runs show a logged step."""
+
+import math
+from typing import Any
+
+
+def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
+    """A row under the names that MLflow shows."""
+    named: dict[str, Any] = {
+        "train/loss": row["loss"],
+        "train/lr": row["lr"],
+        "train/grad_norm": row["grad_norm"],
+        "train/epoch": row["epoch"],
+        "train/samples_seen": row["samples_seen"],
+        "train/skipped_steps": row.get("skipped_steps"),
+        "train/world_size": row.get("world_size"),
+        "data/quarantined": row["quarantined"],
+        "data/storage_retries": row["storage_retries"],
+    }
+    groups = {
+        "train/loss": ("losses", "task_losses"),
+        "pts/share": ("target_shares",),
+        "pts/realised": ("shares",),
+        "perf": ("rates",),
+        "perf/seconds": ("waits",),
+        "system/memory_mib": ("memory",),
+        "system/memory_share": ("memory_share",),
+    }
+    for prefix, keys in groups.items():
+        for key in keys:
+            named |= {f"{prefix}/{name}": value for name, value in row.get(key, {}).items()}
+    named |= {f"checkpoint/{name}": value for name, value in row.get("checkpoint", {}).items()}
+    for task, values in row.get("val", {}).items():
+        named |= {f"val/{task}/{name}": value for name, value in values.items()}
+    return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}
