@@ -15,7 +15,11 @@ from jobs.options import emit, json_option, preset_option, set_option
 @click.option("--batch", type=click.IntRange(min=1), help="Samples; by default what a worker holds at once.")
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Timed steps.")
 @click.option(
-    "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Steps before; 0 on large models."
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Steps before that are not timed.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
