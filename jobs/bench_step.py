@@ -14,6 +14,13 @@ from jobs.options import emit, json_option, preset_option, set_option
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Samples; by default what a worker holds at once.")
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Timed steps.")
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Steps before that are not timed.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option(
     "--beside-plain",
@@ -28,6 +35,7 @@ def step(
     image_size: int | None,
     batch: int | None,
     steps: int,
+    warmup: int,
     device: str,
     beside: bool,
     sets: tuple[str, ...],
@@ -39,13 +47,14 @@ def step(
     Example:
       unigeoseg bench step --preset quickstart --batch 4
       unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain
+      unigeoseg bench step --preset paper --batch 1 --steps 1 --warmup 0
     """
     from jobs.settings import load_config
 
     config = load_config(preset, sets)
     from pipelines.bench.step import bench_step
 
-    emit(bench_step(config, image_size, device, batch, steps, beside=beside), as_json, _step_table)
+    emit(bench_step(config, image_size, device, batch, steps, warmup, beside), as_json, _step_table)
 
 
 def _step_table(result: dict[str, Any]) -> str:

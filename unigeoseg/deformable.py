@@ -62,6 +62,7 @@ def _by_rows(value: Tensor, shapes: Shapes, pixels: Tensor, weights: Tensor) -> 
         cells = starts + y.clamp(min=0).minimum(height) * (width + 2) + x.clamp(min=0).minimum(width)
         image = torch.arange(images).view(-1, 1, 1, 1, 1) * sum(areas)
         rows = (image + cells) * heads + torch.arange(heads).view(1, 1, -1, 1, 1)
+        rows = rows.to(torch.int32)  # what the kernels below read fastest
     share = pixels - corner
     bags = images * queries * heads
     flat = [t.reshape(bags, -1) for t in (rows, share[..., 0], share[..., 1], weights * inside)]
@@ -98,7 +99,7 @@ class _WeightedRows(torch.autograd.Function):
         """``rows, x, y, w [bags, J]``: upper left row, shares, weight; ``below [J]``, ``right``: steps."""
         ctx.save_for_backward(table, rows, x, y, w, below)
         ctx.right, ctx.shapes = right, shapes
-        corners = _corner_weights(x, y) * w[..., None]
+        corners = _corner_weights(x, y) * w[:, None]
         return torch.nn.functional.embedding_bag(
             _corner_rows(rows, below, right), table, mode="sum", per_sample_weights=corners.flatten(1)
         )
@@ -111,25 +112,29 @@ class _WeightedRows(torch.autograd.Function):
         gradient = gradient.contiguous()
         corners = _corner_weights(x, y)
         dots = _row_products(gradient, table, _corner_rows(rows, below, ctx.right)).view_as(corners)
-        d_w = (dots * corners).sum(-1)
-        upper_left, upper_right, lower_left, lower_right = dots.unbind(-1)
+        d_w = (dots * corners).sum(1)
+        upper_left, upper_right, lower_left, lower_right = dots.unbind(1)
         d_x = w * torch.lerp(upper_right - upper_left, lower_right - lower_left, y)
         d_y = w * torch.lerp(lower_left - upper_left, lower_right - upper_right, x)
-        d_table = _spread(gradient, rows, corners * w[..., None], table, ctx.shapes, ctx.right)
+        d_table = _spread(gradient, rows, corners * w[:, None], table, ctx.shapes, ctx.right)
         return d_table, None, d_x, d_y, d_w, None, None, None
 
 
 def _corner_weights(x: Tensor, y: Tensor) -> Tensor:
-    return torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], dim=-1)
+    """Of the upper left, upper right, lower left and lower right rows, ``[bags, 4, J]``."""
+    far_x, far_y = 1 - x, 1 - y
+    return torch.cat([far_x * far_y, x * far_y, far_x * y, x * y], dim=1).view(len(x), 4, -1)
 
 
 def _corner_rows(rows: Tensor, below: Tensor, right: int) -> Tensor:
-    return torch.stack([rows, rows + right, rows + below, rows + below + right], dim=-1).flatten(1)
+    """Rows of the four corners, ``[bags, 4 * J]``."""
+    lower = rows + below.to(rows.dtype)
+    return torch.cat([rows, rows + right, lower, lower + right], dim=1)
 
 
 def _row_products(gradient: Tensor, table: Tensor, rows: Tensor) -> Tensor:
     """``gradient[b] . table[rows[b, k]]``, ``[bags, k]``."""
-    starts = torch.arange(0, rows.numel() + 1, rows.shape[1])
+    starts = torch.arange(0, rows.numel() + 1, rows.shape[1], dtype=rows.dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         pattern = torch.sparse_csr_tensor(
@@ -145,19 +150,22 @@ def _row_products(gradient: Tensor, table: Tensor, rows: Tensor) -> Tensor:
 def _spread(
     gradient: Tensor, rows: Tensor, corners: Tensor, table: Tensor, shapes: Shapes, heads: int
 ) -> Tensor:
-    """The transposed read, without atomics: points sorted by their row, one sum per row and corner."""
-    order = rows.flatten().to(torch.int32).argsort(stable=True)
+    """The transposed read, without atomics: points sorted by their row, one sum per row and corner.
+
+    ``corners [bags, 4, J]`` are the weights.
+    """
+    order = rows.flatten().argsort(stable=True)
     ends = torch.bincount(rows.flatten(), minlength=len(table)).cumsum(0)
     offsets = torch.cat([ends.new_zeros(1), ends[:-1]])
     readers = order // rows.shape[1]
-    weights = corners.view(-1, 4)[order].T.contiguous()
     areas = [(h + 2) * (w + 2) for h, w in shapes]
     images = len(table) // (sum(areas) * heads)
     spread = torch.zeros_like(table)
     targets = spread.view(images, sum(areas), -1).split(areas, dim=1)
     for corner in range(4):
+        weights = corners[:, corner].reshape(-1).index_select(0, order)
         summed = torch.nn.functional.embedding_bag(
-            readers, gradient, offsets, mode="sum", per_sample_weights=weights[corner]
+            readers, gradient, offsets, mode="sum", per_sample_weights=weights
         )
         down, right = divmod(corner, 2)
         sources = summed.view(images, sum(areas), -1).split(areas, dim=1)

@@ -50,29 +50,39 @@ def shifted_points(base: Tensor, keys: Tensor) -> Tensor:
 
 
 def point_sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of ``maps [N, H, W]`` at ``points [N, P, 2]`` in [0, 1]: ``[N, P]``."""
+    """Bilinear values of ``maps [N, C, H, W]`` at ``points [N, P, 2]`` in [0, 1]: ``[N, C, P]``."""
     grid = (2 * points - 1)[:, :, None]
-    return nn.functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+    return nn.functional.grid_sample(maps, grid, align_corners=False)[..., 0]
 
 
 def uncertain_points(
-    logits: Tensor, keys: Tensor, config: LossConfig, generator: torch.Generator | None
+    predictions: Tensor, keys: Tensor, config: LossConfig, generator: torch.Generator | None
 ) -> Tensor:
-    """Points where the losses of ``logits [N, h, w]`` are taken, ``[N, points, 2]`` (no gradient)."""
+    """Points where the losses of ``predictions [P, B, h, w]`` are taken, ``[P, B, points, 2]`` (no gradient).
+
+    All levels of a sample choose among the same candidates.
+    """
     with torch.no_grad():
         kept = int(config.points * config.importance)
-        candidates = shifted_points(
-            base_points(int(config.points * config.oversample), generator, logits.device), keys
-        )
-        chosen = most_uncertain(logits, candidates, kept)
-        uniform = shifted_points(base_points(config.points - kept, generator, logits.device), keys)
-        return torch.cat([chosen, uniform], dim=1)
+        device = predictions.device
+        count = int(config.points * config.oversample)
+        candidates = shifted_points(base_points(count, generator, device), keys)
+        chosen = most_uncertain(predictions.transpose(0, 1).float(), candidates, kept)
+        uniform = shifted_points(base_points(config.points - kept, generator, device), keys)
+        shared = uniform[:, None].expand(-1, len(predictions), -1, -1)
+        return torch.cat([chosen, shared], dim=2).transpose(0, 1)
 
 
 def most_uncertain(logits: Tensor, candidates: Tensor, kept: int) -> Tensor:
-    """The ``kept`` of ``candidates [N, P, 2]`` at which ``logits [N, h, w]`` are nearest to zero."""
-    nearest = point_sample(logits, candidates).abs().topk(kept, dim=1, largest=False, sorted=False).indices
-    return candidates.gather(1, nearest[..., None].expand(-1, -1, 2))
+    """The ``kept`` of ``candidates [B, N, 2]`` at which ``logits [B, P, h, w]`` are nearest to zero.
+
+    Returns:
+        ``[B, P, kept, 2]``.
+    """
+    margins = point_sample(logits, candidates).abs()
+    nearest = margins.topk(kept, dim=2, largest=False, sorted=False).indices
+    everywhere = candidates[:, None].expand(-1, logits.shape[1], -1, -1)
+    return everywhere.gather(2, nearest[..., None].expand(-1, -1, -1, 2))
 
 
 def mask_losses(
@@ -87,19 +97,19 @@ def mask_losses(
         config: point counts.
         generator: CPU generator of the step, the same on every rank.
     """
-    levels = len(predictions)
-    logits = predictions.flatten(0, 1).float()
-    points = uncertain_points(logits.detach(), keys.repeat(levels), config, generator)
+    points = uncertain_points(predictions.detach(), keys, config, generator)
     bce, dice = losses_at(predictions, masks, points)
     return bce.sum(0), dice.sum(0)
 
 
 def losses_at(predictions: Tensor, masks: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE and dice, float32 ``[P, B]``, of ``predictions [P, B, h, w]`` at ``points [P * B, N, 2]``."""
+    """BCE and dice, float32 ``[P, B]``, of ``predictions [P, B, h, w]`` at ``points [P, B, N, 2]``."""
     levels, count = predictions.shape[:2]
-    sampled = point_sample(predictions.flatten(0, 1).float(), points)
-    per_sample = points.view(levels, count, -1, 2).transpose(0, 1).flatten(1, 2)
-    truth = point_sample(masks.float(), per_sample).view(count, levels, -1).transpose(0, 1).flatten(0, 1)
+    maps = predictions.flatten(0, 1)[:, None].float()
+    sampled = point_sample(maps, points.flatten(0, 1))[:, 0]
+    per_sample = points.transpose(0, 1).flatten(1, 2)  # all levels of a sample read one truth
+    truth = point_sample(masks[:, None].float(), per_sample)[:, 0]
+    truth = truth.view(count, levels, -1).transpose(0, 1).flatten(0, 1)
     bce = nn.functional.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(1)
     probability = sampled.sigmoid()
     overlap = 2 * (probability * truth).sum(1) + 1

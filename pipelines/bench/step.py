@@ -13,6 +13,7 @@ from pipelines.config import Config
 from pipelines.train.model import make_model
 from pipelines.train.parameter_groups import parameter_groups
 from unigeoseg.batch import Batch
+from unigeoseg.bfloat16_cpu import bfloat16_products
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
 
@@ -92,8 +93,9 @@ def _timed(
     watch = Stopwatch(inputs.images.device)
     release = watch.watch(model)
     watch.start()
-    total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
-    total.backward()
+    with bfloat16_products(inputs.images.device):
+        total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
+        total.backward()
     watch.lap("backward")
     if optimizer is not None:
         optimizer.step()

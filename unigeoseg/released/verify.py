@@ -179,7 +179,7 @@ def _like(value: Tensor, key: str, expected: Arrays) -> Tensor:
 
 
 def _points(fixture: Fixture, model: ReleasedUniGeoSeg, predictions: Tensor, expected: Arrays) -> Tensor:
-    """Loss points ``[P * B, N, 2]``: the recorded ones of the last prediction, by the rule for the others."""
+    """Loss points ``[P, B, N, 2]``: the recorded ones of the last prediction, by the rule for the others."""
     config, (levels, count) = model.config.loss, predictions.shape[:2]
     kept = int(config.points * config.importance)
     chosen = []
@@ -190,8 +190,9 @@ def _points(fixture: Fixture, model: ReleasedUniGeoSeg, predictions: Tensor, exp
             continue
         candidates = fixture.points("over", loss_level, count, int(config.points * config.oversample))
         uniform = fixture.points("rand", loss_level, count, config.points - kept)
-        chosen.append(torch.cat([most_uncertain(predictions[number], candidates, kept), uniform], dim=1))
-    return torch.cat(chosen)
+        nearest = most_uncertain(predictions[number][:, None], candidates, kept)[:, 0]
+        chosen.append(torch.cat([nearest, uniform], dim=1))
+    return torch.stack(chosen)
 
 
 def _suffix(level: int, levels: int) -> str:

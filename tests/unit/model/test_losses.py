@@ -31,17 +31,17 @@ def inputs():
 
 
 def test_point_sample_is_bilinear_with_zeros_outside():
-    maps = torch.randn(2, 4, 3)
+    maps = torch.randn(2, 3, 4, 3)
     points = torch.rand(2, 7, 2)
     got = point_sample(maps, points).numpy()
-    want = [[bilinear(maps[n].numpy(), *points[n, p].tolist()) for p in range(7)] for n in range(2)]
+    want = [[[bilinear(m.numpy(), *p.tolist()) for p in points[n]] for m in maps[n]] for n in range(2)]
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_bce_and_dice_summed_over_levels():
     predictions, masks = inputs()
     seed = torch.Generator().manual_seed(9)
-    points = uncertain_points(predictions.flatten(0, 1), KEYS.repeat(2), CONFIG, seed).view(2, 3, -1, 2)
+    points = uncertain_points(predictions, KEYS, CONFIG, seed)
     bce, dice = mask_losses(predictions, masks, KEYS, CONFIG, torch.Generator().manual_seed(9))
     for b in range(3):
         want_bce = want_dice = 0.0
@@ -57,13 +57,13 @@ def test_bce_and_dice_summed_over_levels():
 
 def test_three_quarters_of_the_points_are_the_most_uncertain_candidates():
     predictions, _ = inputs()
-    logits = predictions[0]
-    points = uncertain_points(logits, KEYS, CONFIG, torch.Generator().manual_seed(1))
-    assert points.shape == (3, 40, 2)
+    points = uncertain_points(predictions, KEYS, CONFIG, torch.Generator().manual_seed(1))
+    assert points.shape == (2, 3, 40, 2)
     base = torch.rand(120, 2, generator=torch.Generator().manual_seed(1))
-    margins = point_sample(logits, shifted_points(base, KEYS)).abs()
-    kept = point_sample(logits, points[:, :30]).abs()
-    torch.testing.assert_close(kept.sort(1).values, margins.sort(1).values[:, :30])
+    for level, logits in enumerate(predictions[:, :, None]):
+        margins = point_sample(logits, shifted_points(base, KEYS))[:, 0].abs()
+        kept = point_sample(logits, points[level, :, :30])[:, 0].abs()
+        torch.testing.assert_close(kept.sort(1).values, margins.sort(1).values[:, :30])
 
 
 def test_points_depend_on_the_sample_and_the_step_alone():
