@@ -44,10 +44,13 @@ class WidenedProducts(TorchDispatchMode):
         return tree_map_only(Tensor, Tensor.bfloat16, result)
 
 
-def bfloat16_products(device: torch.device) -> AbstractContextManager[Any]:
-    """:class:`WidenedProducts` where the device is a CPU without bfloat16 instructions, else nothing."""
-    native = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return nullcontext() if native else WidenedProducts()
+def bfloat16_products(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """:class:`WidenedProducts` for bfloat16 on a CPU without its instructions, else nothing.
+
+    It looks at every operator, which a float32 model should not pay for.
+    """
+    lacking = device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return WidenedProducts() if lacking and dtype is torch.bfloat16 else nullcontext()
 
 
 def _narrow(value: Any) -> bool:

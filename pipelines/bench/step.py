@@ -93,7 +93,7 @@ def _timed(
     watch = Stopwatch(inputs.images.device)
     release = watch.watch(model)
     watch.start()
-    with bfloat16_products(inputs.images.device):
+    with bfloat16_products(inputs.images.device, next(model.parameters()).dtype):
         total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
         total.backward()
     watch.lap("backward")

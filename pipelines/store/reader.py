@@ -59,6 +59,15 @@ class ReadResult:
     bad: list[Loaded] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Image:
+    """What came of an image's bytes: its record where that could be read, and pixels or what is wrong."""
+
+    fragment: Fragment | None
+    pixels: NDArray[np.uint8] | None = None
+    bad: BadRecord | None = None
+
+
 class StoreReader:
     """Reads rows of an index.
 
@@ -113,7 +122,7 @@ class StoreReader:
         stats = ReadStats()
         answers = self._fetcher.fetch(list(wanted), stats)
         started = time.perf_counter()
-        images: dict[Range, tuple[NDArray[np.uint8], Fragment] | BadRecord] = {}
+        images: dict[Range, _Image] = {}
         loaded = []
         for row, entry in zip(rows, entries, strict=True):
             place = _range(entry)
@@ -128,49 +137,43 @@ class StoreReader:
             into.add(stats)
         return loaded
 
-    def _sample(
-        self,
-        row: int,
-        entry: dict[str, Any],
-        image: tuple[NDArray[np.uint8], Fragment] | BadRecord,
-    ) -> Loaded:
+    def _sample(self, row: int, entry: dict[str, Any], image: _Image) -> Loaded:
         name = entry["sample_id"]
-        if isinstance(image, BadRecord):
-            return Loaded(row, name, None, None, image.reason, image.detail)
-        pixels, fragment = image
+        if image.fragment is not None:  # before anything else of another store's is held against this index
+            self._check_same(entry, image.fragment.record)
         try:
-            height, width = pixels.shape[:2]
-            sample = decode_sample(fragment.record, entry["n"], height, width, entry.get("mask_area"))
+            if image.bad is not None:
+                raise image.bad
+            assert image.pixels is not None and image.fragment is not None
+            height, width = image.pixels.shape[:2]
+            sample = decode_sample(image.fragment.record, entry["n"], height, width, entry.get("mask_area"))
         except BadRecord as error:
             return Loaded(row, name, None, None, error.reason, error.detail)
-        if sample.sample_id != name or sample.task != entry["task"]:
+        return Loaded(row, name, image.pixels, sample)
+
+    def _check_same(self, entry: dict[str, Any], record: dict[str, Any]) -> None:
+        """Refuses a record whose sample is not the index's; a damaged one is found out by decoding it."""
+        try:
+            held = record["samples"][entry["n"]]
+            found = held["sample_id"], held["task"]
+        except (LookupError, TypeError):
+            return
+        if found != (entry["sample_id"], entry["task"]):
             raise UserError(
-                f"{self.index.store}: the index says {name} at {entry['shard']}:{entry['offset']}, the shard "
-                f"holds {sample.sample_id}; index and shards do not belong together: build the store again"
+                f"{self.index.store}: the index says {entry['sample_id']} at {entry['shard']}:"
+                f"{entry['offset']}, the shard holds {found[0]}; index and shards do not belong together: "
+                "build the store again"
             )
-        return Loaded(row, name, pixels, sample)
 
 
 def _range(entry: dict[str, Any]) -> Range:
     return entry["shard"], entry["offset"], entry["nbytes"]
 
 
-def _names(fragment: Fragment) -> list[str]:
-    samples = fragment.record.get("samples")
-    found = [s.get("sample_id") for s in samples if isinstance(s, dict)] if isinstance(samples, list) else []
-    return [name for name in found if isinstance(name, str)]
-
-
-def _decode(data: bytes, entry: dict[str, Any]) -> tuple[NDArray[np.uint8], Fragment] | BadRecord:
+def _decode(data: bytes, entry: dict[str, Any]) -> _Image:
+    fragment = None
     try:
         fragment = parse_fragment(data)
-        if (held := _names(fragment)) and entry[
-            "sample_id"
-        ] not in held:  # before its size is held against it
-            raise UserError(
-                f"the index says {entry['sample_id']} at {entry['shard']}:{entry['offset']}, the shard holds "
-                f"{held[0]}; index and shards do not belong together: build the store again"
-            )
-        return decode_image(fragment.image, entry["height"], entry["width"]), fragment
+        return _Image(fragment, decode_image(fragment.image, entry["height"], entry["width"]))
     except BadRecord as error:
-        return error
+        return _Image(fragment, bad=error)

@@ -5,7 +5,6 @@ stream would stop at each seam: actors take seconds to start.
 """
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -47,42 +46,40 @@ class Started(Iterator[T]):
     def __init__(self, source: Callable[[], Iterator[T]]) -> None:
         self._source = source
         self._items: Iterator[T] | None = None
-        self._first: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
-        self._begun = False
+        self._first: list[T] = []
+        self._error: BaseException | None = None
+        self._arrived, self._begun = threading.Event(), False
         # A daemon: nothing ends it while Ray Data waits for a CPU.
         threading.Thread(target=self._fetch, name="first-block", daemon=True).start()
 
     def _fetch(self) -> None:
         try:
             self._items = self._source()
-            self._first.put(([next(self._items)], None))
+            self._first.append(next(self._items))
         except BaseException as error:  # raised where the item is asked for
-            self._first.put(([], error))
+            self._error = error
+        finally:
+            self._arrived.set()
 
     def there(self, seconds: float) -> bool:
         """Whether the first item, or the error in its place, is there within so many seconds."""
-        ends = time.monotonic() + seconds
-        while self._first.empty():
-            if time.monotonic() >= ends:
-                return False
-            time.sleep(0.01)
-        return True
+        return self._arrived.wait(seconds)
 
     def __next__(self) -> T:
         if self._begun:
             assert self._items is not None
             return next(self._items)
-        items, error = self._first.get()
+        self._arrived.wait()
         self._begun = True
-        if error is not None:
+        if self._error is not None:
             self._items = iter(())
-            raise error
-        return items[0]
+            raise self._error
+        return self._first.pop()
 
     def close(self) -> None:
         """Ends the iterator, unless its first item is still being fetched."""
         close = getattr(self._items, "close", None)
-        if close is not None and (self._begun or not self._first.empty()):
+        if close is not None and (self._begun or self._arrived.is_set()):
             close()
 
 

@@ -54,5 +54,7 @@ def test_float32_is_left_alone():
 
 def test_only_a_cpu_without_the_instructions_needs_it():
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert isinstance(bfloat16_products(torch.device("cpu")), WidenedProducts) != native
-    assert not isinstance(bfloat16_products(torch.device("meta")), WidenedProducts)
+    cpu = torch.device("cpu")
+    assert isinstance(bfloat16_products(cpu, torch.bfloat16), WidenedProducts) != native
+    assert not isinstance(bfloat16_products(cpu, torch.float32), WidenedProducts)
+    assert not isinstance(bfloat16_products(torch.device("meta"), torch.bfloat16), WidenedProducts)
