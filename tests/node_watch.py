@@ -2,7 +2,8 @@
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -67,6 +68,24 @@ class NodeWatch(threading.Thread):
                 if process.environ().get("RAY_OVERRIDE_NODE_ID_FOR_TESTING") == name:
                     process.kill()
         self.mark("node killed")
+
+    @contextmanager
+    def no_offers(self) -> Iterator[None]:
+        """While this lasts the autoscaler stands still: no node comes or goes, as on an empty spot market."""
+        there = read_state(self.state)
+        assert there is not None
+        scalers = [
+            process
+            for process in marked_processes(there.id)
+            if any(part.endswith("/monitor.py") for part in process.cmdline())
+        ]
+        assert len(scalers) == 1, scalers
+        scalers[0].suspend()
+        try:
+            yield
+        finally:
+            scalers[0].resume()
+            self.mark("nodes to be had again")
 
     def draw(self, path: Path) -> None:
         """A bar for each node from its first to its last second; below, the workers of an elastic run."""
