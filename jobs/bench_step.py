@@ -12,7 +12,13 @@ from jobs.options import emit, json_option, preset_option, set_option
 @click.option(
     "--image-size", type=click.IntRange(min=32), help="Side of the image, in place of the preset's."
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Samples; by default what a worker holds at once.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Samples; by default what a worker holds at once. Repeatable.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=3, show_default=True, help="Timed steps.")
 @click.option(
     "--warmup",
@@ -28,16 +34,23 @@ from jobs.options import emit, json_option, preset_option, set_option
     is_flag=True,
     help="Also time the released code's arrangement, rebuilt from transformers' modules (released mode).",
 )
+@click.option(
+    "--kernels",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Name so many of the largest kernels (on a CPU: operators) of a step.",
+)
 @set_option
 @json_option
 def step(
     preset: str,
     image_size: int | None,
-    batch: int | None,
+    batches: tuple[int, ...],
     steps: int,
     warmup: int,
     device: str,
     beside: bool,
+    kernels: int,
     sets: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -48,13 +61,16 @@ def step(
       unigeoseg bench step --preset quickstart --batch 4
       unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain
       unigeoseg bench step --preset paper --batch 1 --steps 1 --warmup 0
+      unigeoseg bench step --preset paper --device cuda --batch 8 --batch 32 --kernels 3
     """
     from jobs.settings import load_config
 
     config = load_config(preset, sets)
     from pipelines.bench.step import bench_step
 
-    emit(bench_step(config, image_size, device, batch, steps, warmup, beside), as_json, _step_table)
+    emit(
+        bench_step(config, image_size, device, batches, steps, warmup, beside, kernels), as_json, _step_table
+    )
 
 
 def _step_table(result: dict[str, Any]) -> str:
@@ -66,10 +82,14 @@ def _step_table(result: dict[str, Any]) -> str:
         lines.append(f"{row['name']:<14} {1000 * row['seconds']:>10.1f} {row['share']:>6.1%}{plain}")
     if beside:
         lines.append(f"forward and backward take {ratios['of_plain']:.2f} of the plain arrangement's time")
-    mfu = "unknown" if ratios["mfu"] is None else f"{ratios['mfu']:.1%}"
-    lines.append(
-        f"{ratios['samples_per_second']:.2f} samples/s (batch {ratios['batch']}, {ratios['image_size']} px, "
-        f"{ratios['tokens']} tokens, {ratios['precision']}); MFU {mfu}; "
-        f"peak memory {ratios['peak_memory_bytes'] / 2**30:.2f} GiB"
-    )
+    for each in result.get("batches", [ratios]):
+        mfu = "unknown" if each["mfu"] is None else f"{each['mfu']:.1%}"
+        lines.append(
+            f"{each['samples_per_second']:.2f} samples/s (batch {each['batch']}, {each['image_size']} px, "
+            f"{each['tokens']} tokens, {each['precision']}); MFU {mfu}; "
+            f"peak memory {each['peak_memory_bytes'] / 2**30:.2f} GiB"
+        )
+    for row in result.get("kernels", []):
+        name = row["name"] if len(row["name"]) <= 90 else row["name"][:87] + "..."
+        lines.append(f"{1000 * row['seconds']:>10.1f} ms {row['share']:>6.1%} {row['calls']:>5}x {name}")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """``unigeoseg train``: train a model on a store, or go on with a run."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -31,6 +32,11 @@ from pipelines.config import Config
     show_default=True,
     help="Evaluate on held-out scenes after it.",
 )
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Without Ray: in this process, or in the ranks that torchrun started (scale.workers of them).",
+)
 @set_option
 @json_option
 @dry_run_option
@@ -42,6 +48,7 @@ def train(
     resume: bool,
     allow: tuple[str, ...],
     evaluate: bool,
+    plain: bool,
     sets: tuple[str, ...],
     as_json: bool,
     dry_run: bool,
@@ -53,6 +60,7 @@ def train(
     Example:
       unigeoseg train --preset small-cpu --store stores/dubai --run dubai --set train.lr=3e-4
       unigeoseg train --preset small-cpu --store stores/dubai --run dubai --resume
+      torchrun --nproc-per-node 8 -m jobs.train --plain --preset paper --store stores/mine --run mine
     """
     config = load_config(preset, sets)
     if print_config:
@@ -62,10 +70,20 @@ def train(
     if dry_run:
         emit(_intention(config, store, folder), as_json)
         return
+    summary = _start(plain)(config, store, folder, resume=resume, evaluate=evaluate, allow=allow)
+    if summary is None:  # a rank beside the first one
+        return
+    emit(summary, as_json, lambda result: as_text(folder, result))
+
+
+def _start(plain: bool) -> Callable[..., dict[str, Any] | None]:
+    if plain:
+        from pipelines.train.plain import train_plain
+
+        return train_plain
     from pipelines.train.launcher import train as run_training
 
-    summary = run_training(config, store, folder, resume=resume, evaluate=evaluate, allow=allow)
-    emit(summary, as_json, lambda result: as_text(folder, result))
+    return run_training
 
 
 def run_path(run: str | None, config: Config | None) -> str:

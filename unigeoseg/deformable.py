@@ -1,12 +1,13 @@
 """Multi-scale deformable sampling (Zhu et al. 2021): each query reads a few weighted points on every level.
 
 On a CPU it is one weighted sum of table rows per query and head (``embedding_bag`` over the four neighbours
-of every point), several times faster than one ``grid_sample`` per level with its intermediate maps; on other
-devices it is the form of ``transformers``. Both compute the same sums; always in float32, for a position in
-bfloat16 is a quarter of a pixel wide on a map of 64.
+of every point), several times faster than one ``grid_sample`` per level with its intermediate maps; on a GPU
+two kernels (:mod:`unigeoseg.deformable_gpu`); elsewhere the form of ``transformers``. All compute the same
+sums; always in float32, for a position in bfloat16 is a quarter of a pixel wide on a map of 64.
 """
 
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 Shapes = list[tuple[int, int]]
+_TRITON = find_spec("triton") is not None
 
 
 def deformable_sampling(
@@ -32,6 +34,11 @@ def deformable_sampling(
     Returns:
         ``[I, Q, heads * e]`` in the dtype of ``value``.
     """
+    if value.device.type == "cuda" and _TRITON:
+        from unigeoseg.deformable_gpu import SampledRows  # needs Triton, which only GPU builds of torch bring
+
+        read: Tensor = SampledRows.apply(value, tuple(shapes), reference, offsets, weights)
+        return read
     scale = torch.tensor([[w, h] for h, w in shapes], dtype=torch.float32, device=value.device)
     scale = scale[None, None, None, :, None, :]
     places = reference.float()[None, :, None, None, None, :]

@@ -1,12 +1,15 @@
 """One training step of a preset, timed by part, without Ray and without DeepSpeed."""
 
 import dataclasses
+import time
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import torch
 
-from pipelines.bench.device import describe_machine, peak_flops, peak_memory
+from pipelines.bench.device import describe_machine, peak_flops, peak_memory, synchronize
+from pipelines.bench.kernels import largest_kernels, profile
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
@@ -16,35 +19,42 @@ from unigeoseg.batch import Batch
 from unigeoseg.bfloat16_cpu import bfloat16_products
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.tokens import Tokenizer
 
 
 def bench_step(
     config: Config,
     image_size: int | None = None,
     device: str = "cpu",
-    batch: int | None = None,
+    batches: Sequence[int] = (),
     steps: int = 3,
     warmup: int = 1,
     beside: bool = False,
+    kernels: int = 0,
 ) -> dict[str, Any]:
     """Times forward by part, backward and AdamW on random images.
 
-    Precision and activation checkpointing are the preset's: bfloat16 weights for ``bf16``, as the engine has
-    them. The optimizer works on those weights directly, so a sharded engine's master copies are not in it.
+    Precision, activation checkpointing and compilation are the preset's: bfloat16 weights for ``bf16``, as
+    the engine has them. The optimizer works on those weights directly, so a sharded engine's master copies
+    are not in it.
 
     Args:
         config: the preset.
         image_size: in place of the preset's.
         device: ``cpu`` or ``cuda``.
-        batch: images with one instruction each; by default what one worker holds at once.
+        batches: images with one instruction each, a measurement for every number; by default what one worker
+            holds at once.
         steps: timed steps; the median of each part counts.
         warmup: steps before.
         beside: also times :class:`~pipelines.bench.plain.PlainStep` on the same batch, in turn with ours.
+        kernels: how many of the largest kernels (on a CPU: operators) of a step to name.
 
     Returns:
         ``{"rows": [{"name", "seconds", "share"}], "ratios": {samples_per_second, mfu, ...},
-        "machine"}``; ``mfu`` is null where the device's peak is unknown. With ``beside`` a row has
-        ``plain_seconds`` too and the ratios ``of_plain``: forward and backward pass, ours by the plain ones.
+        "machine"}`` of the last batch; ``mfu`` is null where the device's peak is unknown. With several
+        batches ``batches`` has the ratios of each, with ``kernels`` that many rows of name, seconds, share
+        and calls. With ``beside`` a row has ``plain_seconds`` too and the ratios ``of_plain``: forward and
+        backward pass, ours by the plain ones.
 
     Raises:
         UserError: there is no such device, the weights cannot be loaded, or ``beside`` in another mode.
@@ -54,27 +64,44 @@ def bench_step(
         raise UserError("--beside-plain compares released mode: add --set model.mode=released")
     if image_size is not None:
         config = config.model_copy(update={"model": dataclasses.replace(config.model, image_size=image_size)})
-    size = batch or config.micro_batch
     torch.manual_seed(config.seed)
     tokenizer = bench_tokenizer(config)
-    model = make_model(config, tokenizer)[0].to(place).train()
+    model = _model(config, tokenizer, place)
+    groups, _ = parameter_groups(model, config.train)
+    on_gpu = place.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, lr=config.train.lr, betas=config.train.betas, fused=on_gpu)
+    plain = _plain(config, tokenizer.vocab_size, place) if beside else None
+    results = []
+    for size in batches or (config.micro_batch,):
+        inputs = bench_batch(config, tokenizer, size).to(place)
+        laps, plain_laps = [], []
+        for number in range(warmup + steps):
+            laps.append(_timed(model, inputs, number, optimizer))
+            if plain is not None:
+                plain_laps.append(_timed(plain, inputs, number, None))
+        whole = [_whole(model, inputs, n, optimizer) for n in range(steps)] if on_gpu else []
+        results.append(_result(config, laps[warmup:], whole, inputs, place))
+        if plain is not None:
+            _compare(results[-1], laps[warmup:], plain_laps[warmup:])
+    result = results[-1]
+    if len(results) > 1:
+        result["batches"] = [one["ratios"] for one in results]
+    if kernels:
+        with profile() as profiler:
+            _whole(model, inputs, 0, optimizer)
+        result["kernels"] = largest_kernels(profiler, kernels)
+    return result
+
+
+def _model(config: Config, tokenizer: Tokenizer, device: torch.device) -> UniGeoSeg:
+    model = make_model(config, tokenizer)[0].to(device).train()
     if config.train.precision == "bf16":
         model.bfloat16()
     if config.train.activation_checkpointing:
         model.enable_activation_checkpointing()
-    groups, _ = parameter_groups(model, config.train)
-    optimizer = torch.optim.AdamW(groups, lr=config.train.lr, betas=config.train.betas)
-    inputs = bench_batch(config, tokenizer, size).to(place)
-    plain = _plain(config, tokenizer.vocab_size, place) if beside else None
-    laps, plain_laps = [], []
-    for number in range(warmup + steps):
-        laps.append(_timed(model, inputs, number, optimizer))
-        if plain is not None:
-            plain_laps.append(_timed(plain, inputs, number, None))
-    result = _result(config, laps[warmup:], size, inputs.input_ids.shape[1], place)
-    if plain is not None:
-        _compare(result, laps[warmup:], plain_laps[warmup:])
-    return result
+    if config.train.compile:
+        model.enable_compilation()
+    return model
 
 
 def _plain(config: Config, vocabulary: int, device: torch.device) -> UniGeoSeg:
@@ -84,6 +111,19 @@ def _plain(config: Config, vocabulary: int, device: torch.device) -> UniGeoSeg:
     if config.train.precision == "bf16":
         model.bfloat16()
     return model.to(device).train()
+
+
+def _whole(model: UniGeoSeg, inputs: Batch, number: int, optimizer: torch.optim.Optimizer) -> float:
+    """Seconds of a step without a stop between its parts: a GPU runs while the next part is prepared."""
+    device = inputs.images.device
+    synchronize(device)
+    started = time.perf_counter()
+    total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
+    total.backward()
+    optimizer.step()
+    model.zero_grad()
+    synchronize(device)
+    return time.perf_counter() - started
 
 
 def _timed(
@@ -113,10 +153,12 @@ def _compare(result: dict[str, Any], laps: list[dict[str, float]], plain: list[d
 
 
 def _result(
-    config: Config, laps: list[dict[str, float]], size: int, tokens: int, device: torch.device
+    config: Config, laps: list[dict[str, float]], steps: list[float], inputs: Batch, device: torch.device
 ) -> dict[str, Any]:
+    """Of one batch size; ``steps`` are seconds of whole steps, where they were timed apart."""
+    size, tokens = len(inputs), inputs.input_ids.shape[1]
     parts = {part: median(lap[part] for lap in laps) for part in PARTS}
-    whole = median(sum(lap.values()) for lap in laps)
+    whole = median(steps or [sum(lap.values()) for lap in laps])
     total = sum(parts.values())
     rows = [{"name": part, "seconds": parts[part], "share": parts[part] / total} for part in PARTS]
     ratios: dict[str, Any] = {
@@ -131,9 +173,9 @@ def _result(
     }
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if peak is not None:
-        from pipelines.model_info import flops_of_a_sample
+        from pipelines.train.mfu import flops
 
-        ratios["mfu"] = flops_of_a_sample(config, tokens) * size / whole / peak
+        ratios["mfu"] = sum(flops(config, tokens)) * size / whole / peak
     return {"rows": rows, "ratios": ratios, "machine": describe_machine(device)}
 
 

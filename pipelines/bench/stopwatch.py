@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipelines.bench.device import synchronize
+
 #: In the order of a step.
 PARTS = (
     "vision",
@@ -81,6 +83,5 @@ class Stopwatch:
         return event
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return time.perf_counter()

@@ -2,10 +2,9 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from pipelines.config import Config
 from pipelines.evaluate.data import open_reader
@@ -53,7 +52,8 @@ def evaluate_run(
         yardsticks=True,
         keep_predictions=True,
     )
-    workers = settings.workers if ray.is_initialized() else 0
+    ray = sys.modules.get("ray")  # a process that never imported it is not connected
+    workers = settings.workers if ray is not None and ray.is_initialized() else 0
     evaluation = evaluate_store(
         job,
         placement=Placement(workers, config.scale.cpus_per_worker, config.scale.gpus_per_worker),

@@ -5,10 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import ray
 import torch
-from ray.exceptions import RayTaskError
-from ray.util import ActorPool
 
 from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
@@ -50,6 +47,8 @@ class _Actor:
 
     def evaluate(self, part: Part, shared: list[Any]) -> Portion:
         """Evaluates a portion; ``shared`` holds the index's reference, which is fetched once."""
+        import ray
+
         self._worker = self._worker or Worker(self._job, index=ray.get(shared[0]))
         number, rows = part
         return dataclasses.replace(self._worker.evaluate(rows), number=number)
@@ -68,6 +67,11 @@ def run_on_ray(
         cpus: CPUs of an actor.
         gpus: GPUs of an actor.
     """
+    # Here, so that a process without Ray can evaluate by itself.
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util import ActorPool
+
     count = min(workers, len(parts), _room(cpus, gpus))
     if count < min(workers, len(parts)):
         log.warning("evaluation.workers is %d, the cluster has room for %d: using those", workers, count)
@@ -87,6 +91,8 @@ def run_on_ray(
 
 def _room(cpus: float, gpus: float) -> int:
     """How many actors the cluster's present nodes can hold, at least one."""
+    import ray
+
     total = ray.cluster_resources()
     room = [int(total.get(k, 0) / need) for k, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
     return max(1, min(room, default=1))

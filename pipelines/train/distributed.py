@@ -40,7 +40,10 @@ def ensure_process_group() -> bool:
     if dist.is_initialized():
         return False
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_device())
+        backend = "cpu:gloo,cuda:nccl"  # what is pickled between ranks does not go over the GPU
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
         return True

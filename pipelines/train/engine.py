@@ -28,6 +28,7 @@ from pipelines.train.shards import ShardReader
 from pipelines.train.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
 from unigeoseg.batch import Batch
 from unigeoseg.losses import Losses
+from unigeoseg.model import UniGeoSeg
 
 
 class _LossModule(nn.Module):
@@ -69,6 +70,8 @@ class Engine:
         enable = getattr(model, "enable_activation_checkpointing", None)
         if config.train.activation_checkpointing and callable(enable):
             enable()
+        if config.train.compile and isinstance(model, UniGeoSeg):
+            model.enable_compilation()
         self._wrapped = _LossModule(model)
         groups, self._rate_scales = parameter_groups(model, config.train)
         optimizer = torch.optim.AdamW(
@@ -76,6 +79,7 @@ class Engine:
             lr=config.train.lr,
             betas=config.train.betas,
             weight_decay=config.train.weight_decay,
+            fused=self.device.type == "cuda" and not config.engine.offload_optimizer,
         )
         self._engine: Any = deepspeed.initialize(
             model=self._wrapped,

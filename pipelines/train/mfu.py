@@ -38,7 +38,7 @@ class Utilisation:
             return None
         # Attention is the one part that is not linear in the tokens; steps of 16 keep the counting rare.
         length = max(16, round(tokens / instructions / 16) * 16)
-        image, instruction = _flops(self._config, length)
+        image, instruction = flops(self._config, length)
         return (images * image + instructions * instruction) / seconds / self._peak
 
 
@@ -49,5 +49,6 @@ def _flops_of(text: str, tokens: int) -> tuple[int, int]:
     return flops_of_parts(Config.model_validate_json(text), tokens)
 
 
-def _flops(config: Config, tokens: int) -> tuple[int, int]:
+def flops(config: Config, tokens: int) -> tuple[int, int]:
+    """Of an image and of an instruction at ``tokens``, forward and backward; counted once a process."""
     return _flops_of(config.model_dump_json(), tokens)

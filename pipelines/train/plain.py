@@ -5,9 +5,10 @@ machines without a cluster, for notebooks.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.start import with_start
-from pipelines.train.status import recorded
+from pipelines.train.status import Ending, recorded
+from pipelines.train.summary import conclude
 from unigeoseg.errors import UserError
 
 
@@ -50,8 +52,9 @@ def train_plain(
     run: str | Path,
     resume: bool = False,
     progress: bool = True,
+    evaluate: bool = False,
     allow: Sequence[str] = (),
-) -> Outcome:
+) -> dict[str, Any] | None:
     """Trains in this process; under ``torchrun``, every rank calls it.
 
     Args:
@@ -60,7 +63,11 @@ def train_plain(
         run: run folder or ``s3://`` prefix, the same for all ranks.
         resume: go on with the run that is there.
         progress: shows a bar or lines (rank 0).
+        evaluate: rank 0 evaluates the export on the held-out split.
         allow: settings that may differ from those of the run that is resumed.
+
+    Returns:
+        The content of ``summary.json`` on rank 0, ``None`` on the others.
 
     Raises:
         UserError: wrong input.
@@ -71,23 +78,41 @@ def train_plain(
         raise UserError(
             f"scale.workers={config.scale.workers}, but {world} processes run; set scale.workers={world}"
         )
+    started = time.time()
     made_here = ensure_process_group()
     try:
         with ExitStack() as stack:
-            return _train_rank(_shared_job(config, store, run, resume, allow, stack), progress)
+            job, own = _shared_job(config, store, run, resume, allow, evaluate, stack)
+            outcome, totals = _train_rank(job, progress)
+            if own is None:
+                return None
+            own.ending.tracking = replace(job.tracking, run_id=outcome.mlflow_run_id or job.tracking.run_id)
+            own.ending.unsent = outcome.unsent
+            return conclude(own.folder, job, outcome, totals, own.ending, started, evaluate, progress)
     finally:
         if made_here and dist.is_initialized():
             dist.destroy_process_group()
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What rank 0 alone has: the run folder, and what is noted at the run's end."""
+
+    folder: RunFolder
+    ending: Ending
+
+
 def _shared_job(
-    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
-) -> Job:
+    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], evaluate: bool,
+    stack: ExitStack,
+) -> tuple[Job, _Held | None]:  # fmt: skip
     """Rank 0 prepares the run and holds it as long as ``stack``; every rank gets the job, or the error."""
     answer: list[Job | UserError | None] = [None]
+    own = None
     if dist.get_rank() == 0:
         try:
-            answer = [_prepared(config, store, run, resume, allow, stack)]
+            prepared, own = _prepared(config, store, run, resume, allow, evaluate, stack)
+            answer = [prepared]
         except UserError as error:
             answer = [error]
     dist.broadcast_object_list(answer, src=0)
@@ -95,17 +120,18 @@ def _shared_job(
     if isinstance(job, UserError):
         raise job
     assert job is not None
-    return job
+    return job, own
 
 
-def _train_rank(job: Job, progress: bool) -> Outcome:
+def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
+    """How it went, and the sums over the logged rows (rank 0's)."""
     shown = Progress(1, False) if dist.get_rank() else Progress(job_steps(job), progress)
     try:
         outcome = run_loop(job, _Direct(shown), open_plain_stream, catch_sigterm=True)
     finally:
         shown.close()
     assert outcome is not None
-    return outcome
+    return outcome, shown.totals.plain()
 
 
 def job_steps(job: Job) -> int:
@@ -114,16 +140,19 @@ def job_steps(job: Job) -> int:
 
 
 def _prepared(
-    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], stack: ExitStack
-) -> Job:
+    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], evaluate: bool,
+    stack: ExitStack,
+) -> tuple[Job, _Held]:  # fmt: skip
     config = with_start(config)
     folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
     index = StoreIndex.open(store, config.data.split)
+    if evaluate:
+        StoreIndex.open(store, config.evaluation.split)
     plan = Plan.from_config(index, config)
     folder.check_writable()
     lease = stack.enter_context(held(folder, config.recovery.lease_seconds))
     check = partial(check_data, folder, store, index, plan)
     found = prepare_run(config, folder, resume, allow, check)
     job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
-    stack.enter_context(recorded(folder, job, index.fingerprint, plan.steps))
-    return job
+    ending = stack.enter_context(recorded(folder, job, index.fingerprint, plan.steps))
+    return job, _Held(folder, ending)
