@@ -68,11 +68,6 @@ def describe(config: Config) -> dict[str, Any]:
     }
 
 
-def flops_of_a_sample(config: Config, tokens: int) -> int:
-    """FLOPs of one sample's forward and backward pass at ``tokens`` positions, recomputation left out."""
-    return sum(flops_of_parts(config, tokens))
-
-
 def flops_of_parts(config: Config, tokens: int) -> tuple[int, int]:
     """FLOPs of forward and backward pass: of an image, and of each of its instructions at ``tokens``.
 

@@ -23,16 +23,17 @@ from pipelines.train.checkpoint import Checkpoints
 from pipelines.train.distributed import ensure_process_group, mixed_seed
 from pipelines.train.engine import Engine
 from pipelines.train.manifest import committed_steps
+from pipelines.train.model import make_model
 from pipelines.train.restore import find_checkpoint, load_checkpoint
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.schedule import learning_rate
 from pipelines.train.step import NonFiniteLossError
 from tests.train_runs import tiny_values
-from unigeoseg.build import build_model
 
 #: In runs with a bad sample, that is in the step ``BAD``.
 STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1
 OFFLOAD: dict[str, Any] = {"engine.offload_optimizer": True}
+ADAPTERS: dict[str, Any] = {"train.lora.rank": 2, "train.lora.embeddings": False}
 #: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
 BASE: dict[str, Any] = {
     "train.global_batch": BATCH,
@@ -71,6 +72,19 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
     quick = {
         1: ("stage0", "stage3", "accumulated"),
         2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
+    }
+    return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
+
+
+def option_runs(world: int, every: bool = True) -> list[Run]:
+    """With adapters in place of the language model's weights, and in bfloat16."""
+    narrow = {"train.precision": "bf16"}
+    runs = [Run(f"w{world}-stage{stage}-lora", stage, options=ADAPTERS) for stage in range(4)]
+    runs += [Run(f"w{world}-stage{stage}-bf16", stage, options=narrow) for stage in range(4)]
+    runs += [Run(f"w{world}-stage{stage}-bf16-offload", stage, options=narrow | OFFLOAD) for stage in (2, 3)]
+    quick = {
+        1: ("stage0-lora", "stage0-bf16"),
+        2: ("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16"),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
@@ -114,7 +128,7 @@ class Bench:
 
     def model(self, config: Config) -> nn.Module:
         torch.manual_seed(config.seed)
-        return build_model(config.model, self.tokenizer.vocab_size)
+        return make_model(config, self.tokenizer)[0]
 
     def micro_batches(self, run: Run, step: int, rank: int, world: int) -> list[Any]:
         config, size = run.config, run.config.train.micro_batch or BATCH // world
@@ -154,9 +168,9 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
     return {"loss": losses, "norm": norms}
 
 
-def run_torch(bench: Bench, left_out: int | None = None) -> dict[str, list[float]]:
+def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict[str, list[float]]:
     """The same training written without engine and DeepSpeed, perhaps without one of its steps."""
-    run = Run("torch", 0)
+    run = Run("torch", 0, options=options)
     config = run.config
     model = bench.model(config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -194,12 +208,11 @@ def main() -> None:
     ensure_process_group()
     world = dist.get_world_size()
     bench = Bench(whole_runs(world)[0].config)
-    found = {
-        run.name: run_engine(run, bench, folder)
-        for run in whole_runs(world, every) + skipping_runs(world, every) + resumed_runs(world, every)
-    }
+    tables = (whole_runs, option_runs, skipping_runs, resumed_runs)
+    found = {run.name: run_engine(run, bench, folder) for table in tables for run in table(world, every)}
     if world == 1:
         found |= {"torch": run_torch(bench), "torch without a step": run_torch(bench, left_out=BAD)}
+        found["torch with adapters"] = run_torch(bench, **ADAPTERS)
     if dist.get_rank() == 0:
         (folder / f"world-{world}.json").write_text(json.dumps(found))
     dist.barrier()

@@ -18,8 +18,14 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
         vocab_size: number of token ids of the tokenizer (or rows of a checkpoint's embedding).
 
     Raises:
-        UserError: a baseline in released mode.
+        UserError: a baseline in released mode, or an image too small for the encoder.
     """
+    least = config.vision.patch * 8  # a single position of res5, the coarsest map
+    if config.image_size < least:
+        raise UserError(
+            f"model.image_size={config.image_size} is smaller than one position of the encoder's coarsest "
+            f"map; the least is {least}"
+        )
     baseline = config.baseline.kind
     if config.mode == "released" and baseline != "none":
         raise UserError(

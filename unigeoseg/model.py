@@ -54,14 +54,17 @@ class UniGeoSeg(nn.Module):
         enable = getattr(language, "activation_checkpointing_enable", language.gradient_checkpointing_enable)
         enable()
 
-    def enable_compilation(self) -> None:
+    def enable_compilation(self, backend: str = "inductor") -> None:
         """Compiles the encoder's stages and the language model's blocks in place (``torch.compile``).
 
         Fewer, fused kernels; parameters keep their names. The decoders stay as they are: their time is in
         kernels that compilation does not touch, and on a GPU it brought them nothing.
+
+        Args:
+            backend: of ``torch.compile``.
         """
         for block in (*self.vision.swin.layers, *getattr(self.language.model.get_decoder(), "layers", ())):
-            block.compile()
+            block.compile(backend=backend)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Losses:
         """The training losses of a micro-batch, as sums over its instructions.

@@ -15,7 +15,7 @@ from pipelines.bench.images import bench_config, write_bench_store
 from pipelines.bench.loaders import PEERS, Item, Measured, bare, installed, mds_elsewhere
 from pipelines.bench.machine import machine
 from pipelines.bench.nginx import nginx_installed, serve_bucket
-from pipelines.bench.ours import MODES, anonymous_s3, fetch_only, ours, ours_of_two
+from pipelines.bench.ours import MODES, anonymous_s3, fetch_only, ours, ours_in_workers
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import FetchStats, RangeFetcher
@@ -106,7 +106,9 @@ class _Place:
             works.append((f"ours, {mode}", partial(ours, self.config, self.store, self.tokenizer, mode)))
         for mode in MODES[1:]:
             name = f"ours, {mode}, two ranks"
-            works.append((name, partial(ours_of_two, self.config, self.store, self.tokenizer, mode)))
+            works.append(
+                (name, partial(ours_in_workers, self.config, self.store, self.tokenizer, mode, world=2))
+            )
         for peer, module, measure in PEERS:
             if module == "streaming" and peer_python is not None:
                 measure = mds_elsewhere(peer_python)
@@ -132,12 +134,12 @@ class _Place:
                 return work()
 
         found: list[Work] = [("S3: fetch only", partial(inside, partial(fetch_only, self.config, remote)))]
-        for mode in MODES:
-            work = partial(ours, self.config, remote, self.tokenizer, mode)
-            found.append((f"S3: ours, {mode}", partial(inside, work)))
-        for mode in MODES[1:]:
-            work = partial(ours_of_two, self.config, remote, self.tokenizer, mode)
-            found.append((f"S3: ours, {mode}, two ranks", partial(inside, work)))
+        arguments = self.config, remote, self.tokenizer
+        found.append(("S3: ours, threads", partial(inside, partial(ours, *arguments, "threads"))))
+        for world, words in ((1, ""), (2, ", two ranks")):
+            for mode in MODES[1:]:  # in processes that know the endpoint: Ray's own started before
+                work = partial(ours_in_workers, *arguments, mode, world=world)
+                found.append((f"S3: ours, {mode}{words}", partial(inside, work)))
         return found
 
 

@@ -60,14 +60,19 @@ def _meet(folder: Path, rank: int, world: int) -> None:
         time.sleep(0.002)
 
 
-def ours_of_two(config: Config, store: str, tokenizer: str, mode: str) -> Measured:
-    """Two workers, each in a process of its own, as Ray Train has them; the slower one's time counts."""
+def ours_in_workers(config: Config, store: str, tokenizer: str, mode: str, world: int) -> Measured:
+    """``world`` workers, each in a process of its own, as Ray Train has them; the slowest one's time counts.
+
+    They, and the actors that they start, see this process's settings of S3.
+    """
     import ray
 
     names = {name: os.environ[name] for name in _S3_VARIABLES if name in os.environ}
     remote = ray.remote(num_cpus=0, runtime_env={"env_vars": names})(ours)
     with tempfile.TemporaryDirectory(prefix="unigeoseg-") as name:
-        parts = [remote.remote(config, store, tokenizer, mode, rank, 2, Path(name)) for rank in range(2)]
+        parts = [
+            remote.remote(config, store, tokenizer, mode, rank, world, Path(name)) for rank in range(world)
+        ]
         found = ray.get(parts)
     return Measured(
         sum(m.images for m in found), sum(m.samples for m in found), max(m.seconds for m in found)

@@ -186,9 +186,10 @@ def _needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRo
 
 
 def _warnings(config: Config, groups: list[dict[str, Any]], fitting: list[Any], mfu: float) -> list[str]:
+    held = config.micro_batch
     found = [
-        f"time and cost rest on an assumed MFU of {mfu:.0%}; "
-        "measure it with `unigeoseg bench step --device cuda`"
+        f"time and cost rest on an assumed MFU of {mfu:.0%}, and a worker that holds {held} at once reaches "
+        f"less than one that holds 32; measure it with `unigeoseg bench step --device cuda --batch {held}`"
     ]
     if not fitting:
         found.append("no group with a known price fits; see reasons")

@@ -4,6 +4,7 @@ The same loop and engine; batches come from threads of the process. For measurin
 machines without a cluster, for notebooks.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
+from pipelines.train import recorder
 from pipelines.train.channel import Mailbox
 from pipelines.train.distributed import ensure_process_group
 from pipelines.train.job import Job, Outcome
@@ -126,6 +128,8 @@ def _shared_job(
 def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
     """How it went, and the sums over the logged rows (rank 0's)."""
     shown = Progress(1, False) if dist.get_rank() else Progress(job_steps(job), progress)
+    if progress:  # the same lines stand there already
+        logging.getLogger(recorder.__name__).setLevel(logging.WARNING)
     try:
         outcome = run_loop(job, _Direct(shown), open_plain_stream, catch_sigterm=True)
     finally:

@@ -12,7 +12,7 @@ import torch
 from pipelines.train.manifest import checkpoint_name
 from pipelines.train.pieces import KINDS
 from pipelines.train.shards import ShardReader
-from tests.engine_runs import SAVED, STEPS, resumed_runs, skipping_runs, whole_runs
+from tests.engine_runs import SAVED, STEPS, option_runs, resumed_runs, skipping_runs, whole_runs
 from tests.train_runs import ROOT
 
 pytestmark = pytest.mark.integration
@@ -63,6 +63,15 @@ def _trains_as_torch(results, run):
     assert found["norm"] == pytest.approx(plain["norm"], rel=1e-4)
 
 
+def _trains_as_torch_with_its_options(results, run):
+    narrow = run.config.train.precision == "bf16"
+    found, plain = results[0][run.name], results[0]["torch" if narrow else "torch with adapters"]
+    near = 0.02 if narrow else 1e-5
+    assert found["loss"] != results[0]["torch"]["loss"]
+    assert found["loss"] == pytest.approx(plain["loss"], rel=near)
+    assert found["norm"] == pytest.approx(plain["norm"], rel=10 * near)
+
+
 def _leaves_the_bad_step_out(results, run):
     """As plain PyTorch that never had it: neither weights nor moments nor their step count were touched."""
     found, plain = results[0][run.name], results[0]["torch without a step"]
@@ -100,6 +109,11 @@ def test_every_stage_and_split_trains_as_plain_torch_does(quick, run):
     _trains_as_torch(quick, run)
 
 
+@_named(lambda world: option_runs(world, every=False))
+def test_adapters_and_bfloat16_train_as_plain_torch_does(quick, run):
+    _trains_as_torch_with_its_options(quick, run)
+
+
 @_named(lambda world: resumed_runs(world, every=False))
 def test_a_checkpoint_goes_on_in_another_stage_and_world_size(quick, run):
     _goes_on(quick, run)
@@ -120,6 +134,12 @@ def test_such_a_step_in_every_stage(every, run):
 @_named(whole_runs)
 def test_all_stages_and_splits(every, run):
     _trains_as_torch(every, run)
+
+
+@pytest.mark.slow
+@_named(option_runs)
+def test_adapters_and_bfloat16_in_every_stage(every, run):
+    _trains_as_torch_with_its_options(every, run)
 
 
 @pytest.mark.slow

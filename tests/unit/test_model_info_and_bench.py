@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.settings import load_config
 from pipelines.bench.stopwatch import PARTS
-from pipelines.model_info import describe, flops_of_a_sample
+from pipelines.model_info import describe, flops_of_parts
 from unigeoseg.build import build_model
 
 
@@ -41,7 +41,8 @@ def test_flops_are_those_of_a_real_pass():
     with FlopCounterMode(display=False) as real:
         model.vision(torch.zeros(1, 3, 128, 128, dtype=torch.uint8))
     assert counted == pytest.approx(real.get_total_flops(), rel=1e-6)
-    assert flops_of_a_sample(config, 100) < flops_of_a_sample(config, 200)
+    (image, instruction), (same, longer) = (flops_of_parts(config, tokens) for tokens in (100, 200))
+    assert image == same and instruction < longer
 
 
 def test_checkpointing_keeps_less():
@@ -61,6 +62,30 @@ def test_bench_step_as_a_command(run_cli):
     assert all(row["seconds"] > 0 for row in result["rows"])
     assert result["ratios"]["samples_per_second"] > 0 and result["ratios"]["peak_memory_bytes"] > 0
     assert result["ratios"]["mfu"] is None and result["machine"]["threads"] >= 1
+
+
+def test_bench_step_takes_several_batches_and_names_kernels(run_cli):
+    options = ["--preset", "quickstart", "--steps", "1", "--warmup", "0", "--kernels", "3"]
+    done = run_cli("bench", "step", *options, "--batch", "1", "--batch", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [each["batch"] for each in result["batches"]] == [1, 2]
+    assert result["ratios"] == result["batches"][-1]
+    seconds = [row["seconds"] for row in result["kernels"]]
+    assert len(seconds) == 3 and seconds == sorted(seconds, reverse=True) and seconds[-1] > 0
+    assert all(0 < row["share"] < 1 and row["calls"] >= 1 for row in result["kernels"])
+
+
+def test_bench_step_beside_the_released_codes_arrangement(run_cli):
+    released = ["--set", "model.mode=released", "--batch", "2", "--steps", "1"]
+    done = run_cli("bench", "step", "--preset", "quickstart", *released, "--beside-plain", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    ours, plain = (sum(row[key] for row in result["rows"]) for key in ("seconds", "plain_seconds"))
+    optimizer = next(row["seconds"] for row in result["rows"] if row["name"] == "optimizer")
+    assert result["ratios"]["of_plain"] == pytest.approx((ours - optimizer) / plain, rel=1e-6)
+    done = run_cli("bench", "step", "--preset", "quickstart", "--beside-plain")
+    assert done.returncode == 2 and "model.mode=released" in done.stderr
 
 
 def test_bench_refuses_a_device_that_is_not_there(run_cli):

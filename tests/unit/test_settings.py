@@ -46,6 +46,11 @@ def test_paper_preset_is_table_11():
     assert (config.pts.schedule, config.pts.end_weight, config.pts.base) == ("linear", 0.7, "natural")
 
 
+def test_compilation_and_zero_stage_3_exclude_each_other():
+    assert "use stage 2" in refusal("paper", "train.compile=true", "engine.zero_stage=3")
+    assert load_config("paper", ["train.compile=true"]).train.compile
+
+
 def test_set_values_are_yaml_and_later_ones_win():
     parsed = parse_sets(
         ["train.lr=3e-4", "train.lr=2.5E-3", "a.b.c=[1, 2]", "a.b.d=null", "e=true", "f=text", "g="]

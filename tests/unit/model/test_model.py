@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.unit.model.conftest import group, tiny_config
+from unigeoseg.build import build_model
 from unigeoseg.collate import Collator
 from unigeoseg.config import LKMConfig, VisionConfig
 from unigeoseg.errors import UserError
@@ -55,6 +56,42 @@ def test_activation_checkpointing_changes_no_gradient(model, collator):
     model.enable_activation_checkpointing()
     for name, grad in gradients().items():
         torch.testing.assert_close(grad, plain[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_compilation_changes_no_loss_and_no_gradient(tokenizer, padded):
+    """The graphs alone; generating code for them takes minutes on a CPU."""
+    config = tiny_config()
+    config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, padded_windows=padded))
+    model = UniGeoSeg(config, tokenizer.vocab_size)
+    batch = Collator(tokenizer, config)([group(1)])
+
+    def losses_and_gradients():
+        model.zero_grad()
+        total = model(batch, torch.Generator().manual_seed(1)).total
+        total.backward()
+        return total.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+    (plain, expected), names = losses_and_gradients(), list(model.state_dict())
+    model.enable_activation_checkpointing()
+    model.enable_compilation(backend="aot_eager")
+    assert list(model.state_dict()) == names
+    compiled, found = losses_and_gradients()
+    torch.testing.assert_close(compiled, plain)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_smallest_images(tokenizer, size):
+    config = tiny_config(image_size=size)
+    model = build_model(config, tokenizer.vocab_size).eval()
+    assert model.predict(Collator(tokenizer, config)([group(1)])).shape[1:] == (size, size)
+
+
+def test_smaller_images_are_refused(tokenizer):
+    with pytest.raises(UserError, match=r"image_size=31 .*the least is 32"):
+        build_model(tiny_config(image_size=31), tokenizer.vocab_size)
 
 
 def test_lambda_zero_equals_no_memory_exactly(tokenizer):

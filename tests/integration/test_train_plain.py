@@ -1,0 +1,60 @@
+"""``unigeoseg train --plain``: alone and under torchrun, the same run as with Ray, and without Ray at all."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.train_runs import ROOT, tiny_values
+
+pytestmark = pytest.mark.integration
+#: Every import of Ray fails, as where it is not installed.
+WITHOUT_RAY = (
+    "import sys; sys.modules['ray'] = None; sys.argv[0] = 'unigeoseg'; from jobs.cli import main; main()"
+)
+
+
+def _train(tmp_path, store, name, launcher, workers):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(tiny_values()))
+    options = ["--preset", preset, "--store", store, "--run", tmp_path / name, "--plain", "--json"]
+    sets = [f"scale.workers={workers}", "evaluation.split=train", "evaluation.max_samples=6"]
+    options += [word for value in sets for word in ("--set", value)]
+    done = subprocess.run(
+        [sys.executable, *launcher, *map(str, options)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((tmp_path / name / "summary.json").read_text())
+    return summary
+
+
+def test_one_process_and_two_ranks_make_the_same_run(tmp_path, tiny_store):
+    alone = _train(tmp_path, tiny_store, "alone", ["-c", WITHOUT_RAY, "train"], 1)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jobs.train"]
+    pair = _train(tmp_path, tiny_store, "pair", torchrun, 2)
+    assert (alone["steps"], alone["world_size"], pair["world_size"]) == (8, 1, 2)
+    assert alone["samples_seen"] == pair["samples_seen"] > 0
+    assert alone["mlflow_unsent"] == pair["mlflow_unsent"] == 0
+    assert set(alone["tasks"]) == set(pair["tasks"]) == {"interactive", "referring", "reasoning"}
+    assert all(values["n"] == 6 for values in alone["tasks"].values())
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("alone", "pair")]
+    ids = [[sorted(json.loads(line)["sample_ids"]) for line in text.splitlines()] for text in ledgers]
+    assert ids[0] == ids[1] and len(ids[0]) == 8
+    assert (tmp_path / "alone" / "report.html").exists()
+
+
+def test_the_number_of_processes_is_checked(tmp_path, tiny_store, run_cli):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(tiny_values()))
+    options = ["--preset", preset, "--store", tiny_store, "--run", tmp_path / "run"]
+    done = run_cli("train", *options, "--plain", "--set", "scale.workers=2")
+    assert done.returncode == 2 and "1 processes run; set scale.workers=1" in done.stderr
