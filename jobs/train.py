@@ -60,7 +60,7 @@ def train(
     Example:
       unigeoseg train --preset small-cpu --store stores/dubai --run dubai --set train.lr=3e-4
       unigeoseg train --preset small-cpu --store stores/dubai --run dubai --resume
-      torchrun --nproc-per-node 8 -m jobs.train --plain --preset paper --store stores/mine --run mine
+      torchrun --nproc-per-node 8 -m -- jobs.train --plain --preset paper --store stores/mine --run mine
     """
     config = load_config(preset, sets)
     if print_config:

@@ -18,14 +18,9 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
         vocab_size: number of token ids of the tokenizer (or rows of a checkpoint's embedding).
 
     Raises:
-        UserError: a baseline in released mode, or an image too small for the encoder.
+        UserError: a baseline in released mode, or an image size that the encoder cannot take.
     """
-    least = config.vision.patch * 8  # a single position of res5, the coarsest map
-    if config.image_size < least:
-        raise UserError(
-            f"model.image_size={config.image_size} is smaller than one position of the encoder's coarsest "
-            f"map; the least is {least}"
-        )
+    _check_image_size(config)
     baseline = config.baseline.kind
     if config.mode == "released" and baseline != "none":
         raise UserError(
@@ -33,3 +28,18 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
         )
     kind = ReleasedUniGeoSeg if config.mode == "released" else _KINDS[baseline]
     return kind(config, max(vocab_size, config.language.embedding_rows))
+
+
+def _check_image_size(config: ModelConfig) -> None:
+    size, patch = config.image_size, config.vision.patch
+    padded = config.vision.padded_windows or config.mode == "released"
+    if size <= patch * 8:  # a map of one position has nothing to normalise over
+        raise UserError(
+            f"model.image_size={size} leaves a single position of the encoder's coarsest map; "
+            f"the least is {patch * 9}"
+        )
+    if size % patch and not padded:
+        raise UserError(
+            f"model.image_size={size} is no multiple of the encoder's patch of {patch} pixels; take "
+            f"{size - size % patch} or {size - size % patch + patch}, or set model.vision.padded_windows=true"
+        )

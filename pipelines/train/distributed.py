@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +28,8 @@ def import_deepspeed() -> Any:
     with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"):
         import deepspeed.runtime.zero.muon.muon_optimizer
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Of names that DeepSpeed calls at each step.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     return deepspeed
 

@@ -58,6 +58,7 @@ def test_activation_checkpointing_changes_no_gradient(model, collator):
         torch.testing.assert_close(grad, plain[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow  # tracing alone takes minutes on two cores
 @pytest.mark.parametrize("padded", [False, True])
 def test_compilation_changes_no_loss_and_no_gradient(tokenizer, padded):
     """The graphs alone; generating code for them takes minutes on a CPU."""
@@ -82,16 +83,20 @@ def test_compilation_changes_no_loss_and_no_gradient(tokenizer, padded):
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("size", [32, 33])
-def test_the_smallest_images(tokenizer, size):
+@pytest.mark.parametrize(("size", "padded"), [(36, False), (36, True), (37, True)])
+def test_the_smallest_images(tokenizer, size, padded):
     config = tiny_config(image_size=size)
+    config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, padded_windows=padded))
     model = build_model(config, tokenizer.vocab_size).eval()
     assert model.predict(Collator(tokenizer, config)([group(1)])).shape[1:] == (size, size)
 
 
-def test_smaller_images_are_refused(tokenizer):
-    with pytest.raises(UserError, match=r"image_size=31 .*the least is 32"):
-        build_model(tiny_config(image_size=31), tokenizer.vocab_size)
+@pytest.mark.parametrize(
+    ("size", "remedy"), [(8, "the least is 36"), (32, "the least is 36"), (66, "64 or 68")]
+)
+def test_other_image_sizes_are_refused(tokenizer, size, remedy):
+    with pytest.raises(UserError, match=rf"image_size={size} .*{remedy}"):
+        build_model(tiny_config(image_size=size), tokenizer.vocab_size)
 
 
 def test_lambda_zero_equals_no_memory_exactly(tokenizer):
