@@ -113,13 +113,19 @@ def _plain(config: Config, vocabulary: int, device: torch.device) -> UniGeoSeg:
     return model.to(device).train()
 
 
+def _backward(model: UniGeoSeg, inputs: Batch, number: int) -> None:
+    """Forward and backward pass of step ``number``."""
+    with bfloat16_products(inputs.images.device, next(model.parameters()).dtype):
+        total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
+        total.backward()
+
+
 def _whole(model: UniGeoSeg, inputs: Batch, number: int, optimizer: torch.optim.Optimizer) -> float:
     """Seconds of a step without a stop between its parts: a GPU runs while the next part is prepared."""
     device = inputs.images.device
     synchronize(device)
     started = time.perf_counter()
-    total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
-    total.backward()
+    _backward(model, inputs, number)
     optimizer.step()
     model.zero_grad()
     synchronize(device)
@@ -133,9 +139,7 @@ def _timed(
     watch = Stopwatch(inputs.images.device)
     release = watch.watch(model)
     watch.start()
-    with bfloat16_products(inputs.images.device, next(model.parameters()).dtype):
-        total = model(inputs, torch.Generator().manual_seed(number)).total / len(inputs)
-        total.backward()
+    _backward(model, inputs, number)
     watch.lap("backward")
     if optimizer is not None:
         optimizer.step()
