@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import click
 
-from jobs.options import emit, json_option
+from jobs.options import emit, json_option, threshold_option
 
 
 @click.command()
@@ -41,6 +41,7 @@ from jobs.options import emit, json_option
     default=None,
     help="Compare boxes of the largest components, or masks; default: boxes for dior-rsvg.",
 )
+@threshold_option
 @click.option("--published", metavar="FILE", help="YAML with published results to show beside these.")
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
@@ -64,6 +65,7 @@ def evaluate(
     plots: bool,
     compare: Literal["letterbox", "inside", "original"],
     boxes: bool | None,
+    threshold: float,
     published: str | None,
     save_predictions: bool,
     workers: int,
@@ -97,6 +99,7 @@ def evaluate(
         layout=layout,
         compare=compare,
         boxes=boxes,
+        threshold=threshold,
         published=published,
         plots=plots,
     )

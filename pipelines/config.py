@@ -230,9 +230,17 @@ class EvaluationConfig(Section):
     workers: int = Field(1, ge=0, description="Ray actors; 0: in the driver's process")
     max_samples: int | None = Field(None, ge=1, description="a seeded subset per task; null: all")
     every: int | None = Field(
-        None, ge=1, description="optimizer steps between evaluations during training; null: only at the end"
+        None,
+        ge=1,
+        description="optimizer steps between evaluations during training, on held-out and on training "
+        "samples; null: only at the end",
     )
-    every_samples: int = Field(64, ge=1, description="samples per task of an evaluation during training")
+    every_samples: int = Field(
+        64, ge=1, description="samples per task and split of an evaluation during training"
+    )
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability from which on a pixel belongs to the mask"
+    )
 
 
 class ScaleConfig(Section):

@@ -20,6 +20,7 @@ from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
 from pipelines.evaluate.summary import foreign_categories, summarise, vanished
 from pipelines.evaluate.tables import markdown_table
+from pipelines.evaluate.thresholds import best_thresholds
 from pipelines.evaluate.worker import Job
 from pipelines.storage import open_filesystem
 from unigeoseg.errors import UserError
@@ -40,6 +41,7 @@ PER_SAMPLE = (
     "width",
     "truth_share",
     "truth_area",
+    "predicted_share",
     "intersection",
     "union",
     "iou",
@@ -151,6 +153,7 @@ def evaluate_store(
         "image_size": config.image_size,
         "compare": job.compare,
         "boxes": job.boxes,
+        "threshold": best_thresholds(table, job.threshold),
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
         "vanished": vanished(table),

@@ -47,6 +47,33 @@ def plot_losses(history: History, path: Path) -> Path:
     return save(figure, path)
 
 
+def plot_learning(history: History, path: Path) -> Path:
+    """Whether it learns: gIoU of held-out and of training samples, empty masks and soft dice, by task."""
+    figure = new_figure(13, 3.9)
+    reached, empty, dice = figure.subplots(1, 3)
+    for key, style, what in (("val", "-", "held-out"), ("train_eval", "--", "training")):
+        for task in history.names(key):
+            values = history.series(key, task, "gIoU")
+            seen = np.isfinite(values)
+            reached.plot(
+                history.steps[seen], values[seen], style, marker="o", markersize=3, color=COLOURS.get(task),
+                label=f"{task}, {what}",
+            )  # fmt: skip
+    _lines(empty, history, {task: ("empty", task) for task in history.names("empty")})
+    _lines(dice, history, {task: ("soft_dice", task) for task in history.names("soft_dice")})
+    for axes, title in (
+        (reached, "gIoU on the way"),
+        (empty, "share of empty masks (training)"),
+        (dice, "soft dice (training)"),
+    ):
+        axes.set(title=title, xlabel="step")
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+    if reached.lines:
+        reached.legend(fontsize=7)
+    return save(figure, path)
+
+
 def plot_shares(history: History, path: Path) -> Path:
     """Target share of each task, and what the batches really held."""
     figure = new_figure(8, 3.9)

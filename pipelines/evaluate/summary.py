@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.build.taxonomy import taxonomy
+from pipelines.evaluate.thresholds import FULL
 from unigeoseg.metrics import BOX_THRESHOLDS, MASK_THRESHOLDS, MetricSums, bootstrap_ci95
 from unigeoseg.tasks import TASKS
 
@@ -33,9 +34,12 @@ def summarise(table: pa.Table, images: Any, seed: int = 0, boxes: bool = False) 
     thresholds = BOX_THRESHOLDS if boxes else MASK_THRESHOLDS
 
     def group(mask: Any) -> dict[str, Any]:
-        inter, union = (table[c].to_numpy()[mask] for c in ("intersection", "union"))
+        inter, union, share = (
+            table[c].to_numpy()[mask] for c in ("intersection", "union", "predicted_share")
+        )
         sums = MetricSums(thresholds).add_all(inter.tolist(), union.tolist())
-        return {**sums.result(), "ci95": bootstrap_ci95(inter, union, images[mask], seed)}
+        look = {"empty": float((share == 0).mean()), "full": float((share >= FULL).mean())}
+        return {**sums.result(), **look, "ci95": bootstrap_ci95(inter, union, images[mask], seed)}
 
     def groups(column: Any, names: Iterable[str]) -> dict[str, Any]:
         masks = {name: pc.equal(column, name).to_numpy(zero_copy_only=False) for name in names}

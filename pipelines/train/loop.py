@@ -252,7 +252,11 @@ class _Loop:
     def _step(self, item: StepInput) -> StepResult:
         try:
             return self.engine.train_step(
-                item.step, item.batches, self.plan.samples_in(item.step), wait=item.wait
+                item.step,
+                item.batches,
+                self.plan.samples_in(item.step),
+                wait=item.wait,
+                by_module=self.validation.due(item.step + 1),
             )
         except NonFiniteLossError as error:
             self.skipping.met(error)

@@ -1,6 +1,7 @@
-"""Evaluation on the way: a fixed subset of held-out samples, every so many steps, spread over the ranks.
+"""Evaluation on the way: fixed subsets of held-out and of training samples, spread over the ranks.
 
-It draws nothing at random and reads nothing of the training stream, so a run with it is the run without it.
+The two together tell what a loss does not: whether the model learns, and whether it only learns by heart. It
+draws nothing at random and reads nothing of the training stream, so a run with it is the run without it.
 """
 
 import logging
@@ -23,6 +24,8 @@ from unigeoseg.tokens import Tokenizer
 log = logging.getLogger(__name__)
 _LISTED = 20
 Measures = dict[str, dict[str, float]]
+#: Under the names of a logged row, ``val`` and ``train_eval``.
+Measured = dict[str, Measures]
 
 
 class Validation:
@@ -43,52 +46,59 @@ class Validation:
             tokenizer,
             steps,
         )
-        self._job = Job(store, self._settings.split, ModelSource(""), threads=torch.get_num_threads())
-        self._parts: list[Any] | None = None
+        threads = torch.get_num_threads()
+        self._jobs = {
+            name: Job(store, split, ModelSource(""), threads=threads, threshold=self._settings.threshold)
+            for name, split in (("val", self._settings.split), ("train_eval", config.data.split))
+        }
+        self._parts: dict[str, list[Any]] = {}
         self._told = False
         self._seed = config.seed
 
     def due(self, done: int) -> bool:
-        """Whether ``done`` finished steps call for it; the last step is left to the evaluation at the end."""
+        """Whether ``done`` finished steps call for it; the last step always does where any does."""
         every = self._settings.every
-        return every is not None and done % every == 0 and done < self._steps
+        return every is not None and (done % every == 0 or done == self._steps)
 
-    def run(self) -> Measures:
-        """gIoU, cIoU and number of samples by task; the same on every rank. A collective call."""
+    def run(self) -> Measured:
+        """gIoU, cIoU and number of samples by subset and task; the same on every rank. A collective call."""
+        return {name: self._measure(name, job) for name, job in self._jobs.items()}
+
+    def _measure(self, name: str, job: Job) -> Measures:
         model: Any = self._engine.model
         training = model.training
         counts: list[tuple[str, int, int]] = []
         bad: list[tuple[str, str]] = []
         with torch.no_grad():
-            worker = Worker(self._job, (model, self._tokenizer))
-            for rows in self._own_parts():
+            worker = Worker(job, (model, self._tokenizer))
+            for rows in self._own_parts(name, job):
                 portion = worker.evaluate(rows)
-                columns = (portion.table[name].to_pylist() for name in ("task", "intersection", "union"))
+                columns = (portion.table[column].to_pylist() for column in ("task", "intersection", "union"))
                 counts += zip(*columns, strict=True)
                 bad += portion.bad
         model.train(training)
         parts = self._engine.gather((counts, bad))
-        self._tell_of([one for _, found in parts for one in found])
+        self._tell_of(job.split, [one for _, found in parts for one in found])
         return measures([row for rows, _ in parts for row in rows])
 
-    def _tell_of(self, bad: Sequence[tuple[str, str]]) -> None:
+    def _tell_of(self, split: str, bad: Sequence[tuple[str, str]]) -> None:
         """Says once which samples of all ranks are left out."""
         if bad and not self._told and self._engine.rank == 0:
             self._told = True
             log.warning(
                 "%d samples of split %r cannot be used and are left out of the evaluation: %s",
                 len(bad),
-                self._settings.split,
+                split,
                 ", ".join(f"{name} ({reason})" for name, reason in sorted(bad)[:_LISTED]),
             )
 
-    def _own_parts(self) -> list[Any]:
-        if self._parts is None:
-            index = StoreIndex.open(self._job.store, self._job.split)
+    def _own_parts(self, name: str, job: Job) -> list[Any]:
+        if name not in self._parts:
+            index = StoreIndex.open(job.store, job.split)
             rows = choose_rows(index, self._settings.every_samples, self._seed)
             parts = list(portions(rows, index.images, self._settings.batch))
-            self._parts = parts[self._engine.rank :: self._engine.world]
-        return self._parts
+            self._parts[name] = parts[self._engine.rank :: self._engine.world]
+        return self._parts[name]
 
 
 def measures(counts: Sequence[tuple[str, int, int]]) -> Measures:
