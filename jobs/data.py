@@ -107,6 +107,9 @@ def _build_text(result: dict[str, Any]) -> str:
         lines.append(f"{row['name']:<12} {row['unit']:<8} {row['in']:>10} {row['out']:>10}  {dropped}")
     samples = ", ".join(f"{task} {count}" for task, count in result["samples"].items())
     lines += ["", table10_text(result["table10"]), "", f"samples: {samples}", f"store: {result['store']}"]
+    for row in result["stages"]:
+        for reason, names in row.get("named", {}).items():
+            lines.append(f"{row['name']}, {reason.replace('_', ' ')}: {'; '.join(names)}")
     lines += [f"left out: {bad['file']}: {bad['detail']}" for bad in result["quarantined"]]
     if "endpoint" in result:
         lines += [f"endpoint, {name}: {json.dumps(row)}" for name, row in result["endpoint"].items()]

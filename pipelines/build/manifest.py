@@ -150,14 +150,15 @@ def _file(number: int) -> str:
 
 def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]]:
     block: list[SourceItem] = []
-    size = 0
+    size, shared = 0, ""  # a label file of many images counts once
     for item in items:
-        here = sum(file.stat().st_size for file in files_of(item))
+        label = str(item.detail.get("label", ""))
+        here = sum(f.stat().st_size for f in files_of(item) if str(f) != shared)
         if block and (len(block) == most or size + here > _BLOCK_BYTES):
             yield block
             block, size = [], 0
         block.append(item)
-        size += here
+        size, shared = size + here, label
     if block:
         yield block
 

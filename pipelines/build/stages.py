@@ -1,6 +1,7 @@
 """Counts of each construction stage: how many went in, came out, and were dropped for which reason."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from unigeoseg.tasks import TASKS
@@ -25,14 +26,19 @@ STAGES: dict[str, str] = {
 }
 
 
+#: How many of what was dropped are named, for each stage and reason.
+_NAMED = 5
+
+
 class StageCounts:
-    """Additive counts of all stages."""
+    """Additive counts of all stages, with a few names of what was dropped."""
 
     def __init__(self) -> None:
         self._in: Counter[str] = Counter()
         self._out: Counter[str] = Counter()
         self._dropped: dict[str, Counter[str]] = defaultdict(Counter)
         self._noted: dict[str, Counter[str]] = defaultdict(Counter)
+        self._named: dict[str, dict[str, list[str]]] = defaultdict(dict)
 
     def add(
         self,
@@ -52,10 +58,17 @@ class StageCounts:
             if count:
                 self._noted[stage][remark] += count
 
+    def name(self, stage: str, reason: str, names: Iterable[str]) -> None:
+        """Names things that were dropped; the first few in the order of their names are kept."""
+        known = self._named[stage].get(reason, [])
+        self._named[stage][reason] = sorted({*known, *names})[:_NAMED]
+
     def merge(self, rows: list[dict[str, Any]]) -> None:
         """Adds counts that :meth:`rows` gave elsewhere."""
         for row in rows:
             self.add(row["name"], row["in"], row["out"], row["dropped"], row.get("noted"))
+            for reason, names in row.get("named", {}).items():
+                self.name(row["name"], reason, names)
 
     def brief(self) -> str:
         """What came out of the stages that one watches, in a line."""
@@ -64,7 +77,7 @@ class StageCounts:
         return f"{tiles} tiles, {regions} regions, {sized} of a fit size, {samples} candidate samples"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Plain rows in the order of the pipeline; "noted" only where something was."""
+        """Plain rows in the order of the pipeline; "noted" and "named" only where something was."""
         return [
             {
                 "name": name,
@@ -74,5 +87,6 @@ class StageCounts:
                 "dropped": dict(sorted(self._dropped[name].items())),
             }
             | ({"noted": dict(sorted(self._noted[name].items()))} if self._noted[name] else {})
+            | ({"named": dict(sorted(self._named[name].items()))} if self._named[name] else {})
             for name, unit in STAGES.items()
         ]

@@ -1,7 +1,9 @@
 """Sources with boxes or polygons per image, turned into masks by filling them or by a promptable model."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,79 +11,98 @@ import numpy as np
 from pipelines.build.config import BoxConfig
 from pipelines.build.regions import Region
 from pipelines.build.sources.annotations import Annotation, read_annotations
-from pipelines.build.sources.base import SourceImage, SourceItem
+from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
+from pipelines.build.sources.coco import coco_shape
 from pipelines.build.sources.listing import list_items
-from pipelines.build.sources.outlines import Outline, draw, fault, order, reaches_out, tight
+from pipelines.build.sources.outlines import Outline, order, reaches_out, tight
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
 from pipelines.build.sources.raster import Raster, open_image
+from pipelines.build.sources.shapes import Shape, shape_fault
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
 from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
 from unigeoseg.errors import UserError
 
+#: An object before it is checked: its class, and what makes a shape of it in a category, or says why not.
+_Maker = Callable[[int], tuple[Shape | None, str]]
+
+
+@dataclass
+class Objects:
+    """The objects of an image.
+
+    Attributes:
+        shapes: those that can be used.
+        dropped: number of the others, by reason.
+        named: which those are.
+        clipped: shapes that reach past the image's edge.
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    named: dict[str, list[str]] = field(default_factory=dict)
+    clipped: int = 0
+
+    def drop(self, reason: str, name: str) -> None:
+        """Counts and names an object that cannot be used."""
+        self.dropped[reason] += 1
+        self.named.setdefault(reason, []).append(name)
+
 
 class BoxImage:
-    """An image with the outlines of its objects.
+    """An image with its objects.
 
     Args:
         image: RGB rows.
-        outlines: usable objects.
-        dropped: annotations that are not, by reason.
-        clipped: outlines that reach past the image's edge.
-        segmenter: makes masks from boxes; ``None`` fills the outlines.
+        objects: as sorted.
+        segmenter: makes masks from boxes; ``None`` fills them. What has pixels of its own keeps them.
     """
 
-    def __init__(
-        self,
-        image: Raster,
-        outlines: list[Outline],
-        dropped: Counter[str],
-        clipped: int,
-        segmenter: Segmenter | None,
-    ) -> None:
+    def __init__(self, image: Raster, objects: Objects, segmenter: Segmenter | None) -> None:
         self.height, self.width = image.height, image.width
         self.encoded: bytes | None = None
         self.extension = "png"
-        self._pixels, self._outlines, self._segmenter = Strips(image), outlines, segmenter
-        self._dropped, self._clipped = dropped, clipped
+        self._pixels, self._objects, self._segmenter = Strips(image), objects, segmenter
         self._made: Counter[str] = Counter()
 
     def cut(self, window: Window) -> SourceImage:
         """Pixels of a window and the objects in it."""
         pixels = np.ascontiguousarray(self._pixels.cut(window))
         regions = self._regions(pixels, window)
-        self._made.update(str(region.mask_from) for region in regions)
+        self._made.update(region.mask_from or "segmentation" for region in regions)
         return SourceImage(pixels, np.zeros(pixels.shape[:2], np.int32), regions=regions)
 
     def _regions(self, pixels: np.ndarray, window: Window) -> list[Region]:
-        drawn = [(outline, draw(outline, window)) for outline in self._outlines]
-        inside = [(outline, region) for outline, region in drawn if region is not None]
-        if self._segmenter is None or not inside:
-            return [_from(region, "polygon") for _, region in inside]
-        boxes = [_clip(outline, window) for outline, _ in inside]
-        masks = self._segmenter.masks(pixels, boxes)
-        made = [tight(outline.category_id, m, 0, 0) for m, (outline, _) in zip(masks, inside, strict=True)]
-        return [
-            _from(filled, "polygon: empty model mask") if one is None else _from(one, self._segmenter.name)
-            for one, (_, filled) in zip(made, inside, strict=True)
-        ]
+        drawn = [(shape, shape.draw(window)) for shape in self._objects.shapes]
+        inside = [(shape, region) for shape, region in drawn if region is not None]
+        rough = [(shape, region) for shape, region in inside if not shape.exact]
+        for _, region in rough:
+            region.mask_from = "polygon"
+        if self._segmenter is None or not rough:
+            return [region for _, region in inside]
+        masks = self._segmenter.masks(pixels, [_clip(shape, window) for shape, _ in rough])
+        better: dict[int, Region] = {}
+        for mask, (shape, region) in zip(masks, rough, strict=True):
+            region.mask_from = "polygon: empty model mask"
+            if (one := tight(shape.category_id, mask, 0, 0)) is not None:
+                one.mask_from = self._segmenter.name
+                better[id(region)] = one
+        return [better.get(id(region), region) for _, region in inside]
 
     def count(self, counts: StageCounts) -> None:
         """Counts annotations in and out, and how the masks of the tiles were made."""
-        kept = len(self._outlines)
-        noted = {"clipped": self._clipped} | {f"mask from {k}": n for k, n in sorted(self._made.items())}
-        counts.add("boxes", kept + self._dropped.total(), kept, dict(self._dropped), noted)
+        found = self._objects
+        kept, dropped = len(found.shapes), +found.dropped
+        noted = {"clipped": found.clipped} | {f"mask from {k}": n for k, n in sorted(self._made.items())}
+        counts.add("boxes", kept + dropped.total(), kept, dict(dropped), noted)
+        for reason, names in found.named.items():
+            counts.name("boxes", reason, names)
 
 
-def _from(region: Region, how: str) -> Region:
-    region.mask_from = how
-    return region
-
-
-def _clip(outline: Outline, window: Window) -> tuple[float, float, float, float]:
-    """The upright box around an outline inside a window, in the window's pixels."""
-    x0, y0, x1, y1 = outline.box
+def _clip(shape: Shape, window: Window) -> tuple[float, float, float, float]:
+    """The upright box around a shape inside a window, in the window's pixels."""
+    x0, y0, x1, y1 = shape.box
     return (
         max(x0 - window.x, 0.0),
         max(y0 - window.y, 0.0),
@@ -123,45 +144,77 @@ class BoxSource:
         return list_items(self._root, self._table, self._wanted)
 
     def read(self, item: SourceItem) -> BoxImage:
-        """Opens an image and its label file.
+        """Opens an image and its labels.
 
         Raises:
-            UnusableImage: a missing or unreadable file.
+            UnusableImage: a missing or unreadable file, or labels of a picture of another size.
             UserError: too many objects of an unknown class.
         """
-        image_file, file = Path(item.detail["image"]), Path(item.detail["label"])
+        detail = item.detail
+        image_file, file = Path(detail["image"]), Path(detail["label"])
+        if not detail["image"]:
+            raise UnusableImage("missing_image", str(file), str(detail["missing"]))
         image, encoded, extension = open_image(image_file, self._table.bands, self._table.stretch)
-        objects = read_annotations(file, str(item.detail["form"]), image_file.name)
-        outlines, dropped, clipped = self._usable(objects, image.height, image.width, file)
+        if detail["form"] == "coco":
+            found = _of_coco(item, image.height, image.width)
+        else:
+            read = read_annotations(file, str(detail["form"]), image_file.name)
+            found = [(one.name, str(n), _outliner(one)) for n, one in enumerate(read, 1)]
+        objects = self._sorted(found, image, file, image_file)
         segmenter = load_segmenter(self._config) if self._config.model else None
-        opened = BoxImage(image, outlines, dropped, clipped, segmenter)
+        opened = BoxImage(image, objects, segmenter)
         opened.encoded, opened.extension = encoded, extension
         return opened
 
-    def _usable(
-        self, objects: list[Annotation], height: int, width: int, file: Path
-    ) -> tuple[list[Outline], Counter[str], int]:
-        outlines: list[Outline] = []
-        dropped: Counter[str] = Counter()
-        unknown: Counter[str] = Counter()
-        clipped = 0
-        for one in objects:
-            if one.name not in self._categories:
-                unknown[one.name] += 1
+    def _sorted(
+        self, found: list[tuple[str, str, _Maker]], image: Raster, file: Path, image_file: Path
+    ) -> Objects:
+        objects, unknown = Objects(), Counter[str]()
+        height, width = image.height, image.width
+        for name, number, make in found:
+            if name not in self._categories:
+                unknown[name] += 1
                 continue
-            category = self._categories[one.name]
-            corners = order(one.outline) if len(one.outline) == 4 else one.outline
-            reason = "ignored_class" if category is None else fault(corners, height, width)
-            if reason is not None or category is None:
-                dropped[reason or "ignored_class"] += 1
+            category = self._categories[name]
+            if category is None:
+                objects.dropped["ignored_class"] += 1
                 continue
-            clipped += reaches_out(corners, height, width)
-            outlines.append(Outline(category, corners))
-        if unknown.total() > self._share * len(objects):
-            worst, number = unknown.most_common(1)[0]
+            shape, reason = make(category)
+            if shape is not None:
+                reason = shape_fault(shape, height, width) or ""
+            if shape is None or reason:
+                objects.drop(reason, f"{file.name}, {image_file.name}: {name} {number}")
+                continue
+            objects.clipped += reaches_out(np.reshape(shape.box, (2, 2)), height, width)
+            objects.shapes.append(shape)
+        if unknown.total() > self._share * len(found):
+            worst, times = unknown.most_common(1)[0]
             raise UserError(
-                f"{file}: class {worst!r} ({number} objects) is not in the table of source {self.name}: add "
+                f"{file}: class {worst!r} ({times} objects) is not in the table of source {self.name}: add "
                 "it to the classes, or raise max_unknown_share"
             )
-        dropped["unknown_class"] += unknown.total()
-        return outlines, +dropped, clipped
+        objects.dropped["unknown_class"] += unknown.total()
+        return objects
+
+
+def _outliner(one: Annotation) -> _Maker:
+    corners = order(one.outline) if len(one.outline) == 4 else one.outline
+    return lambda category: (Outline(category, corners), "")
+
+
+def _of_coco(item: SourceItem, height: int, width: int) -> list[tuple[str, str, _Maker]]:
+    """The objects that a COCO file has for an image."""
+    detail = item.detail
+    if "objects" not in detail:
+        raise UnusableImage("missing_labels", str(detail["image"]), f"{detail['label']} does not list it")
+    if detail["size"] not in (None, [width, height]):
+        listed = "{}x{}".format(*detail["size"])
+        raise UnusableImage(
+            "labels_size",
+            str(detail["image"]),
+            f"{detail['label']} was made for a picture of {listed} pixels, this one is {width}x{height}",
+        )
+    return [
+        (str(one["name"]), str(one["id"]), partial(coco_shape, one, height=height, width=width))
+        for one in detail["objects"]
+    ]

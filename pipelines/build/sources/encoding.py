@@ -52,6 +52,23 @@ class IndexDecoder:
         return labels
 
 
+class ThresholdDecoder:
+    """Soft values to category ids: from a threshold on the class whose value is not 0, below it that of 0."""
+
+    def __init__(self, table: SourceTable, threshold: float) -> None:
+        self._threshold = threshold
+        self._labels = np.zeros(2, np.int32)
+        for row in table.classes:
+            self._labels[int(row.value != 0)] = row.category or 0
+
+    def __call__(self, values: NDArray[np.generic], tally: Tally) -> NDArray[np.int32]:
+        """Category ids ``[H, W]`` of values ``[H, W]``; what is no number is ignored."""
+        above = np.asarray(values, np.float64) >= self._threshold
+        labels = np.where(np.isnan(values), 0, self._labels[above.astype(np.int8)]).astype(np.int32)
+        _count(labels, 0, tally)
+        return labels
+
+
 class ColourDecoder:
     """Colours to category ids; a colour within the tolerance of a class's, per channel, belongs to it."""
 

@@ -6,13 +6,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.build.sources.base import SourceItem
+from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
 from pipelines.build.sources.table import Layout, SourceTable
 from unigeoseg.errors import UserError
 
 _KEY_LENGTH = 72
+#: Forms of label files that hold the objects of many images.
+_OF_MANY = ("csv", "coco")
 
 
 @dataclass
@@ -82,7 +86,8 @@ def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
 
 def _items(root: Path, table: SourceTable, found: Found) -> Iterator[SourceItem]:
     layout, pattern = found.layout, compile_pattern(found.layout.image)
-    own = layout.mask is not None or bool(names_of(layout.labels or ""))
+    own = layout.mask is not None or (bool(names_of(layout.labels or "")) and layout.boxes not in _OF_MANY)
+    coco: dict[str, CocoFile] = {}
     claimed: dict[str, str] = {}
     splits: dict[str, tuple[str, str]] = {}
     for path in sorted(found.images, key=natural):
@@ -93,20 +98,46 @@ def _items(root: Path, table: SourceTable, found: Found) -> Iterator[SourceItem]
             raise UserError(
                 f"{root}: {claimed[label]} and {path} both belong to {label}: rename or remove one of them"
             )
-        item = _item(root, layout, path, label, match.groupdict())
+        more: Mapping[str, Any] = {}
+        if layout.boxes == "coco":
+            if label not in coco:
+                coco[label] = CocoFile(root / label)
+            listed = coco[label].take(path)
+            more = listed.detail if listed else {}
+        item = _item(root, layout, path, label, match.groupdict(), more)
         if item.split is not None:
             _check_split(table, item, splits)
         yield item
     if layout.mask is not None:
         for path in sorted(found.labels - claimed.keys(), key=natural):
             yield _orphan(root, layout, path)
+    for label, file in coco.items():
+        yield from _coco_orphans(file, root, label)
 
 
-def _item(root: Path, layout: Layout, path: str, label: str, values: Mapping[str, str]) -> SourceItem:
+def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem]:
+    """What a COCO file lists without a picture: reading them says so."""
+    missing = [(image.name, f"{image.name!r} is not there") for image in file.left()]
+    if file.stray:
+        first, number = next(iter(file.stray)), file.stray.total()
+        text = f"{number} annotations belong to image ids that it does not list, the first is {first}"
+        missing.append(("ids", text))
+    for name, text in missing:
+        scene = f"{label}-{name}-alone"
+        detail = {"image": "", "label": str(root / label), "form": "coco", "missing": text}
+        yield SourceItem(item_key(scene), scene, scene, detail)
+
+
+def _item(
+    root: Path, layout: Layout, path: str, label: str, values: Mapping[str, str], more: Mapping[str, Any]
+) -> SourceItem:
     stem = path.rpartition(".")[0] or path
     scene = fill(layout.scene, values) if layout.scene else stem
     group = fill(layout.group, values) if layout.group else scene
-    detail = {"image": str(root / path), "label": str(root / label), "form": _form(layout)}
+    detail: dict[str, Any] = {"image": str(root / path), "label": str(root / label), "form": _form(layout)}
+    detail |= more
+    if layout.threshold is not None:
+        detail["threshold"] = layout.threshold
     split = layout.splits.get(values.get("split", ""))
     key = item_key(fill(layout.key, values) if layout.key else stem)
     return SourceItem(key, scene, group, detail, split)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
-from pipelines.build.sources.encoding import ColourDecoder, IndexDecoder, Tally
+from pipelines.build.sources.encoding import ColourDecoder, IndexDecoder, Tally, ThresholdDecoder
 from pipelines.build.sources.listing import list_items
 from pipelines.build.sources.raster import Raster, open_colours, open_image, open_index
 from pipelines.build.sources.strips import Strips
@@ -104,14 +104,19 @@ class MaskSource:
         if not mask_file.is_file():
             raise UnusableImage("missing_mask", str(mask_file), f"there is no mask for {image_file.name}")
         indexed = item.detail["form"] == "index"
-        mask = open_index(mask_file) if indexed else open_colours(mask_file)
+        threshold = item.detail.get("threshold")
+        mask = open_index(mask_file, threshold is not None) if indexed else open_colours(mask_file)
         if (mask.height, mask.width) != (image.height, image.width):
             raise UnusableImage(
                 "mask_size",
                 str(mask_file),
                 f"the mask is {mask.width}x{mask.height} pixels, its image {image.width}x{image.height}",
             )
-        decode = IndexDecoder(self._table) if indexed else ColourDecoder(self._table)
-        opened = MaskImage(image, mask, decode, mask_file, self._share)
+        opened = MaskImage(image, mask, self._decoder(indexed, threshold), mask_file, self._share)
         opened.encoded, opened.extension = encoded, extension
         return opened
+
+    def _decoder(self, indexed: bool, threshold: float | None) -> Callable[..., NDArray[np.int32]]:
+        if not indexed:
+            return ColourDecoder(self._table)
+        return IndexDecoder(self._table) if threshold is None else ThresholdDecoder(self._table, threshold)

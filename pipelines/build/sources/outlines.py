@@ -15,16 +15,25 @@ _LEAST_AREA = 1.0
 
 @dataclass(frozen=True)
 class Outline:
-    """A usable object: its category and corners, float64 ``[N, 2]`` x, y in pixels of the image."""
+    """A usable object: its category and corners, float64 ``[N, 2]`` x, y in pixels of the image.
+
+    It stands around the object (a box, often turned), so it is not ``exact``: a promptable model may do
+    better.
+    """
 
     category_id: int
     corners: NDArray[np.float64]
+    exact: bool = False
 
     @property
     def box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1."""
         (x0, y0), (x1, y1) = self.corners.min(0), self.corners.max(0)
         return float(x0), float(y0), float(x1), float(y1)
+
+    def draw(self, window: Window) -> Region | None:
+        """See :func:`draw`."""
+        return draw(self, window)
 
 
 def fault(corners: NDArray[np.float64], height: int, width: int) -> str | None:
@@ -42,8 +51,13 @@ def fault(corners: NDArray[np.float64], height: int, width: int) -> str | None:
 
 def area(corners: NDArray[np.float64]) -> float:
     """Area of a simple polygon (shoelace formula); corners in any of the two directions."""
+    return abs(signed_area(corners))
+
+
+def signed_area(corners: NDArray[np.float64]) -> float:
+    """The same with a sign: positive for corners that go clockwise in a picture (y down)."""
     x, y = corners[:, 0], corners[:, 1]
-    return float(abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2)
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def reaches_out(corners: NDArray[np.float64], height: int, width: int) -> bool:

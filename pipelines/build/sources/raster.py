@@ -135,15 +135,16 @@ class _Colour:
 
 
 class _Values:
-    """Rows of a file's first band as int32."""
+    """Rows of a file's first band, whole numbers as int32."""
 
     def __init__(self, data: FileRaster) -> None:
         self._data = data
+        self._type = np.dtype(np.int32) if data.dtype.kind in "ui" else data.dtype
         self.height, self.width = data.height, data.width
 
-    def rows(self, start: int, stop: int) -> NDArray[np.int32]:
-        """int32 ``[h, W]``."""
-        return self._data.read((1,), start, stop)[0].astype(np.int32)
+    def rows(self, start: int, stop: int) -> Grid:
+        """``[h, W]``."""
+        return np.asarray(self._data.read((1,), start, stop)[0].astype(self._type))
 
 
 class _Palette:
@@ -202,8 +203,12 @@ def _limits(
     return np.asarray(found)
 
 
-def open_index(file: Path) -> Raster:
+def open_index(file: Path, soft: bool = False) -> Raster:
     """A mask of class numbers, int32 rows; palette files give their indices, not their colours.
+
+    Args:
+        file: the mask.
+        soft: values with a fraction are taken, too (as they are, for a threshold).
 
     Raises:
         UnusableImage: missing, unreadable, or a colour image.
@@ -211,7 +216,7 @@ def open_index(file: Path) -> Raster:
     plain = _pillow(file, "mask", None)
     if plain is None:
         raster = FileRaster(file, "mask")
-        if raster.bands != 1 or raster.dtype.kind not in "ui":
+        if raster.bands != 1 or raster.dtype.kind not in ("uif" if soft else "ui"):
             raise _coloured(file, f"{raster.bands} bands of {raster.dtype}")
         return _Values(raster)
     values, _, mode = plain

@@ -75,7 +75,14 @@ class Layout(_Part):
     mask: str | None = None
     labels: str | None = Field(None, description="file with the boxes of an image, or of all images")
     encoding: Literal["index", "palette"] = "index"
-    boxes: Literal["dota", "voc", "fair1m", "csv"] | None = Field(None, description="form of the label files")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        description="of soft masks: values from it on are the class whose value is not 0, others that of 0",
+    )
+    boxes: Literal["dota", "voc", "fair1m", "csv", "coco"] | None = Field(
+        None, description="form of the label files"
+    )
     key: str | None = Field(None, description="the image's name in the store; default: its path")
     scene: str | None = Field(None, description="the place that an image shows; default: its path")
     group: str | None = Field(None, description="what the split keeps together; default: the scene")
@@ -97,6 +104,8 @@ class Layout(_Part):
             raise ValueError("give either mask (a pattern of masks) or labels (a pattern of box files)")
         if (self.labels is None) != (self.boxes is None):
             raise ValueError("labels and boxes go together: boxes says in which form the label files are")
+        if self.threshold is not None and (self.mask is None or self.encoding != "index"):
+            raise ValueError("threshold is for masks of the encoding index")
         if self.splits and "split" not in known:
             raise ValueError("splits needs {split} in the image pattern")
         return self
@@ -138,6 +147,13 @@ class SourceTable(_Part):
                 raise ValueError(f"classes: {what} {double!r} occurs twice")
         for layout in self.layouts:
             if layout.mask is None:
+                continue
+            if layout.threshold is not None:
+                if sum(row.value != 0 for row in self.classes) != 1:
+                    raise ValueError(
+                        f"layout {layout.name}: threshold needs one class whose value is not 0; what is "
+                        "below it may be a class of value 0"
+                    )
                 continue
             needed = "value" if layout.encoding == "index" else "colour"
             if not any(getattr(row, needed) is not None for row in self.classes):
