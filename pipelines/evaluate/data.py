@@ -71,6 +71,11 @@ class BenchmarkIndex:
         sizes = [len(image.triplets) for image in self.groups]
         return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
 
+    @property
+    def scenes(self) -> NDArray[np.int64]:
+        """The place that each row shows; a benchmark says no more than its images. int64 ``[N]``."""
+        return self.images
+
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """First row of each image; int64 ``[I]``."""
