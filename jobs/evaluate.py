@@ -19,7 +19,8 @@ from jobs.options import emit, json_option, threshold_option
     "dior-rsvg, sior, earthreason, geoseg, remotesam.",
 )
 @click.option(
-    "--split", help="Split; default: val of a store, test (else val) of a benchmark; all: every one."
+    "--split",
+    help="Split; default: val (else test) of a store, test (else val) of a benchmark; all: every one.",
 )
 @click.option(
     "--out",

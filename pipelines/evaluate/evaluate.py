@@ -80,12 +80,14 @@ class Evaluation:
     Attributes:
         table: a row a sample in store order, columns of :data:`pipelines.evaluate.records.SCHEMA`.
         images: the image of each row of ``table``, any integers.
+        scenes: the place that each row shows, any integers: what is drawn together in the bootstrap.
         result: the content of ``evaluation.json``.
         index: of the data.
     """
 
     table: pa.Table
     images: np.ndarray[Any, np.dtype[np.int64]]
+    scenes: np.ndarray[Any, np.dtype[np.int64]]
     result: dict[str, Any]
     index: Index
 
@@ -143,8 +145,9 @@ def evaluate_store(
         )
     if bad:
         log.warning("%d of %d samples cannot be used and are left out: %s", len(bad), len(rows), reasons)
-    image = index.images[table["row"].to_numpy()]
-    result = summarise(table, image, seed, job.boxes) | {
+    here = table["row"].to_numpy()
+    scenes = index.scenes[here]
+    result = summarise(table, scenes, seed, job.boxes) | {
         "model": job.model.export,
         "data": job.store,
         "layout": job.layout,
@@ -155,13 +158,14 @@ def evaluate_store(
         "boxes": job.boxes,
         "threshold": best_thresholds(table, job.threshold),
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
+        "scenes": len(np.unique(scenes)),
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
         "vanished": vanished(table),
         "foreign_categories": foreign_categories(table),
         "conventions": conventions(job),
     }
     _warn(result)
-    return Evaluation(table, image, result, index)
+    return Evaluation(table, index.images[here], scenes, result, index)
 
 
 def _gather(
@@ -183,7 +187,7 @@ def _gather(
 def conventions(job: Job) -> str:
     """The rules of the comparison in words."""
     what = "boxes of the largest 8-connected components" if job.boxes else "masks"
-    return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over images"
+    return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over scenes"
 
 
 def _warn(result: dict[str, Any]) -> None:

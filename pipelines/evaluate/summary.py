@@ -22,12 +22,12 @@ SIZES: tuple[tuple[str, float], ...] = (
 NO_TARGET, NO_CATEGORY = "no target", "no category"
 
 
-def summarise(table: pa.Table, images: Any, seed: int = 0, boxes: bool = False) -> dict[str, Any]:
+def summarise(table: pa.Table, scenes: Any, seed: int = 0, boxes: bool = False) -> dict[str, Any]:
     """The groups of ``evaluation.json``; one without samples is left out.
 
     Args:
         table: a row a sample.
-        images: the image of each row, any integers.
+        scenes: the scene of each row, any integers: rows of one are not independent (tiles of it overlap).
         seed: of the bootstrap.
         boxes: the thresholds of visual grounding instead of those for masks.
     """
@@ -39,7 +39,7 @@ def summarise(table: pa.Table, images: Any, seed: int = 0, boxes: bool = False) 
         )
         sums = MetricSums(thresholds).add_all(inter.tolist(), union.tolist())
         look = {"empty": float((share == 0).mean()), "full": float((share >= FULL).mean())}
-        return {**sums.result(), **look, "ci95": bootstrap_ci95(inter, union, images[mask], seed)}
+        return {**sums.result(), **look, "ci95": bootstrap_ci95(inter, union, scenes[mask], seed)}
 
     def groups(column: Any, names: Iterable[str]) -> dict[str, Any]:
         masks = {name: pc.equal(column, name).to_numpy(zero_copy_only=False) for name in names}

@@ -5,6 +5,7 @@ The indices of the inputs are held in memory (some hundred bytes a sample), of t
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -292,6 +293,9 @@ def _card(
         "min_area": min(rule.get("min_area", 0.0) for rule in rules),
         "max_area": max(rule.get("max_area", 1.0) for rule in rules),
     }
+    own: Counter[str] = Counter()
+    for index in indices:
+        own.update(index.card.get("own_splits", {}))
     origins = [{k: v for k, v in source.items() if k != "shards"} for source in sources]
     return measured_card(table, entries, work.variety) | {
         "config": {"rules": limits},
@@ -299,6 +303,7 @@ def _card(
         "merge": {"stores": origins, "duplicates": work.dropped},
         "stages": stages.rows(),
         "quarantined": bad,
+        **({"own_splits": dict(sorted(own.items()))} if own else {}),
     }
 
 
