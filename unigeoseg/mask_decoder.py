@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unigeoseg.config import DecoderConfig
 from unigeoseg.errors import UserError
-from unigeoseg.pixel_decoder import sine_positions
+from unigeoseg.pixel_decoder import PositionFeatures, sine_positions
 
 _LEVELS = 3
 
@@ -114,6 +114,8 @@ class MaskDecoder(nn.Module):
         self.mask_embed = mask_embedding(hidden)
         self.shapes = keep_position_codes(self, hidden, sides)
         self.bias = prior_bias(config.prior)
+        count = _LEVELS if config.coordinates else 0
+        self.positions = nn.ModuleList(PositionFeatures(hidden) for _ in range(count))
 
     def forward(self, query: Tensor, mask_features: Tensor, levels: list[Tensor], index: Tensor) -> Tensor:
         """All predictions as logits.
@@ -126,6 +128,8 @@ class MaskDecoder(nn.Module):
         """
         memory = []
         for level, feature in enumerate(levels):
+            if self.positions:  # so that a query learns where it has looked, not only what is there
+                feature = feature + self.positions[level](feature)
             values = feature.flatten(2).transpose(1, 2) + self.level_embed[level]
             keys = values + getattr(self, f"codes{level}").to(values.dtype)
             memory.append((keys.index_select(0, index), values.index_select(0, index)))
