@@ -98,6 +98,12 @@ class DataConfig(Section):
     )
     block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
     prefetch_batches: int = Field(2, ge=0)
+    min_pixels: float = Field(
+        0,
+        ge=0,
+        description="leaves out samples whose region has fewer pixels at the model's size than this; below 1 "
+        "there is next to nothing to see. 0 keeps all",
+    )
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
     )

@@ -19,6 +19,7 @@ import yaml
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.plan.visible import tell_vanishing
 from pipelines.store.index import StoreIndex
 from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.train.job import Job
@@ -167,6 +168,7 @@ def make_job(
     Raises:
         UserError: the configured tokenizer is none.
     """
+    tell_vanishing(index, config)
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
     run.publish(TOKENIZER)
