@@ -239,7 +239,7 @@ class EvaluationConfig(Section):
         None,
         ge=1,
         description="optimizer steps between evaluations during training, on held-out and on training "
-        "samples; null: only at the end",
+        "samples; null: only at the end (as always with engine.zero_stage=3)",
     )
     every_samples: int = Field(
         64, ge=1, description="samples per task and split of an evaluation during training"
@@ -295,15 +295,6 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="after")
-    def _validation_sees_weights(self) -> "Config":
-        if self.evaluation.every is not None and self.engine.zero_stage == 3:
-            raise ValueError(
-                "evaluation.every needs whole weights on each worker, which engine.zero_stage=3 does not "
-                "have; use engine.zero_stage=2, or leave evaluation.every null and evaluate at the end"
-            )
-        return self
 
     @model_validator(mode="after")
     def _weights_are_whole_for_the_compiler(self) -> "Config":

@@ -121,7 +121,16 @@ def run_sweep(
 
 
 def with_rungs(config: Config, metric: str, steps: int) -> Config:
-    """A validation metric needs validation on the way: five times a run unless the preset has its own."""
+    """A validation metric needs validation on the way: five times a run unless the preset has its own.
+
+    Raises:
+        UserError: the run cannot be evaluated on the way.
+    """
+    if metric.startswith("val/") and config.engine.zero_stage == 3:
+        raise UserError(
+            f"metric {metric} needs evaluation on the way, which engine.zero_stage=3 does not have; use "
+            "engine.zero_stage=2, or a metric of training"
+        )
     if not metric.startswith("val/") or config.evaluation.every is not None:
         return config
     return with_values(config, {"evaluation": {"every": max(1, math.ceil(steps / 5))}}, "the sweep")

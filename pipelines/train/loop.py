@@ -119,7 +119,7 @@ class _Loop:
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
         self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
-        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
+        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer)
         self.adaptive: AdaptiveShares | None = None
         self._losses: list[float] = []
         self._retries = 0  # of the streams before the one that is open

@@ -169,6 +169,12 @@ def make_job(
         UserError: the configured tokenizer is none.
     """
     tell_vanishing(index, config)
+    if config.evaluation.every and config.engine.zero_stage == 3:
+        logger.warning(
+            "evaluation.every=%d does nothing with engine.zero_stage=3, where no worker has whole weights: "
+            "the run is evaluated at its end; engine.zero_stage=2 evaluates on the way",
+            config.evaluation.every,
+        )
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
     run.publish(TOKENIZER)

@@ -13,10 +13,11 @@ import torch
 
 from pipelines.config import Config
 from pipelines.evaluate.models import ModelSource
-from pipelines.evaluate.selection import choose_rows, portions
+from pipelines.evaluate.selection import Rows, choose_rows, portions
 from pipelines.evaluate.worker import Job, Worker
 from pipelines.store.index import StoreIndex
 from pipelines.train.engine import Engine
+from unigeoseg.errors import UserError
 from unigeoseg.metrics import MetricSums
 from unigeoseg.tasks import TASKS
 from unigeoseg.tokens import Tokenizer
@@ -36,33 +37,40 @@ class Validation:
         store: folder or ``s3://`` prefix.
         engine: whose model is scored.
         tokenizer: of the run.
-        steps: of the whole run.
     """
 
-    def __init__(self, config: Config, store: str, engine: Engine, tokenizer: Tokenizer, steps: int) -> None:
-        self._settings, self._engine, self._tokenizer, self._steps = (
-            config.evaluation,
-            engine,
-            tokenizer,
-            steps,
-        )
-        threads = torch.get_num_threads()
+    def __init__(self, config: Config, store: str, engine: Engine, tokenizer: Tokenizer) -> None:
+        self._config, self._engine, self._tokenizer = config, engine, tokenizer
+        settings, threads = config.evaluation, torch.get_num_threads()
         self._jobs = {
-            name: Job(store, split, ModelSource(""), threads=threads, threshold=self._settings.threshold)
-            for name, split in (("val", self._settings.split), ("train_eval", config.data.split))
+            name: Job(store, split, ModelSource(""), threads=threads, threshold=settings.threshold)
+            for name, split in (("val", settings.split), ("train_eval", config.data.split))
         }
-        self._parts: dict[str, list[Any]] = {}
+        self._rows: dict[str, list[Rows] | None] = {}  # this rank's portions; None: there is no such split
         self._told = False
-        self._seed = config.seed
 
     def due(self, done: int) -> bool:
-        """Whether ``done`` finished steps call for it; the last step always does where any does."""
-        every = self._settings.every
-        return every is not None and (done % every == 0 or done == self._steps)
+        """Whether ``done`` finished steps call for it."""
+        return on_the_way(self._config) and done % (self._config.evaluation.every or 1) == 0
 
     def run(self) -> Measured:
         """gIoU, cIoU and number of samples by subset and task; the same on every rank. A collective call."""
-        return {name: self._measure(name, job) for name, job in self._jobs.items()}
+        return {name: self._measure(name, job) for name, job in self._jobs.items() if self._there(name, job)}
+
+    def _there(self, name: str, job: Job) -> bool:
+        """Whether the store has the split; a run that is not evaluated at its end may go without."""
+        if name not in self._rows:
+            try:
+                index = StoreIndex.open(job.store, job.split)
+            except UserError as error:
+                if self._engine.rank == 0:
+                    log.warning("no evaluation on the way of split %r: %s", job.split, error)
+                self._rows[name] = None
+                return False
+            rows = choose_rows(index, self._config.evaluation.every_samples, self._config.seed)
+            parts = list(portions(rows, index.images, self._config.evaluation.batch))
+            self._rows[name] = parts[self._engine.rank :: self._engine.world]
+        return self._rows[name] is not None
 
     def _measure(self, name: str, job: Job) -> Measures:
         model: Any = self._engine.model
@@ -71,7 +79,7 @@ class Validation:
         bad: list[tuple[str, str]] = []
         with torch.no_grad():
             worker = Worker(job, (model, self._tokenizer))
-            for rows in self._own_parts(name, job):
+            for rows in self._rows[name] or ():
                 portion = worker.evaluate(rows)
                 columns = (portion.table[column].to_pylist() for column in ("task", "intersection", "union"))
                 counts += zip(*columns, strict=True)
@@ -92,13 +100,10 @@ class Validation:
                 ", ".join(f"{name} ({reason})" for name, reason in sorted(bad)[:_LISTED]),
             )
 
-    def _own_parts(self, name: str, job: Job) -> list[Any]:
-        if name not in self._parts:
-            index = StoreIndex.open(job.store, job.split)
-            rows = choose_rows(index, self._settings.every_samples, self._seed)
-            parts = list(portions(rows, index.images, self._settings.batch))
-            self._parts[name] = parts[self._engine.rank :: self._engine.world]
-        return self._parts[name]
+
+def on_the_way(config: Config) -> bool:
+    """Whether a run is evaluated on the way: not under ZeRO stage 3, where no rank has whole weights."""
+    return config.evaluation.every is not None and config.engine.zero_stage != 3
 
 
 def measures(counts: Sequence[tuple[str, int, int]]) -> Measures:
