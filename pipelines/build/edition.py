@@ -24,6 +24,8 @@ _NO_SAY = frozenset(
         "table10.yaml",
     }
 )
+#: Packages beside this one that decide what files mean.
+_READERS = ("pictures", "triplets")
 #: Counted elsewhere: a table by the fingerprint of its source, the endpoint's texts where there is one.
 _ELSEWHERE = ("sources/tables/", "endpoint/")
 #: What an endpoint is asked, shown and required to answer; how it is reached has no say.
@@ -36,7 +38,9 @@ def edition(endpoint: bool) -> str:
     Args:
         endpoint: whether an endpoint writes; then its prompts count, too.
     """
-    return edition_of(Path(__file__).parent, endpoint)
+    here = Path(__file__).parent
+    parts = [edition_of(here, endpoint)] + [edition_of(here.parent / name, endpoint) for name in _READERS]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @cache

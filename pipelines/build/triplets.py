@@ -44,6 +44,10 @@ def ready_tile(source: Source, item: SourceItem, image: SourceImage, counts: Sta
         made[one.task] += 1
     for task, number in made.items():
         counts.add(task, number, number)
+    for lost in image.refused:
+        counts.add(lost.task, 1, 0, {lost.reason: 1})
+        counts.name(lost.task, lost.reason, [lost.name])
+    counts.add("read", 0, 0, noted=image.noted)
     extension, encoded = image.extension, image.encoded
     if encoded is None:
         extension, encoded = "png", encode_png(image.pixels)

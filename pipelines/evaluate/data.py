@@ -99,6 +99,10 @@ class BenchmarkIndex:
         }
 
 
+#: Pixels of an upright picture, and how it was turned.
+_Seen = tuple[NDArray[np.uint8], int]
+
+
 class BenchmarkReader:
     """Reads rows of a benchmark; each image is read and decoded once for all rows asked for together."""
 
@@ -111,25 +115,27 @@ class BenchmarkReader:
         Raises:
             UserError: a file vanished since the index was made.
         """
-        pictures: dict[int, NDArray[np.uint8] | BadRecord] = {}
+        pictures: dict[int, _Seen | BadRecord] = {}
         return [self._load(int(row), pictures) for row in rows]
 
-    def _load(self, row: int, pictures: dict[int, NDArray[np.uint8] | BadRecord]) -> Loaded:
+    def _load(self, row: int, pictures: dict[int, "_Seen | BadRecord"]) -> Loaded:
         number = int(self.index.images[row])
         image = self.index.groups[number]
         triplet = image.triplets[row - int(self.index.starts[number])]
         name = image.sample_id(triplet, self.index.source.name)
         if number not in pictures:
             try:
-                pictures[number] = self.index.source.read_image(image)
+                picture = self.index.source.read_picture(image)
+                pictures[number] = picture.pixels(), picture.turn
             except BadRecord as error:
                 pictures[number] = error
-        pixels = pictures[number]
+        seen = pictures[number]
         try:
-            if isinstance(pixels, BadRecord):
-                raise pixels
+            if isinstance(seen, BadRecord):
+                raise seen
+            pixels, turn = seen
             height, width = pixels.shape[:2]
-            sample = self.index.source.read_sample(image, triplet, height, width)
+            sample = self.index.source.read_sample(image, triplet, height, width, turn)
         except BadRecord as error:
             return Loaded(row, name, None, None, error.reason, error.detail)
         return Loaded(row, name, pixels, sample)

@@ -4,49 +4,32 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from pipelines.pictures.errors import UnusableImage
+from pipelines.pictures.picture import open_picture
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The pixels as uint8 RGB ``[H, W, 3]``, in the file's own orientation.
-
-    Grey becomes three equal channels; palettes are resolved; transparent pixels are laid over black; 16-bit
-    colour keeps its high byte; single-channel 16- or 32-bit integers are stretched linearly from their
-    minimum and maximum to 0-255.
+    """The pixels as uint8 RGB ``[H, W, 3]``, upright, by the same rules as in builds (``docs/files.md``).
 
     Raises:
-        UserError: there is no such file, it is no readable image or cut off, or its pixels are floats.
+        UserError: there is no such file, or it is no readable image or cut off.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"--image {path} {what}; give an image file (PNG, JPEG, TIFF, ...)")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _to_rgb(image, path)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that can be read; convert it to PNG or JPEG") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is too large ({error}); cut it into tiles first") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's words for damaged files
-        raise UserError(f"{path} is damaged or cut off ({error}); copy or download it again") from error
-
-
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        low, high = float(values.min()), float(values.max())
-        grey = np.round((values - low) * (255 / (high - low or 1))).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise UserError(f"{path} holds floating-point values; scale it to 8 or 16 bits per channel first")
-    if image.has_transparency_data:
-        over = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return np.array(Image.alpha_composite(over, image.convert("RGBA")).convert("RGB"))
-    return np.array(image.convert("RGB"))
+        return open_picture(path).pixels()
+    except UnusableImage as error:
+        if "known kind" in error.detail:
+            raise UserError(f"{path} is not an image that can be read; convert it to PNG or JPEG") from error
+        if error.reason == "huge_image":
+            raise UserError(f"{path} is too large ({error.detail}); cut it into tiles first") from error
+        if error.reason == "unreadable_image":
+            raise UserError(f"{path} is damaged or cut off: {error.detail}") from error
+        raise
 
 
 def check_shape(image: NDArray[np.uint8], size: int, smallest: int, path: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.taxonomy import taxonomy
+from pipelines.pictures.picture import Picture
+from pipelines.pictures.turn import UPRIGHT, turn_points
 from pipelines.store.record import BadRecord
 from pipelines.triplets.categories import taxonomy_id
 from pipelines.triplets.folder import Folder
-from pipelines.triplets.truth import Truth, decode_rgb, interior_point
+from pipelines.triplets.truth import Segments, Truth, decode_picture, interior_point, read_upright
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 from unigeoseg.prompts import interactive_sentence
@@ -97,6 +99,8 @@ class TripletSource(ABC):
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
+        #: How many masks were stretched to pictures of another size.
+        self.stretched = 0
 
     @classmethod
     @abstractmethod
@@ -129,16 +133,37 @@ class TripletSource(ABC):
         Raises:
             BadRecord: ``unreadable_image``.
         """
-        return decode_rgb(self.folder.read(image.file), image.file)
+        return self.read_picture(image).pixels()
 
-    def read_sample(self, image: TripletImage, triplet: Triplet, height: int, width: int) -> Sample:
-        """A triplet with its mask, checked; ``height`` and ``width`` are the image's.
+    def read_picture(self, image: TripletImage) -> Picture:
+        """The picture, with what was done to it.
+
+        Raises:
+            BadRecord: ``unreadable_image``.
+        """
+        return decode_picture(self.folder.read(image.file), image.file)
+
+    def read_sample(
+        self, image: TripletImage, triplet: Triplet, height: int, width: int, turn: int = UPRIGHT
+    ) -> Sample:
+        """A triplet with its mask, checked.
+
+        Args:
+            image: where it belongs.
+            triplet: one of the image's.
+            height: of the upright picture.
+            width: of the upright picture.
+            turn: how the stored picture was turned to be upright; mask and prompt follow.
 
         Raises:
             BadRecord: with the reason.
         """
         triplet = self.complete(triplet)
-        mask = triplet.truth.read(self.folder, height, width)
+        mask = read_upright(triplet.truth, self.folder, height, width, turn)
+        if isinstance(triplet.truth, Segments) and triplet.truth.own_size(height, width):
+            self.stretched += 1
+        if turn != UPRIGHT:
+            triplet = _turned(triplet, turn)
         box, points, text = triplet.box, triplet.points, triplet.instruction
         category = taxonomy_id(triplet.category)
         if not mask.any() and triplet.task != REASONING:
@@ -161,6 +186,21 @@ class TripletSource(ABC):
             category=taxonomy()[category].name if category else triplet.category,
             source=image.source,
         )
+
+
+def _turned(triplet: Triplet, turn: int) -> Triplet:
+    """A triplet whose prompt follows its turned picture."""
+    if triplet.box is None and triplet.points is None:
+        return triplet
+    if triplet.box is not None:
+        x0, y0, x1, y1 = triplet.box
+        ends = turn_points(np.asarray([[x0, y0], [x1, y1]]), 1.0, 1.0, turn)
+        (left, top), (right, bottom) = ends.min(0).tolist(), ends.max(0).tolist()
+        box = (left, top, right, bottom)
+        return replace(triplet, box=box, instruction=interactive_sentence(box=box))
+    turned = turn_points(np.asarray(triplet.points, np.float64), 1.0, 1.0, turn)
+    points = tuple((float(x), float(y)) for x, y in turned)
+    return replace(triplet, points=points, instruction=interactive_sentence(points=points))
 
 
 def image_keys(files: Iterable[str]) -> dict[str, str]:

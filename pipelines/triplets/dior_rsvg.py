@@ -94,10 +94,8 @@ def parse_xml(data: bytes, where: str) -> ElementTree.Element:
 def _triplet(element: ElementTree.Element, n: int, where: str) -> Triplet:
     box = element.find("bndbox")
     text = (element.findtext("description") or "").strip()
-    try:
-        assert box is not None
-        edges = [float(box.findtext(name, "")) for name in ("xmin", "ymin", "xmax", "ymax")]
-    except (AssertionError, ValueError) as error:
-        raise UserError(f"{where}: an object has no bndbox of four numbers; download it again") from error
+    if box is None:
+        raise UserError(f"{where}: an object has no bndbox; download it again")
+    edges = tuple((box.findtext(name) or "").strip() for name in ("xmin", "ymin", "xmax", "ymax"))
     category = (element.findtext("name") or "").strip()
-    return Triplet(REFERRING, n, FilledBox(*edges), text, category=category)
+    return Triplet(REFERRING, n, FilledBox(edges), text, category=category)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.pictures.system_files import is_system_file
 from pipelines.storage import open_filesystem, storage_errors
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
@@ -34,7 +35,7 @@ class Folder:
         return self.path.rstrip("/").rpartition("/")[2]
 
     def names(self, inside: str = "") -> frozenset[str]:
-        """Names of files and folders directly in ``inside``; nothing when it is no folder. Listed once."""
+        """Names of files and folders directly in ``inside``, no system's own; listed once."""
         if inside not in self._listings:
             fs, root = open_filesystem(self.path)
             place = f"{root}/{inside}".rstrip("/")
@@ -42,7 +43,8 @@ class Folder:
                 found = fs.ls(place, detail=False) if fs.isdir(place) else []
             except storage_errors() as error:
                 raise UserError(no_access(f"{self.path}/{inside}", error)) from error
-            self._listings[inside] = frozenset(str(p).rstrip("/").rpartition("/")[2] for p in found)
+            names = (str(p).rstrip("/").rpartition("/")[2] for p in found)
+            self._listings[inside] = frozenset(name for name in names if not is_system_file(name))
         return self._listings[inside]
 
     def has(self, *files: str) -> bool:

@@ -50,7 +50,8 @@ class PhraseSource(TripletSource):
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            key, _, phrase = line.strip().partition(" ")
+            key, *more = line.split(None, 1)  # by a blank or a tab
+            phrase = more[0] if more else ""
             where = f"{self.folder.path}/{name}, line {number}"
             if not phrase.strip():
                 raise UserError(f"{where} {line!r} is not '<id> <phrase>'; correct it")

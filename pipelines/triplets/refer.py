@@ -3,7 +3,9 @@
 ``<name>/instances.json`` in COCO form, ``<name>/refs(unc).p`` with the expressions, and the images in
 ``images/<name>/JPEGImages``. Facts of the real RRSIS-D files: ``segmentation`` is a list with one compressed
 RLE; ``bbox`` is x1, y1, x2, y2 and ``area`` is unreliable, so neither is used; ids count from 0 over DIOR's
-20 classes. The first sentence of an expression counts, in its ``raw`` spelling, as in the released evaluator.
+20 classes; some pictures are a few pixels larger or smaller than their runs (RMSIN issue 12), and the
+readers scale each by its own size, so the runs are stretched to the picture. The first sentence of an
+expression counts, in its ``raw`` spelling, as in the released evaluator.
 RemoteSAM-270K is read through the same interface by its authors' code (github 1e12Leon/RemoteSAM,
 ``refer/refer.py``); no file of it was at hand.
 """
@@ -76,7 +78,7 @@ class ReferSource(TripletSource):
                 sentence = ref["sentences"][0]
                 text = str(sentence.get("raw") or sentence["sent"])
                 name = files[ref["image_id"]] if ref["image_id"] in files else str(ref["file_name"])
-                truth = Segments(note["segmentation"])
+                truth = Segments(note.get("segmentation"), stretches=True)
             except (LookupError, TypeError, AttributeError) as error:
                 raise UserError(f"{where} does not fit {_INSTANCES} ({error!r}); download both") from error
             file = inside(f"{place}/{name}" if place else name, where)

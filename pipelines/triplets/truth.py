@@ -1,5 +1,6 @@
 """The forms in which data sets keep a target's mask, each read to uint8 ``[H, W]`` of 0 and 1."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,10 +8,20 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from pipelines.store.record import BadRecord, decode_mask
+from pipelines.build.sources.shapes import segmentation_mask
+from pipelines.pictures.errors import UnusableImage
+from pipelines.pictures.masks import read_truth
+from pipelines.pictures.picture import Picture, open_picture
+from pipelines.pictures.rasters import ArrayRaster
+from pipelines.pictures.turn import turn_pixels, turned_size
+from pipelines.store.record import BadRecord
+from pipelines.store.segmentation import parse_segmentation
 from pipelines.triplets.folder import Folder
+
+#: How far the size of runs may be from their picture's, where they are stretched.
+_STRETCH = 0.05
+
 
 Mask = NDArray[np.uint8]
 
@@ -33,18 +44,18 @@ class Truth(Protocol):
 
 @dataclass(frozen=True)
 class MaskFile:
-    """An image file; whatever is not 0 (in any channel) is foreground."""
+    """An image file; what it means is told by :func:`pipelines.pictures.masks.read_truth`."""
 
     file: str
 
     def read(self, folder: Folder, height: int, width: int) -> Mask:
         """See :class:`Truth`."""
-        pixels = decode(folder.read(self.file), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise BadRecord("unreadable_mask", f"{self.file} is no complete image file")
-        _check_size(pixels, height, width, self.file)
-        nonzero = pixels != 0
-        return np.ascontiguousarray(nonzero.any(-1) if nonzero.ndim == 3 else nonzero, dtype=np.uint8)
+        try:
+            mask = read_truth(folder.read(self.file), self.file)
+        except UnusableImage as error:
+            raise BadRecord(error.reason, f"{self.file}: {error.detail}") from error
+        _check_size(mask.shape, height, width, self.file)
+        return mask
 
     def files(self) -> Sequence[str]:
         """See :class:`Truth`."""
@@ -53,34 +64,35 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class Segments:
-    """COCO's ``segmentation``: a list of compressed RLEs or polygons, or one RLE; their union is meant."""
+    """COCO's ``segmentation`` in any of its forms; the union of its parts is meant.
+
+    Attributes:
+        segments: as the file has it.
+        stretches: whether runs made for a picture of nearly the same size are stretched to the picture.
+    """
 
     segments: Any
+    stretches: bool = False
 
     def read(self, folder: Folder, height: int, width: int) -> Mask:
         """See :class:`Truth`."""
-        parts = [self.segments] if isinstance(self.segments, dict) else self.segments
-        if not isinstance(parts, list | tuple):
-            raise BadRecord("unreadable_mask", f"a segmentation of type {type(parts).__name__}")
-        mask = np.zeros((height, width), np.uint8)
-        for part in parts:
-            np.bitwise_or(mask, self._one(part, height, width), out=mask)
-        return mask
+        own = self.own_size(height, width)
+        if own is None:
+            return segmentation_mask(parse_segmentation(self.segments, height, width), height, width)
+        mask = segmentation_mask(parse_segmentation(self.segments, *own), *own)
+        return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
-    @staticmethod
-    def _one(part: Any, height: int, width: int) -> Mask:
-        if isinstance(part, dict) and isinstance(part.get("counts"), str):
-            return decode_mask(part, height, width)
+    def own_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """Height and width of the runs where they are stretched to a picture of this size."""
+        first = self.segments[0] if isinstance(self.segments, list) and self.segments else self.segments
+        if not self.stretches or not isinstance(first, dict):
+            return None
         try:
-            rle = coco_mask.frPyObjects(part if isinstance(part, dict) else [part], height, width)
-            runs = rle if isinstance(rle, list) else [rle]
-            _check_size(np.empty(runs[0]["size"]), height, width, "the segmentation")
-            layers = np.asarray(coco_mask.decode(runs))  # [H, W, segments]
-        except BadRecord:
-            raise
-        except Exception as error:  # pycocotools raises bare Exception
-            raise BadRecord("unreadable_mask", f"no COCO segmentation: {error}") from error
-        return np.asarray(layers.any(axis=-1), dtype=np.uint8)
+            own = int(first["size"][0]), int(first["size"][1])
+        except (LookupError, TypeError, ValueError):
+            return None
+        near = all(abs(a - b) <= _STRETCH * b for a, b in zip(own, (height, width), strict=True))
+        return own if near and own != (height, width) else None
 
     def files(self) -> Sequence[str]:
         """See :class:`Truth`."""
@@ -89,18 +101,32 @@ class Segments:
 
 @dataclass(frozen=True)
 class FilledBox:
-    """An upright box in pixels, ends out; parts outside the image are cut off."""
+    """An upright box in pixels, ends out and in any order; parts outside the image are cut off.
 
-    x0: float
-    y0: float
-    x1: float
-    y1: float
+    Attributes:
+        edges: x0, y0, x1, y1 as the file writes them.
+    """
+
+    edges: tuple[str, ...]
 
     def read(self, folder: Folder, height: int, width: int) -> Mask:
-        """See :class:`Truth`."""
+        """See :class:`Truth`.
+
+        Raises:
+            BadRecord: ``coordinates``: no numbers, or no area.
+        """
+        try:
+            x0, y0, x1, y1 = (float(edge) for edge in self.edges)
+        except ValueError as error:
+            raise BadRecord("coordinates", f"the box {', '.join(self.edges)} is not four numbers") from error
+        (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))
+        if not (math.isfinite(x0 + y0 + x1 + y1) and x1 > x0 and y1 > y0):
+            raise BadRecord("coordinates", f"the box {', '.join(self.edges)} has no area")
         mask = np.zeros((height, width), np.uint8)
-        x0, y0 = max(round(self.x0), 0), max(round(self.y0), 0)
-        mask[y0 : max(round(self.y1), y0 + 1), x0 : max(round(self.x1), x0 + 1)] = 1
+        left, top = max(round(x0), 0), max(round(y0), 0)
+        mask[top : max(round(y1), top + 1, 0), left : max(round(x1), left + 1, 0)] = 1
+        if x1 <= 0 or y1 <= 0 or not mask.any():
+            raise BadRecord("coordinates", f"the box {', '.join(self.edges)} lies outside")
         return mask
 
     def files(self) -> Sequence[str]:
@@ -108,24 +134,33 @@ class FilledBox:
         return ()
 
 
-def decode(data: bytes, flags: int) -> NDArray[Any] | None:
-    """An image file of any kind that OpenCV knows (PNG, JPEG, TIFF), or ``None``."""
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:
-        return None
-
-
-def decode_rgb(data: bytes, file: str) -> NDArray[np.uint8]:
-    """An image file as uint8 RGB ``[H, W, 3]``, in the file's own orientation.
+def decode_picture(data: bytes, file: str) -> Picture:
+    """An image file, by the same rules as in builds.
 
     Raises:
         BadRecord: ``unreadable_image``.
     """
-    pixels = decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise BadRecord("unreadable_image", f"{file}: {len(data)} bytes that are no complete image")
-    return pixels
+    try:
+        picture = open_picture(data, name=file)
+        picture.raster = ArrayRaster(picture.pixels())  # what is damaged shows here, not later
+        return picture
+    except UnusableImage as error:
+        raise BadRecord("unreadable_image", f"{file}: {error.detail}") from error
+
+
+def read_upright(truth: Truth, folder: Folder, height: int, width: int, turn: int) -> Mask:
+    """The mask of an upright picture: one that was drawn on the stored picture is turned with it.
+
+    Raises:
+        BadRecord: as :meth:`Truth.read`.
+    """
+    stored = turned_size(height, width, turn)
+    try:
+        return turn_pixels(truth.read(folder, *stored), turn)
+    except BadRecord as error:
+        if error.reason != "mask_size" or stored == (height, width):
+            raise
+        return truth.read(folder, height, width)
 
 
 def interior_point(mask: Mask) -> tuple[float, float]:
@@ -142,6 +177,6 @@ def interior_point(mask: Mask) -> tuple[float, float]:
     return (x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0]
 
 
-def _check_size(pixels: NDArray[Any], height: int, width: int, what: str) -> None:
-    if pixels.shape[:2] != (height, width):
-        raise BadRecord("mask_size", f"{what} is {pixels.shape[:2]}, its image {(height, width)}")
+def _check_size(size: tuple[int, ...], height: int, width: int, what: str) -> None:
+    if size[:2] != (height, width):
+        raise BadRecord("mask_size", f"{what} is {size[:2]}, its image {(height, width)}")

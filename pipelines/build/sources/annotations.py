@@ -1,9 +1,10 @@
-"""Label files with boxes: DOTA text, Pascal VOC XML, FAIR1M XML, and CSV with polygons."""
+"""Label files with boxes: DOTA text, Pascal VOC XML, FAIR1M XML, LabelMe JSON, and CSV with polygons."""
 
 import ast
 import csv
 import io
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,34 @@ from pipelines.build.sources.base import UnusableImage
 _LARGEST_FILE = 256 * 1024 * 1024
 
 
+Outline = NDArray[np.float64]
+Size = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Annotation:
     """An object: the source's class name and its outline, float64 ``[N, 2]`` x, y in pixels.
 
-    A pixel covers [x, x + 1) x [y, y + 1).
+    A pixel covers [x, x + 1) x [y, y + 1). An object that cannot be read has a ``fault``, a short reason.
     """
 
     name: str
-    outline: NDArray[np.float64]
+    outline: Outline
+    fault: str | None = None
 
 
-def read_annotations(file: Path, form: str, image: str) -> list[Annotation]:
+class Annotations(list[Annotation]):
+    """The objects of an image; ``size`` is the height and width on which they were drawn, if it is told."""
+
+    size: Size | None = None
+
+
+def read_annotations(file: Path, form: str, image: str) -> Annotations:
     """The objects of one image.
 
     Args:
         file: the label file, of this image or of all.
-        form: dota, voc, fair1m or csv.
+        form: dota, voc, fair1m, labelme or csv.
         image: file name of the image, looked up in a file of all images.
 
     Raises:
@@ -43,8 +55,7 @@ def read_annotations(file: Path, form: str, image: str) -> list[Annotation]:
     try:
         if file.stat().st_size > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
-        text = file.read_text(encoding="utf-8-sig")
-        return list(_FORMS[form](text, image))
+        return _FORMS[form](file.read_text(encoding="utf-8-sig"), image)
     except UnusableImage:
         raise
     except FileNotFoundError as error:
@@ -52,62 +63,115 @@ def read_annotations(file: Path, form: str, image: str) -> list[Annotation]:
     except defusedxml.DefusedXmlException as error:
         detail = f"refused: it declares XML entities or a document type ({type(error).__name__})"
         raise UnusableImage("hostile_labels", str(file), detail) from error
-    except (OSError, UnicodeDecodeError, ValueError, SyntaxError, KeyError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, ValueError, SyntaxError, LookupError, csv.Error) as error:
         detail = f"the labels cannot be read ({' '.join(str(error).split())}): repair or remove them"
         raise UnusableImage("unreadable_labels", str(file), detail) from error
 
 
-def _dota(text: str, image: str) -> Iterator[Annotation]:
+def _object(name: str, outline: Callable[[Any], Any], given: Any) -> Annotation:
+    """An object whose outline is read here: what is no list of x, y is its own fault alone."""
+    try:
+        corners = np.asarray(outline(given), np.float64)
+    except (ValueError, SyntaxError, TypeError, LookupError):
+        corners = np.zeros(0)
+    if corners.ndim != 2 or corners.shape[1] != 2 or not np.isfinite(corners).all():
+        return Annotation(name, np.zeros((0, 2)), "coordinates")
+    closed = len(corners) > 3 and (corners[0] == corners[-1]).all()
+    return Annotation(name, corners[:-1] if closed else corners)
+
+
+def _corners(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
+    """A box, its ends in any order, as corners."""
+    (left, right), (top, bottom) = sorted((x0, x1)), sorted((y0, y1))
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def _dota(text: str, image: str) -> Annotations:
     """``x1 y1 x2 y2 x3 y3 x4 y4 category difficult`` after lines such as ``imagesource:GoogleEarth``."""
+    found = Annotations()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or (len(words) == 1 and ":" in words[0]):
             continue
         if len(words) < 9:
             raise ValueError(f"line {number} has {len(words)} columns, 8 coordinates and a class are needed")
-        yield Annotation(words[8], np.asarray(words[:8], np.float64).reshape(4, 2))
+        found.append(_object(words[8], lambda n: np.asarray(n, np.float64).reshape(4, 2), words[:8]))
+    return found
 
 
-def _voc(text: str, image: str) -> Iterator[Annotation]:
+def _voc(text: str, image: str) -> Annotations:
     """Pascal VOC: ``xmin``… are pixels counted from 1, both ends included."""
-    for thing in _xml(text).iter("object"):
-        x0, y0, x1, y1 = (float(_text(thing, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
-        corners = [(x0 - 1, y0 - 1), (x1, y0 - 1), (x1, y1), (x0 - 1, y1)]
-        yield Annotation(_text(thing, "name"), np.asarray(corners))
+    root, found = _xml(text), Annotations()
+    found.size = _size(root)
+    for thing in root.iter("object"):
+        found.append(_object(_text(thing, "name"), _bndbox, thing))
+    return found
 
 
-def _fair1m(text: str, image: str) -> Iterator[Annotation]:
+def _bndbox(thing: Any) -> list[tuple[float, float]]:
+    x0, y0, x1, y1 = (float(_text(thing, f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
+    (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))
+    return _corners(x0 - 1, y0 - 1, x1, y1)
+
+
+def _fair1m(text: str, image: str) -> Annotations:
     """FAIR1M: ``possibleresult/name`` and five ``points/point`` of ``x,y``, the first repeated at the end."""
-    for thing in _xml(text).iter("object"):
+    root, found = _xml(text), Annotations()
+    found.size = _size(root)
+    for thing in root.iter("object"):
         points = [str(p.text).split(",") for p in thing.findall("points/point")]
-        outline = np.asarray(points, np.float64)
-        if outline.ndim != 2 or outline.shape[1] != 2:
-            raise ValueError("an object without x,y points")
-        closed = len(outline) > 3 and (outline[0] == outline[-1]).all()
-        yield Annotation(_text(thing, "possibleresult/name"), outline[:-1] if closed else outline)
+        name = _text(thing, "possibleresult/name")
+        found.append(_object(name, lambda p: np.asarray(p, np.float64), points))
+    return found
 
 
-def _csv(text: str, image: str) -> Iterator[Annotation]:
+def _labelme(text: str, image: str) -> Annotations:
+    """LabelMe: ``shapes`` with ``label``, ``points`` and ``shape_type`` polygon or rectangle."""
+    content, found = json.loads(text), Annotations()
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise ValueError("no list of shapes")
+    found.size = _pair(content.get("imageHeight"), content.get("imageWidth"))
+    for shape in content["shapes"]:
+        name, kind, points = str(shape["label"]), shape.get("shape_type") or "polygon", shape.get("points")
+        if kind == "rectangle":
+            found.append(_object(name, lambda p: _corners(*p[0], *p[1]), points))
+        elif kind == "polygon":
+            found.append(_object(name, lambda p: p, points))
+        else:
+            found.append(Annotation(name, np.zeros((0, 2)), "shape_type"))
+    return found
+
+
+def _csv(text: str, image: str) -> Annotations:
     """Columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``; one file for all images."""
     rows = csv.DictReader(io.StringIO(text))
     missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"no column {sorted(missing)[0]}")
-    for row in rows:
-        if row["image_id"] == image:
-            outline = np.asarray(ast.literal_eval(row["geometry"]), np.float64)
-            if outline.ndim != 2 or outline.shape[1] != 2:
-                raise ValueError(f"geometry {row['geometry'][:40]!r} is no list of (x, y)")
-            closed = len(outline) > 3 and (outline[0] == outline[-1]).all()
-            yield Annotation(row["class"], outline[:-1] if closed else outline)
+    mine = [(row["class"], row["geometry"]) for row in rows if row["image_id"] == image]
+    return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
 
 
-_FORMS: dict[str, Callable[[str, str], Iterator[Annotation]]] = {
+_FORMS: dict[str, Callable[[str, str], Annotations]] = {
     "dota": _dota,
     "voc": _voc,
     "fair1m": _fair1m,
+    "labelme": _labelme,
     "csv": _csv,
 }
+
+
+def _size(root: Any) -> Size | None:
+    """Height and width of the picture as an XML tells them."""
+    return _pair(root.findtext("size/height"), root.findtext("size/width"))
+
+
+def _pair(height: Any, width: Any) -> Size | None:
+    try:
+        size = int(float(height)), int(float(width))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None  # labelImg writes 0 where it could not read the picture
 
 
 def _xml(text: str) -> Any:

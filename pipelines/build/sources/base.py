@@ -10,24 +10,9 @@ from numpy.typing import NDArray
 from pipelines.build.regions import Region
 from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
-from unigeoseg.errors import UserError
+from pipelines.pictures.errors import UnusableImage
 
-
-class UnusableImage(UserError):
-    """An image that cannot be used: counted and named, borne up to ``BuildConfig.max_bad_share``.
-
-    Attributes:
-        reason: short and countable, such as ``unreadable_image``.
-        where: the file, or the item's key.
-    """
-
-    def __init__(self, reason: str, where: str, detail: str) -> None:
-        self.reason, self.where, self.detail = reason, where, detail
-        super().__init__(f"{where}: {detail}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Exceptions cross process borders by their arguments."""
-        return type(self), (self.reason, self.where, self.detail)
+__all__ = ["OpenImage", "Refused", "Source", "SourceImage", "SourceItem", "Triplet", "UnusableImage"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +63,16 @@ class Triplet:
     points: tuple[tuple[float, float], ...] | None = None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A ready sample that cannot be used: its task, a short reason, and what is said of it."""
+
+    task: str
+    reason: str
+    name: str
+    detail: str
+
+
 @dataclass
 class SourceImage:
     """An image, or a window of one, with its labels in the taxonomy.
@@ -92,6 +87,8 @@ class SourceImage:
         ignored: number of pixels that map to no category, by reason.
         regions: objects that may overlap; given instead of ``labels``.
         triplets: ready samples; the image is then neither cut nor described.
+        refused: ready samples that cannot be used.
+        noted: what was done to the image's samples, by remark.
     """
 
     pixels: NDArray[np.uint8]
@@ -103,6 +100,8 @@ class SourceImage:
     ignored: dict[str, int] = field(default_factory=dict)
     regions: list[Region] | None = None
     triplets: list[Triplet] | None = None
+    refused: list[Refused] = field(default_factory=list)
+    noted: dict[str, int] = field(default_factory=dict)
 
     @property
     def height(self) -> int:

@@ -16,12 +16,14 @@ from pipelines.build.sources.coco import coco_shape
 from pipelines.build.sources.listing import list_items
 from pipelines.build.sources.outlines import Outline, order, reaches_out, tight
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
-from pipelines.build.sources.raster import Raster, open_image
 from pipelines.build.sources.shapes import Shape, shape_fault
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
 from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
+from pipelines.pictures.picture import Picture, open_picture
+from pipelines.pictures.place import Frame, frame_of
+from pipelines.pictures.turn import turn_points
 from unigeoseg.errors import UserError
 
 #: An object before it is checked: its class, and what makes a shape of it in a category, or says why not.
@@ -54,22 +56,23 @@ class BoxImage:
     """An image with its objects.
 
     Args:
-        image: RGB rows.
+        image: the picture.
         objects: as sorted.
         segmenter: makes masks from boxes; ``None`` fills them. What has pixels of its own keeps them.
     """
 
-    def __init__(self, image: Raster, objects: Objects, segmenter: Segmenter | None) -> None:
+    def __init__(self, image: Picture, objects: Objects, segmenter: Segmenter | None) -> None:
         self.height, self.width = image.height, image.width
-        self.encoded: bytes | None = None
-        self.extension = "png"
-        self._pixels, self._objects, self._segmenter = Strips(image), objects, segmenter
+        self.encoded, self.extension = image.encoded, image.extension
+        self._pixels, self._objects, self._segmenter = Strips(image.raster), objects, segmenter
+        self._valid = None if image.valid is None else Strips(image.valid)
+        self._cut = 0
         self._made: Counter[str] = Counter()
 
     def cut(self, window: Window) -> SourceImage:
         """Pixels of a window and the objects in it."""
         pixels = np.ascontiguousarray(self._pixels.cut(window))
-        regions = self._regions(pixels, window)
+        regions = self._visible(self._regions(pixels, window), window)
         self._made.update(region.mask_from or "segmentation" for region in regions)
         return SourceImage(pixels, np.zeros(pixels.shape[:2], np.int32), regions=regions)
 
@@ -90,11 +93,26 @@ class BoxImage:
                 better[id(region)] = one
         return [better.get(id(region), region) for _, region in inside]
 
+    def _visible(self, regions: list[Region], window: Window) -> list[Region]:
+        """What of the regions lies where the picture has data."""
+        if self._valid is None:
+            return regions
+        valid, found = self._valid.cut(window), []
+        for region in regions:
+            seen = region.crop & valid[region.window]
+            self._cut += bool((seen != region.crop).any())
+            if (part := tight(region.category_id, seen, region.y0, region.x0)) is not None:
+                part.mask_from = region.mask_from
+                found.append(part)
+        return found
+
     def count(self, counts: StageCounts) -> None:
         """Counts annotations in and out, and how the masks of the tiles were made."""
         found = self._objects
         kept, dropped = len(found.shapes), +found.dropped
-        noted = {"clipped": found.clipped} | {f"mask from {k}": n for k, n in sorted(self._made.items())}
+        noted = {"clipped": found.clipped, "no_data": self._cut} | {
+            f"mask from {k}": n for k, n in sorted(self._made.items())
+        }
         counts.add("boxes", kept + dropped.total(), kept, dict(dropped), noted)
         for reason, names in found.named.items():
             counts.name("boxes", reason, names)
@@ -154,20 +172,19 @@ class BoxSource:
         image_file, file = Path(detail["image"]), Path(detail["label"])
         if not detail["image"]:
             raise UnusableImage("missing_image", str(file), str(detail["missing"]))
-        image, encoded, extension = open_image(image_file, self._table.bands, self._table.stretch)
+        image = open_picture(image_file, self._table.rules)
         if detail["form"] == "coco":
-            found = _of_coco(item, image.height, image.width)
+            found = _of_coco(item, image)
         else:
             read = read_annotations(file, str(detail["form"]), image_file.name)
-            found = [(one.name, str(n), _outliner(one)) for n, one in enumerate(read, 1)]
+            frame = frame_of(image, read.size, file.name, str(image_file))
+            found = [(one.name, str(n), _outliner(one, frame)) for n, one in enumerate(read, 1)]
         objects = self._sorted(found, image, file, image_file)
         segmenter = load_segmenter(self._config) if self._config.model else None
-        opened = BoxImage(image, objects, segmenter)
-        opened.encoded, opened.extension = encoded, extension
-        return opened
+        return BoxImage(image, objects, segmenter)
 
     def _sorted(
-        self, found: list[tuple[str, str, _Maker]], image: Raster, file: Path, image_file: Path
+        self, found: list[tuple[str, str, _Maker]], image: Picture, file: Path, image_file: Path
     ) -> Objects:
         objects, unknown = Objects(), Counter[str]()
         height, width = image.height, image.width
@@ -197,24 +214,23 @@ class BoxSource:
         return objects
 
 
-def _outliner(one: Annotation) -> _Maker:
-    corners = order(one.outline) if len(one.outline) == 4 else one.outline
+def _outliner(one: Annotation, frame: Frame) -> _Maker:
+    if one.fault is not None:
+        reason = one.fault
+        return lambda category: (None, reason)
+    corners = turn_points(one.outline, frame.height, frame.width, frame.turn)
+    corners = order(corners) if len(corners) == 4 else corners
     return lambda category: (Outline(category, corners), "")
 
 
-def _of_coco(item: SourceItem, height: int, width: int) -> list[tuple[str, str, _Maker]]:
+def _of_coco(item: SourceItem, image: Picture) -> list[tuple[str, str, _Maker]]:
     """The objects that a COCO file has for an image."""
     detail = item.detail
     if "objects" not in detail:
         raise UnusableImage("missing_labels", str(detail["image"]), f"{detail['label']} does not list it")
-    if detail["size"] not in (None, [width, height]):
-        listed = "{}x{}".format(*detail["size"])
-        raise UnusableImage(
-            "labels_size",
-            str(detail["image"]),
-            f"{detail['label']} was made for a picture of {listed} pixels, this one is {width}x{height}",
-        )
+    width, height = detail["size"] or (None, None)
+    listed = None if width is None or height is None else (height, width)
+    frame = frame_of(image, listed, str(detail["label"]), str(detail["image"]))
     return [
-        (str(one["name"]), str(one["id"]), partial(coco_shape, one, height=height, width=width))
-        for one in detail["objects"]
+        (str(one["name"]), str(one["id"]), partial(coco_shape, one, frame=frame)) for one in detail["objects"]
     ]

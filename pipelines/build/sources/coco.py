@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.build.sources.shapes import Polygons, Shape, shape_of
+from pipelines.pictures.place import Frame
+from pipelines.pictures.turn import turn_pixels, turn_points, turned_size
 from pipelines.store.record import BadRecord
-from pipelines.store.segmentation import parse_segmentation
+from pipelines.store.segmentation import Segmentation, parse_segmentation
 from unigeoseg.errors import UserError
 
 _LARGEST_FILE = 2 * 1024**3
@@ -140,23 +142,26 @@ def _images(content: Mapping[str, Any], file: Path) -> dict[str, CocoImage]:
     return images
 
 
-def coco_shape(one: Mapping[str, Any], category_id: int, height: int, width: int) -> tuple[Shape | None, str]:
-    """An object as a shape of an image of this size, or ``None`` and why it cannot be used.
+def coco_shape(one: Mapping[str, Any], category_id: int, frame: Frame) -> tuple[Shape | None, str]:
+    """An object as a shape of an upright picture, or ``None`` and why it cannot be used.
 
     Without a ``segmentation`` its box is filled.
 
     Args:
         one: an entry of :attr:`CocoImage.objects`.
         category_id: of the taxonomy.
-        height: of the image.
-        width: of the image.
+        frame: the picture on which it was drawn.
     """
+    height, width, turn = frame.height, frame.width, frame.turn
     if one.get("crowd"):
         return None, "crowd"
     try:
         if one.get("segmentation"):
             found = parse_segmentation(one["segmentation"], height, width)
-            return shape_of(category_id, found, height, width), "degenerate"
+            rings = tuple(turn_points(ring, height, width, turn) for ring in found.rings)
+            mask = None if found.mask is None else turn_pixels(found.mask, turn)
+            seen = turned_size(height, width, turn)
+            return shape_of(category_id, Segmentation(rings, mask), *seen), "degenerate"
         x, y, w, h = (float(v) for v in one["bbox"])
     except BadRecord as error:
         return None, error.reason
@@ -165,4 +170,4 @@ def coco_shape(one: Mapping[str, Any], category_id: int, height: int, width: int
     corners = np.asarray([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], np.float64)
     if not np.isfinite(corners).all():
         return None, "no_segmentation"
-    return Polygons(category_id, ((corners,),), exact=False), ""
+    return Polygons(category_id, ((turn_points(corners, height, width, turn),),), exact=False), ""

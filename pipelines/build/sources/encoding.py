@@ -7,23 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.table import SourceTable
+from pipelines.pictures.masks import NO_DATA
 
 RGB = tuple[int, int, int]
 _MOST_VALUE = 65536
 
 
+Valid = NDArray[np.bool_] | None
+
+
 @dataclass
 class Tally:
-    """What was seen in masks: pixels with a category, pixels of ignored classes, and unknown values."""
+    """What was seen in masks: pixels with a category, of ignored classes, without data, unknown values."""
 
     labelled: int = 0
     ignored: int = 0
+    no_data: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
 
     @property
     def pixels(self) -> int:
         """All pixels."""
-        return self.labelled + self.ignored + self.unknown.total()
+        return self.labelled + self.ignored + self.no_data + self.unknown.total()
 
 
 class IndexDecoder:
@@ -31,25 +36,43 @@ class IndexDecoder:
 
     def __init__(self, table: SourceTable) -> None:
         self._labels = np.full(_MOST_VALUE, -1, np.int32)
+        others = []
         for row in table.classes:
-            if row.value is not None:
+            if row.value is None:
+                continue
+            if 0 <= row.value < _MOST_VALUE:
                 self._labels[row.value] = row.category or 0
+            else:
+                others.append((row.value, row.category or 0))
+        self._others = others
 
-    def __call__(self, values: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
-        """Category ids ``[H, W]`` of values ``[H, W]``; unknown values become 0 and are counted."""
+    def __call__(self, values: NDArray[np.integer], tally: Tally, valid: Valid = None) -> NDArray[np.int32]:
+        """Category ids ``[H, W]`` of values ``[H, W]``; unknown values become 0 and are counted.
+
+        Args:
+            values: class numbers, or :data:`~pipelines.pictures.masks.NO_DATA`.
+            tally: counts.
+            valid: bool ``[H, W]``: where the picture and the mask have data; ``None``: everywhere.
+        """
         if values.size and values.min() >= 0 and values.max() < _MOST_VALUE:  # no copies of a wide strip
             labels = self._labels[values]
-            unknown = labels < 0
         else:
             inside = (values >= 0) & (values < _MOST_VALUE)
-            labels = self._labels[np.where(inside, values, 0)]
-            unknown = (labels < 0) | ~inside
+            labels = np.where(inside, self._labels[np.where(inside, values, 0)], -1)
+            for value, label in self._others:
+                labels[values == value] = label
+            empty = values == NO_DATA
+            valid = ~empty if valid is None else valid & ~empty
+        unknown = labels < 0
+        if valid is not None:
+            unknown &= valid
+            labels = np.where(valid, labels, 0)
         if unknown.any():
             numbers, counts = np.unique(values[unknown], return_counts=True)
             tally.unknown.update({f"value {n}": int(c) for n, c in zip(numbers, counts, strict=True)})
             labels = np.where(unknown, 0, labels)
-        _count(labels, int(unknown.sum()), tally)
-        return labels
+        _count(labels, int(unknown.sum()), tally, valid)
+        return np.asarray(labels, np.int32)
 
 
 class ThresholdDecoder:
@@ -61,12 +84,12 @@ class ThresholdDecoder:
         for row in table.classes:
             self._labels[int(row.value != 0)] = row.category or 0
 
-    def __call__(self, values: NDArray[np.generic], tally: Tally) -> NDArray[np.int32]:
-        """Category ids ``[H, W]`` of values ``[H, W]``; what is no number is ignored."""
-        above = np.asarray(values, np.float64) >= self._threshold
-        labels = np.where(np.isnan(values), 0, self._labels[above.astype(np.int8)]).astype(np.int32)
-        _count(labels, 0, tally)
-        return labels
+    def __call__(self, values: NDArray[np.floating], tally: Tally, valid: Valid = None) -> NDArray[np.int32]:
+        """Category ids ``[H, W]`` of values ``[H, W]``; what is no number has no data."""
+        known = ~np.isnan(values) if valid is None else valid & ~np.isnan(values)
+        labels = np.where(known, self._labels[(values >= self._threshold).astype(np.int8)], 0)
+        _count(labels, 0, tally, known)
+        return np.asarray(labels, np.int32)
 
 
 class ColourDecoder:
@@ -82,12 +105,14 @@ class ColourDecoder:
         self._by_class, self._by_packed = labels, labels[order]
         self._tolerance = table.tolerance
 
-    def __call__(self, pixels: NDArray[np.uint8], tally: Tally) -> NDArray[np.int32]:
+    def __call__(self, pixels: NDArray[np.uint8], tally: Tally, valid: Valid = None) -> NDArray[np.int32]:
         """Category ids ``[H, W]`` of colours ``[H, W, 3]``; unknown colours become 0 and are counted."""
         packed = _pack(pixels)
         place = np.minimum(np.searchsorted(self._packed, packed), len(self._packed) - 1)
         labels = self._by_packed[place]
         other = self._packed[place] != packed
+        if valid is not None:
+            other, labels = other & valid, np.where(valid, labels, 0).astype(np.int32)
         unknown = 0
         if other.any():
             found, inverse, counts = np.unique(packed[other], return_inverse=True, return_counts=True)
@@ -97,7 +122,7 @@ class ColourDecoder:
                     unknown += int(count)
                     tally.unknown[f"colour {_unpack(int(value))}"] += int(count)
             labels[other] = np.maximum(near, 0)[inverse]
-        _count(labels, unknown, tally)
+        _count(labels, unknown, tally, valid)
         return labels
 
     def _nearest(self, packed: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -118,7 +143,9 @@ def _unpack(value: int) -> RGB:
     return value >> 16, value >> 8 & 255, value & 255
 
 
-def _count(labels: NDArray[np.int32], unknown: int, tally: Tally) -> None:
+def _count(labels: NDArray[np.int32], unknown: int, tally: Tally, valid: Valid) -> None:
     labelled = int(np.count_nonzero(labels))
+    empty = 0 if valid is None else valid.size - int(np.count_nonzero(valid))
     tally.labelled += labelled
-    tally.ignored += labels.size - labelled - unknown
+    tally.no_data += empty
+    tally.ignored += labels.size - labelled - unknown - empty

@@ -12,6 +12,7 @@ from pipelines.build.sources.base import SourceItem
 from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
 from pipelines.build.sources.table import Layout, SourceTable
+from pipelines.pictures.system_files import is_system_file
 from unigeoseg.errors import UserError
 
 _KEY_LENGTH = 72
@@ -51,12 +52,12 @@ def list_items(root: Path, table: SourceTable, layout: str | None) -> Iterator[S
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Relative paths below a folder, hidden ones left out; links to folders are not followed."""
+    """Relative paths below a folder, no hidden and no system files; links to folders are not followed."""
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
         below = Path(folder).relative_to(root).as_posix()
         for name in sorted(files):
-            if not name.startswith("."):
+            if not is_system_file(name):
                 yield name if below == "." else f"{below}/{name}"
 
 

@@ -9,20 +9,46 @@ from numpy.typing import NDArray
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
 from pipelines.build.sources.encoding import ColourDecoder, IndexDecoder, Tally, ThresholdDecoder
 from pipelines.build.sources.listing import list_items
-from pipelines.build.sources.raster import Raster, open_colours, open_image, open_index
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
 from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
+from pipelines.pictures.masks import open_colours, open_index
+from pipelines.pictures.picture import Picture, open_picture
+from pipelines.pictures.place import lay
+from pipelines.pictures.rasters import Raster
 from unigeoseg.errors import UserError
+
+Decoder = Callable[..., NDArray[np.int32]]
+
+
+class _Labels:
+    """Rows of category ids, decoded as they are read.
+
+    Args:
+        mask: rows that ``decode`` understands.
+        valid: where there is data, by the picture and by the mask.
+        decode: turns rows of the mask into category ids, and counts them.
+    """
+
+    def __init__(self, mask: Raster, valid: list[Raster], decode: Decoder, tally: Tally) -> None:
+        self._mask, self._valid, self._decode, self._tally = mask, valid, decode, tally
+        self.height, self.width = mask.height, mask.width
+
+    def rows(self, start: int, stop: int) -> NDArray[np.int32]:
+        """int32 ``[h, W]``."""
+        found = [valid.rows(start, stop) for valid in self._valid]
+        valid = np.logical_and.reduce(found) if found else None
+        return self._decode(self._mask.rows(start, stop), self._tally, valid)
 
 
 class MaskImage:
     """An image with its mask, read strip by strip.
 
     Args:
-        image: RGB rows.
+        image: the picture.
         mask: rows that ``decode`` understands.
+        valid: where there is data.
         decode: turns rows of the mask into category ids, and counts them.
         file: of the mask, for messages.
         max_unknown_share: share of the mask that may be unknown.
@@ -30,18 +56,18 @@ class MaskImage:
 
     def __init__(
         self,
-        image: Raster,
+        image: Picture,
         mask: Raster,
-        decode: Callable[..., NDArray[np.int32]],
+        valid: list[Raster],
+        decode: Decoder,
         file: Path,
         max_unknown_share: float,
     ) -> None:
         self.height, self.width = image.height, image.width
-        self.encoded: bytes | None = None
-        self.extension = "png"
+        self.encoded, self.extension = image.encoded, image.extension
         self._tally, self._file, self._share = Tally(), file, max_unknown_share
-        self._pixels = Strips(image)
-        self._labels = Strips(mask, lambda rows: decode(rows, self._tally))
+        self._pixels = Strips(image.raster)
+        self._labels = Strips(_Labels(mask, valid, decode, self._tally))
 
     def cut(self, window: Window) -> SourceImage:
         """Pixels and labels of a window."""
@@ -63,7 +89,7 @@ class MaskImage:
                 f"{self._file}: {worst} is in no class; {unknown / tally.pixels:.1%} of the mask is unknown, "
                 f"{self._share:.1%} is allowed. Correct the mask, or raise max_unknown_share"
             )
-        dropped = {"ignore": tally.ignored, "unknown": unknown}
+        dropped = {"ignore": tally.ignored, "no_data": tally.no_data, "unknown": unknown}
         counts.add("standardise", tally.pixels, tally.labelled, dropped)
 
 
@@ -95,26 +121,21 @@ class MaskSource:
         """Opens an image with its mask.
 
         Raises:
-            UnusableImage: a missing or unreadable file, or a mask of another size.
+            UnusableImage: a missing or unreadable file, or a mask of another size or place.
         """
         image_file, mask_file = Path(item.detail["image"]), Path(item.detail["label"])
         if not item.detail["image"]:
             raise UnusableImage("missing_image", str(mask_file), "there is no image for this mask")
-        image, encoded, extension = open_image(image_file, self._table.bands, self._table.stretch)
+        image = open_picture(image_file, self._table.rules)
         if not mask_file.is_file():
             raise UnusableImage("missing_mask", str(mask_file), f"there is no mask for {image_file.name}")
         indexed = item.detail["form"] == "index"
         threshold = item.detail.get("threshold")
         mask = open_index(mask_file, threshold is not None) if indexed else open_colours(mask_file)
-        if (mask.height, mask.width) != (image.height, image.width):
-            raise UnusableImage(
-                "mask_size",
-                str(mask_file),
-                f"the mask is {mask.width}x{mask.height} pixels, its image {image.width}x{image.height}",
-            )
-        opened = MaskImage(image, mask, self._decoder(indexed, threshold), mask_file, self._share)
-        opened.encoded, opened.extension = encoded, extension
-        return opened
+        laid, reach = lay(mask, mask.file, image, image_file.name)
+        valid = [one for one in (image.valid, reach) if one is not None]
+        decode = self._decoder(indexed, threshold)
+        return MaskImage(image, laid, valid, decode, mask_file, self._share)
 
     def _decoder(self, indexed: bool, threshold: float | None) -> Callable[..., NDArray[np.int32]]:
         if not indexed:

@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.build.config import BuildConfig
-from pipelines.build.sources.base import Source, SourceImage, SourceItem, Triplet, UnusableImage
+from pipelines.build.sources.base import Refused, Source, SourceImage, SourceItem, Triplet, UnusableImage
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
-from pipelines.triplets.truth import decode_rgb
+from pipelines.triplets.truth import decode_picture
+from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
-
-#: Kinds of image files whose bytes a store keeps; others are written anew as PNG.
-_KEPT = {"png": "png", "jpg": "jpg", "jpeg": "jpg"}
-
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
 _HELD_OUT = ("test", "val")
@@ -104,29 +101,35 @@ class ReadySource:
         """Reads an image with all its samples.
 
         Raises:
-            UnusableImage: the image or one of its samples cannot be used.
+            UnusableImage: the image, or all of its samples, cannot be used.
         """
-        image = self._images[item.key].image
+        image, stretched = self._images[item.key].image, self._source.stretched
         try:
-            data = self._source.folder.read(image.file)
-            pixels = decode_rgb(data, image.file)
-            samples = [self._source.read_sample(image, t, *pixels.shape[:2]) for t in image.triplets]
-        except BadRecord as error:
+            picture = decode_picture(self._source.folder.read(image.file), image.file)
+            pixels = picture.pixels()
+            height, width = picture.height, picture.width
+        except (BadRecord, UnusableImage) as error:
             raise UnusableImage(error.reason, image.file, error.detail) from error
-        ready = [
-            Triplet(
-                s.task, s.subtask, s.instruction, s.mask, s.answer, s.category_id, s.category, s.box, s.points
-            )
-            for s in samples
-            if s.mask is not None
-        ]
-        kind = _KEPT.get(image.file.rpartition(".")[2].lower())
+        ready: list[Triplet] = []
+        refused: list[Refused] = []
+        for triplet in image.triplets:
+            try:
+                sample = self._source.read_sample(image, triplet, height, width, picture.turn)
+            except BadRecord as error:
+                name = f"{image.sample_id(triplet, self.name)}: {error.detail}"
+                refused.append(Refused(triplet.task, error.reason, name, error.detail))
+            else:
+                ready.append(_triplet(sample))
+        if refused and not ready:
+            raise UnusableImage(refused[0].reason, image.file, refused[0].detail)
         return SourceImage(
             pixels,
             np.zeros(pixels.shape[:2], np.int32),
-            encoded=data if kind else None,
-            extension=kind or "png",
+            encoded=picture.encoded,
+            extension=picture.extension,
             triplets=ready,
+            refused=refused,
+            noted={"mask_stretched": self._source.stretched - stretched},
         )
 
 
@@ -137,6 +140,13 @@ def _free(key: str, split: str, taken: dict[str, _Placed]) -> str:
         name = f"{key}_{split}" if number == 1 else f"{key}_{split}_{number}"
         number += 1
     return name
+
+
+def _triplet(s: Sample) -> Triplet:
+    assert s.mask is not None
+    return Triplet(
+        s.task, s.subtask, s.instruction, s.mask, s.answer, s.category_id, s.category, s.box, s.points
+    )
 
 
 def ready_openers() -> dict[str, Callable[[Path | None, BuildConfig], Source]]:

@@ -12,7 +12,8 @@ from pipelines.build.sources.boxes import BoxSource
 from pipelines.build.sources.masks import MaskSource
 from pipelines.build.sources.ready import ready_openers
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
-from pipelines.build.sources.table import SourceTable, Stretch, explain_rows, read_table, shipped_tables
+from pipelines.build.sources.table import SourceTable, explain_rows, read_table, shipped_tables
+from pipelines.pictures.picture import Stretch
 from unigeoseg.errors import UserError
 
 Opener = Callable[[Path | None, BuildConfig], Source]
@@ -27,6 +28,7 @@ class TableOptions(BaseModel):
     bands: tuple[int, ...] | None = Field(None, description="bands shown as red, green, blue, from 1")
     stretch: Stretch | None = None
     tolerance: int | None = Field(None, ge=0, le=127)
+    turn: bool | None = Field(None, description="turn pictures as their EXIF orientation says")
 
 
 def _synthetic(root: Path | None, config: BuildConfig) -> Source:

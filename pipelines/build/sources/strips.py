@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.build.sources.raster import Grid, Raster
 from pipelines.build.tiling import Window
+from pipelines.pictures.rasters import Grid, Raster
 
 
 class Strips:

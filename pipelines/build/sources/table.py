@@ -16,13 +16,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipelines.build.sources.patterns import compile_pattern, names_of
 from pipelines.build.taxonomy import taxonomy
+from pipelines.pictures.picture import Rules, Stretch
 from unigeoseg.errors import UserError
 
 TABLES = Path(__file__).with_name("tables")
 _CATEGORY = re.compile(r"(\d+)\s+(\S.*)")
 _HEX = re.compile(r"#([0-9a-fA-F]{6})$")
-
-Stretch = Literal["auto", "none", "percentile"] | tuple[float, float]
 
 
 def _category(value: Any) -> int | None:
@@ -61,7 +60,7 @@ class ClassRow(_Part):
     category: Annotated[int | None, BeforeValidator(_category)] = Field(
         description="'25 Building', or null: ignored"
     )
-    value: int | None = Field(None, ge=0, le=65535, description="in index masks")
+    value: int | None = Field(None, ge=-(2**31) + 1, lt=2**63, description="in index masks, of any sign")
     colour: Annotated[tuple[_Byte, _Byte, _Byte] | None, BeforeValidator(_colour)] = Field(
         None, description="in colour masks: [r, g, b] or '#rrggbb'"
     )
@@ -80,7 +79,7 @@ class Layout(_Part):
         gt=0,
         description="of soft masks: values from it on are the class whose value is not 0, others that of 0",
     )
-    boxes: Literal["dota", "voc", "fair1m", "csv", "coco"] | None = Field(
+    boxes: Literal["dota", "voc", "fair1m", "labelme", "csv", "coco"] | None = Field(
         None, description="form of the label files"
     )
     key: str | None = Field(None, description="the image's name in the store; default: its path")
@@ -132,6 +131,9 @@ class SourceTable(_Part):
         description="to 8 bits: auto (bytes as they are, else percentile), none, percentile (2 to 98 of the "
         "image), or [low, high]",
     )
+    turn: bool = Field(
+        True, description="whether pictures are turned as their EXIF orientation says, and labels with them"
+    )
     tolerance: int = Field(0, ge=0, le=127, description="most difference per channel from a class's colour")
     layouts: tuple[Layout, ...] = Field(min_length=1)
     classes: tuple[ClassRow, ...] = Field(min_length=1)
@@ -168,11 +170,18 @@ class SourceTable(_Part):
         return "masks" if self.layouts[0].mask else "boxes"
 
     @property
+    def rules(self) -> Rules:
+        """How its pictures are shown."""
+        return Rules(self.bands, self.stretch, self.turn)
+
+    @property
     def fingerprint(self) -> str:
         """Changes with everything that decides labels and pixels."""
         plain = self.model_dump(
             mode="json", include={"name", "licence", "bands", "stretch", "tolerance", "layouts", "classes"}
         )
+        if not self.turn:
+            plain["turn"] = False
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

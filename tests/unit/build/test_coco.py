@@ -215,7 +215,7 @@ def test_pictures_that_are_missing_are_named_and_stop_the_build(tmp_path):
 def test_a_picture_of_another_size_and_an_unknown_class(tmp_path):
     listed = [{"id": 0, "file_name": "a.png", "width": 4 * W, "height": 4 * H}]
     write(tmp_path, [(0, 1, {"segmentation": [SQUARE]})], images=listed)
-    with pytest.raises(UserError, match=r"a\.png.*for a picture of 320x240 pixels, this one is 80x60"):
+    with pytest.raises(UserError, match=r"a\.png.*on a picture of 320x240 pixels, this one is 80x60"):
         build(tmp_path)
     write(tmp_path, [(0, 5, {"segmentation": [SQUARE]})])
     with pytest.raises(UserError, match=r"labels\.json: class 'category 5' .*add it to the classes"):

@@ -8,10 +8,10 @@ from PIL import Image
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.sources.base import UnusableImage
-from pipelines.build.sources.raster import open_image
 from pipelines.build.sources.registry import open_source
 from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
+from pipelines.pictures.picture import open_picture
 from unigeoseg.errors import UserError
 
 BUILDING, LAND, ROAD, PLANTS, WATER = (
@@ -191,4 +191,4 @@ def test_transparent_and_grey_images_become_rgb(tmp_path):
         buffer = io.BytesIO()
         Image.new(mode, (5, 4)).save(buffer, "PNG")
         (tmp_path / f"{mode}.png").write_bytes(buffer.getvalue())
-        assert open_image(tmp_path / f"{mode}.png", None, "auto")[0].rows(0, 4).shape == (4, 5, 3)
+        assert open_picture(tmp_path / f"{mode}.png").pixels().shape == (4, 5, 3)

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.build.sources.base import UnusableImage
-from pipelines.build.sources.raster import ArrayRaster, open_colours, open_image, open_index
 from pipelines.build.sources.strips import Strips
 from pipelines.build.tiling import Window
+from pipelines.pictures.errors import UnusableImage
+from pipelines.pictures.masks import open_colours, open_index
+from pipelines.pictures.picture import Rules, open_picture
+from pipelines.pictures.rasters import ArrayRaster
 from tests.unit.build.layouts import write_tiff
 
 
 def read(file, bands=None, stretch="auto"):
-    raster, _, _ = open_image(file, bands, stretch)
-    return raster.rows(0, raster.height)
+    return open_picture(file, Rules(bands, stretch)).pixels()
 
 
 def test_sixteen_bits_are_stretched_by_limits_and_by_percentiles(tmp_path):

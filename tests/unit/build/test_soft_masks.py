@@ -54,7 +54,7 @@ def test_probabilities_are_floats_and_what_is_no_number_is_ignored(tmp_path):
     found, row = labels(source)
     expected = np.where(soft >= 0.5, 12, 5)
     expected[5, 5] = 0
-    assert (found == expected).all() and row["dropped"] == {"ignore": 1}
+    assert (found == expected).all() and row["dropped"] == {"no_data": 1}
 
 
 @pytest.mark.parametrize(

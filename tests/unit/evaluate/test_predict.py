@@ -89,14 +89,14 @@ def test_conversions_to_rgb(tmp_path):
     found = _save(tmp_path / "rgba.png", rgba)
     assert found[0, 0].tolist() == [200, 100, 50] and not found[2:].any()
 
-    wide = np.array([[1000, 3000], [2000, 5000]], np.uint16)
-    for name in ("wide.png", "wide.tif"):
-        assert _save(tmp_path / name, wide)[..., 0].tolist() == [[0, 128], [64, 255]]
+    wide = np.linspace(1000, 5000, 2500).reshape(50, 50).astype(np.uint16)
+    for name in ("wide.png", "wide.tif"):  # from the 2nd to the 98th percentile, as in builds
+        expected = np.clip(np.rint((wide - 1080.0) * 255 / 3840), 0, 255)
+        assert np.abs(_save(tmp_path / name, wide)[..., 0] - expected).max() <= 1
     assert not _save(tmp_path / "flat.png", np.full((3, 3), 700, np.uint16)).any()
 
-    colour = np.full((3, 3, 3), 0x1234, np.uint16)
-    cv2.imwrite(str(tmp_path / "colour16.png"), colour)
-    assert (read_image(tmp_path / "colour16.png") == 0x12).all()
+    cv2.imwrite(str(tmp_path / "colour16.png"), np.repeat(wide[..., None], 3, 2))
+    assert (read_image(tmp_path / "colour16.png") == read_image(tmp_path / "wide.png")).all()
 
     palette = Image.fromarray(rgba[..., :3]).quantize(2)
     palette.save(tmp_path / "p.png")
@@ -117,9 +117,9 @@ def test_unreadable_images(tmp_path, picture):
         (tmp_path / f"cut-{name}").write_bytes(data[: len(data) // 2])
         with pytest.raises(UserError, match="damaged or cut off"):
             read_image(tmp_path / f"cut-{name}")
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(UserError, match="floating-point"):
-        read_image(tmp_path / "f.tif")
+    Image.fromarray(np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)).save(tmp_path / "f.tif")
+    found = read_image(tmp_path / "f.tif")
+    assert found[0].max() < 30 and found[9].min() > 220
 
 
 @pytest.mark.parametrize("shape", [(500, 1), (1, 1), (3, 900), (900, 20)])

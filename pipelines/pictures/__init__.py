@@ -1,0 +1,1 @@
+"""One way to read pictures and masks, for builds, benchmarks and prediction."""

@@ -1,0 +1,216 @@
+"""Rows of pixels of a file of any size."""
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+import rasterio.errors
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import MemoryFile
+from rasterio.windows import Window as FileWindow
+
+from pipelines.pictures.errors import damage
+
+Grid = NDArray[Any]
+Source = Path | bytes
+
+#: Formats whose files hold pixels themselves; others of GDAL's may name further files or servers.
+_KINDS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+}
+_CACHE_MB = 96
+_PREVIEW = 1024
+
+
+def kind_of(source: Source) -> str:
+    """The kind of a file by its first bytes, as GDAL names it.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is empty, or of no kind that is read.
+    """
+    head = source[:32] if isinstance(source, bytes) else _head(source)
+    if not head:
+        raise ValueError("the file is empty: not an image of a known kind")
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    for start, kind in _KINDS.items():
+        if head.startswith(start):
+            return kind
+    raise ValueError("not an image of a known kind")
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        return handle.read(32)
+
+
+def png_depth(source: Source) -> int:
+    """Bits a channel of a PNG file, from its header (PNG specification, IHDR)."""
+    head = source[:32] if isinstance(source, bytes) else _head(source)
+    return head[24] if len(head) > 24 else 0
+
+
+def check_png(source: Source) -> None:
+    """Refuses a PNG that is cut off or altered, which GDAL would fill with black: walks its chunks.
+
+    Raises:
+        ValueError: the last chunk is missing, or a checksum is wrong (PNG specification, section 5).
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as handle:
+        handle.seek(8)
+        name = b""
+        while name != b"IEND":
+            head = handle.read(8)
+            length, name = int.from_bytes(head[:4], "big"), head[4:]
+            crc, left = zlib.crc32(name), length
+            while left and (part := handle.read(min(left, 1 << 20))):
+                crc, left = zlib.crc32(part, crc), left - len(part)
+            end = handle.read(4)
+            if left or len(end) < 4:
+                raise ValueError("the file is cut off")
+            if int.from_bytes(end, "big") != crc:
+                raise ValueError(f"the checksum of its part {name.decode('latin-1')} is wrong")
+
+
+class Raster(Protocol):
+    """Rows of an image file."""
+
+    height: int
+    width: int
+
+    def rows(self, start: int, stop: int) -> Grid:
+        """``[stop - start, W]`` or ``[stop - start, W, C]``.
+
+        Raises:
+            UnusableImage: the file is damaged there.
+        """
+        ...
+
+
+class ArrayRaster:
+    """An image that is in memory."""
+
+    def __init__(self, pixels: Grid) -> None:
+        self._pixels = pixels
+        self.height, self.width = int(pixels.shape[0]), int(pixels.shape[1])
+
+    def rows(self, start: int, stop: int) -> Grid:
+        """A view."""
+        return self._pixels[start:stop]
+
+
+class Flipped:
+    """Rows from the last to the first."""
+
+    def __init__(self, raster: Raster) -> None:
+        self._raster, self.height, self.width = raster, raster.height, raster.width
+
+    def rows(self, start: int, stop: int) -> Grid:
+        """See :class:`Raster`."""
+        return self._raster.rows(self.height - stop, self.height - start)[::-1]
+
+
+class FileRaster:
+    """A file that rasterio reads; it is opened once and closed with the object.
+
+    Args:
+        source: the file, or its bytes.
+        what: "image" or "mask", for messages.
+        where: the file's name, for messages.
+    """
+
+    def __init__(self, source: Source, what: str, where: str) -> None:
+        self.where, self._what = where, what
+        with damage(where, what):
+            self.kind = kind_of(source)
+            if self.kind == "PNG":
+                check_png(source)
+            if isinstance(source, bytes):
+                self._memory = MemoryFile(io.BytesIO(source))
+                self.data: Any = self._memory.open(driver=self.kind)
+            else:
+                self.data = rasterio.open(source, driver=self.kind)
+        self.height, self.width = int(self.data.height), int(self.data.width)
+        self.bands = int(self.data.count)
+        self.dtype = np.dtype(self.data.dtypes[0])
+        self.meaning: tuple[ColorInterp, ...] = tuple(self.data.colorinterp)
+
+    @property
+    def nodata(self) -> float | None:
+        """The declared value of what is no data, if it is a number; a PNG's transparent colour is none."""
+        value = self.data.nodata if self.kind in ("GTiff", "JP2OpenJPEG") else None
+        if value is None or np.isnan(value):
+            return None
+        # As the values hold it: -3.4e38 of a header and of float32 pixels differ in their last digits.
+        return float(np.float32(value)) if self.dtype == np.float32 else float(value)
+
+    @property
+    def alpha(self) -> int | None:
+        """Number of the alpha band, if there is one."""
+        return self.meaning.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in self.meaning else None
+
+    @property
+    def masked(self) -> bool:
+        """Whether the file has a mask of valid pixels of its own, inside or beside it."""
+        flags = self.data.mask_flag_enums[0]
+        return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+    @property
+    def bits(self) -> int:
+        """Bits of a value, as the file declares them."""
+        declared = self.data.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+        return int(declared) if declared else 8 * self.dtype.itemsize
+
+    @property
+    def inverted(self) -> bool:
+        """Whether a grey TIFF counts from white to black."""
+        return self.data.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+
+    def read(self, bands: tuple[int, ...], start: int, stop: int) -> Grid:
+        """``[bands, stop - start, W]``."""
+        window = FileWindow(0, start, self.width, stop - start)
+        with damage(self.where, self._what), _settings():
+            return np.asarray(self.data.read(list(bands), window=window))
+
+    def read_mask(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Valid pixels by the file's own mask, bool ``[stop - start, W]``."""
+        window = FileWindow(0, start, self.width, stop - start)
+        with damage(self.where, self._what), _settings():
+            return np.asarray(self.data.dataset_mask(window=window) != 0)
+
+    def preview(self, bands: tuple[int, ...]) -> Grid:
+        """The whole image at no more than 1024 pixels a side, ``[bands, h, w]``, nearest pixels."""
+        shape = (len(bands), min(self.height, _PREVIEW), min(self.width, _PREVIEW))
+        with damage(self.where, self._what), _settings():
+            return np.asarray(self.data.read(list(bands), out_shape=shape))
+
+    def palette(self) -> NDArray[np.uint8] | None:
+        """Colours of the first band's values, uint8 ``[256, 4]`` RGBA, if it has any."""
+        try:
+            table = self.data.colormap(1)
+        except ValueError:
+            return None
+        colours = np.zeros((256, 4), np.uint8)
+        for value, colour in table.items():
+            if 0 <= value < 256:
+                colours[value] = colour
+        return colours
+
+
+def _settings() -> Any:
+    """A file that is cut off is an error, not a grey area."""
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True)
