@@ -15,8 +15,8 @@ from pipelines.triplets.layouts import LAYOUTS, open_layout
 from pipelines.triplets.truth import decode_rgb
 from unigeoseg.errors import UserError
 
-#: Kinds of image files whose bytes a store keeps; others are written anew as PNG.
-_KEPT = {"png": "png", "jpg": "jpg", "jpeg": "jpg"}
+#: First bytes of the image files whose content a store keeps; others are written anew as PNG.
+_KEPT = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
 
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
@@ -120,7 +120,7 @@ class ReadySource:
             for s in samples
             if s.mask is not None
         ]
-        kind = _KEPT.get(image.file.rpartition(".")[2].lower())
+        kind = next((name for start, name in _KEPT.items() if data.startswith(start)), None)
         return SourceImage(
             pixels,
             np.zeros(pixels.shape[:2], np.int32),
