@@ -1,10 +1,12 @@
 """The job server of a cluster, and what goes wrong on the way to it in plain words."""
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -22,9 +24,14 @@ def connect(address: str, token_file: str | None = None) -> Any:
         token_file: Ray's access token; without it the environment's own, by Ray's rules.
 
     Raises:
-        InputError: nothing answers there, or the token is refused.
+        InputError: nothing answers there, the token is refused, or it would travel where others can read it.
     """
     token = read_token(token_file)
+    if token and not is_private(address):
+        raise InputError(
+            f"the access token would travel in the clear to {address}: use https there, or a tunnel to this "
+            "machine (`ray dashboard ray_cluster.yaml`, `kubectl port-forward`) and its http://127.0.0.1:…"
+        )
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with plain_errors(address):
         answer = requests.get(f"{address}/api/version", headers=headers, timeout=10)
@@ -36,6 +43,18 @@ def connect(address: str, token_file: str | None = None) -> Any:
             )
         answer.raise_for_status()
         return JobSubmissionClient(address, headers=headers)
+
+
+def is_private(address: str) -> bool:
+    """Whether what is sent to a URL stays on this machine or is encrypted."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.scheme == "https":
+        return True
+    host = parts.hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_token(token_file: str | None = None) -> str | None:

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from cluster.errors import InputError
-from cluster.submission.client import connect
+from cluster.submission.client import connect, is_private
 from cluster.submission.job import take_by_name
 from cluster.submission.sealed import HIDDEN, SEALED, Redactor, seal, unseal
 from cluster.submission.tree import LEFT_OUT, check_tree, read_tree, stage
@@ -108,3 +109,28 @@ def test_the_entry_passes_secrets_hides_them_and_keeps_the_exit_code():
 def test_a_head_that_is_not_reachable_is_one_line():
     with pytest.raises(InputError, match=r"no Ray job server answers at http://127\.0\.0\.1:9"):
         connect("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("address", "private"),
+    [
+        ("https://cluster.example:8265", True), ("http://127.0.0.1:8265", True), ("http://[::1]:8265", True),
+        ("http://localhost:1", True), ("http://127.9.9.9", True), ("http://cluster:8265", False),
+        ("http://10.0.0.3:8265", False), ("http://127.0.0.1.example.org", False), ("cluster:8265", False),
+        ("http://127.0.0.1@cluster:8265", False), ("http://localhost.example.org", False),
+    ],
+)  # fmt: skip
+def test_the_token_goes_to_this_machine_or_by_https(address, private, monkeypatch):
+    assert is_private(address) is private
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t0ken-of-the-test")
+    asked = []
+
+    def get(url, headers, **_):
+        asked.append((url, headers))
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", get)
+    with pytest.raises(InputError) as caught:
+        connect(address)
+    assert bool(asked) is private and ("in the clear" in str(caught.value)) is not private
+    assert "t0ken" not in str(caught.value)
