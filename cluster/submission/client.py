@@ -1,10 +1,8 @@
 """The job server of a cluster, and what goes wrong on the way to it in plain words."""
 
 import ipaddress
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +10,7 @@ import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.errors import InputError
+from cluster.submission.token import read_token
 
 _LIVING = (JobStatus.PENDING, JobStatus.RUNNING)
 
@@ -55,24 +54,6 @@ def is_private(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def read_token(token_file: str | None = None) -> str | None:
-    """The access token: of the file, of ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, of ``~/.ray``.
-
-    Raises:
-        InputError: a file was named and cannot be read.
-    """
-    if token_file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
-        return token.strip()
-    named = token_file or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        if named:
-            raise InputError(f"cannot read the access token {path}: {error.strerror}") from error
-        return None
 
 
 @contextmanager
