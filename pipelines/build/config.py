@@ -83,7 +83,9 @@ class BuildConfig(_Section):
     boxes: BoxConfig = BoxConfig()
     endpoint: EndpointConfig = EndpointConfig()
     category_cap: int | None = Field(
-        None, ge=1, description="most samples of a category and task; null: none"
+        None,
+        ge=1,
+        description="most samples of a category and task; null: none. Those without a category all stay",
     )
     shard_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_unknown_share: float = Field(

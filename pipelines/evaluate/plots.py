@@ -109,6 +109,11 @@ def plot_iou_histogram(table: pa.Table, path: Path) -> Path:
     return save(figure, path)
 
 
+def literal(text: str) -> str:
+    """A text of others for matplotlib, which would set what stands between two dollar signs as a formula."""
+    return text.replace("$", r"\$")
+
+
 def plot_groups(groups: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> Path:
     """A bar a group: its gIoU with the 95 % interval and the number of samples."""
     names = list(groups)
@@ -119,7 +124,8 @@ def plot_groups(groups: Mapping[str, Mapping[str, Any]], title: str, path: Path)
     above = [max(0.0, high - v) for v, (_, high) in zip(values, limits, strict=True)]
     figure = new_figure(8.5, 1.3 + 0.28 * len(names))
     axes = figure.subplots()
-    axes.barh(names, values, xerr=[below, above], color="#4c86b8", ecolor="#333333", capsize=2)
+    labels = [literal(name) for name in names]
+    axes.barh(labels, values, xerr=[below, above], color="#4c86b8", ecolor="#333333", capsize=2)
     for place, (name, (_, high)) in enumerate(zip(names, limits, strict=True)):
         axes.text(
             max(high, 0.0) + 0.01,
