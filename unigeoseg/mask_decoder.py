@@ -134,7 +134,7 @@ class MaskDecoder(nn.Module):
             keys = values + getattr(self, f"codes{level}").to(values.dtype)
             memory.append((keys.index_select(0, index), values.index_select(0, index)))
         features = mask_features.index_select(0, index)
-        small = self._small_features(features)
+        small = [maps.index_select(0, index) for maps in self._small_features(mask_features)]
         embeddings = [self.mask_embed(self.norm(query))]
         for number, layer in enumerate(self.layers):
             level = number % _LEVELS
@@ -147,7 +147,7 @@ class MaskDecoder(nn.Module):
 
     @torch.no_grad()
     def _small_features(self, features: Tensor) -> list[Tensor]:
-        """Mask features on each level's grid ``[B, c, h * w]``: resizing them once is resizing every mask."""
+        """Mask features on each level's grid ``[I, c, h * w]``: resizing them once is resizing every mask."""
         return [shrink(features, shape).flatten(2) for shape in self.shapes]
 
     @torch.no_grad()
