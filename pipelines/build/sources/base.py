@@ -157,7 +157,8 @@ class Source(Protocol):
     """A data set that can be turned into a store.
 
     It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
-    decides its labels beside its files and options.
+    decides its labels beside its files and options, and ``told``, whose ``files`` are the counts of the stage
+    "files" once all items were asked for.
     """
 
     name: str
