@@ -15,8 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
@@ -35,6 +33,7 @@ from pipelines.train.tracking import (
     remembered,
     try_open_run,
 )
+from pipelines.yaml_text import dump_yaml, load_yaml
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,12 +83,12 @@ def prepare_run(
         raise UserError(f"there is no run to resume at {run.path}; leave --resume out to start one")
     found = None
     if resume:
-        saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
+        saved = load_yaml(run.fs.cat_file(f"{run.root}/{CONFIG}"))
         check_same(saved, config.plain(), run.path, allow)
         found = newest_checkpoint(run, checksums=False)  # the workers read every byte
     check(found)
     path = run.local(CONFIG)
-    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(config.plain()), encoding="utf-8")
     run.publish(CONFIG)
     return found
 

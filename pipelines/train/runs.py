@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pipelines.config import Config
 from pipelines.storage import open_filesystem, storage_errors
 from pipelines.train.lease import holder_of
@@ -16,6 +14,7 @@ from pipelines.train.manifest import committed_steps
 from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.train.status import KILLED, RUNNING, Ending, close_run, read_status, write_status
 from pipelines.train.tracking import UNSENT, Tracker, TrackingRun, remembered
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ def resumable(run: str) -> tuple[RunFolder, Config, str | None]:
     """
     folder = RunFolder(run)
     try:
-        values = yaml.safe_load(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
+        values = load_yaml(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"there is no run at {folder.path}; `unigeoseg runs` lists those there are"
