@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -127,7 +128,9 @@ def require_free_port(port: int) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="chosen by the system")
 @click.option("--bucket", default="unigeoseg", show_default=True, help="Bucket to make.")
 @click.option("--keys", is_flag=True, help="Generate a key pair and refuse all others.")
-def main(port: int, bucket: str, keys: bool) -> None:
+@click.option("--tell", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the variables there as JSON, for you alone to read, and print no key.")  # fmt: skip
+def main(port: int, bucket: str, keys: bool, tell: Path | None) -> None:
     """Serve S3 on loopback until interrupted; what is stored is lost at the end.
 
     Example: python -m cluster.s3 --port 9123
@@ -136,10 +139,22 @@ def main(port: int, bucket: str, keys: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with LocalS3(bucket, port, keys) as server:
-        for name, value in server.environment.items():
-            click.echo(f"export {name}={value}")
+        if tell is not None:
+            _tell(tell, server.environment)
+        else:
+            for name, value in server.environment.items():
+                click.echo(f"export {name}={value}")
         click.echo(f"# serving {server.url}, process {os.getpid()}; Ctrl-C stops it")
         stop.wait()
+
+
+def _tell(file: Path, variables: dict[str, str]) -> None:
+    """Writes a file of the owner's alone that has its name only when it is whole."""
+    partial = file.with_name(f"{file.name}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(variables, stream)
+    partial.replace(file)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from cluster.submission.redaction import guard_this_process
 from jobs.lazy import Entry, LazyGroup
 from unigeoseg.errors import UserError
 
@@ -100,6 +101,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> NoRet
     if "--debug" in given[:end]:
         os.environ[_DEBUG] = "1"
         given = [text for text in given[:end] if text != "--debug"] + given[end:]
+    guard_this_process()
     _configure_logging()
     name = None if command is not cli else "unigeoseg"
     try:

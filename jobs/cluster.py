@@ -135,7 +135,9 @@ def status(state: Path | None, as_json: bool) -> None:
 @state_option
 @json_option
 def down(force: bool, state: Path | None, as_json: bool) -> None:
-    """Stop every process of the cluster and remove its files; run folders and MLflow's data stay.
+    """Stop every process of the cluster and remove the files that it made; all others stay.
+
+    Run folders, MLflow's data and whatever else lies in the folder of --state are not touched.
 
     \b
     Example:
@@ -183,6 +185,8 @@ def _up_text(result: dict[str, Any]) -> str:
 
 def _status_text(result: dict[str, Any]) -> str:
     if not result["running"]:
+        if result["starting"]:
+            return "a cluster is being started by another `unigeoseg cluster up`"
         stale = "; one has died: `unigeoseg cluster down` clears it away" if result["stale"] else ""
         return f"no cluster runs{stale}"
     lines = [f"Ray {result['address']}, dashboard {result['dashboard']}, MLflow {result['mlflow']}"]

@@ -122,6 +122,9 @@ def _info_text(card: dict[str, Any]) -> str:
     for name in ("task", "split", "source", "category"):
         listed = ", ".join(f"{key} {count}" for key, count in counts.get(name, {}).items())
         lines.append(f"{name}: {listed}")
+    if own := card.get("own_splits"):
+        listed = ", ".join(f"{key} {count} images" for key, count in own.items())
+        lines.append(f"splits as the source has them: {listed}")
     words = ", ".join(f"{task} {mean:.1f}" for task, mean in card.get("instruction_words", {}).items())
     lines.append(f"mean words of an instruction: {words}")
     variety = card.get("instruction_variety", {})

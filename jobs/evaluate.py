@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import click
 
-from jobs.options import emit, json_option
+from jobs.options import emit, json_option, threshold_option
 
 
 @click.command()
@@ -19,7 +19,8 @@ from jobs.options import emit, json_option
     "dior-rsvg, sior, earthreason, geoseg, remotesam.",
 )
 @click.option(
-    "--split", help="Split; default: val of a store, test (else val) of a benchmark; all: every one."
+    "--split",
+    help="Split; default: val (else test) of a store, test (else val) of a benchmark; all: every one.",
 )
 @click.option(
     "--out",
@@ -41,6 +42,7 @@ from jobs.options import emit, json_option
     default=None,
     help="Compare boxes of the largest components, or masks; default: boxes for dior-rsvg.",
 )
+@threshold_option
 @click.option("--published", metavar="FILE", help="YAML with published results to show beside these.")
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
@@ -64,6 +66,7 @@ def evaluate(
     plots: bool,
     compare: Literal["letterbox", "inside", "original"],
     boxes: bool | None,
+    threshold: float,
     published: str | None,
     save_predictions: bool,
     workers: int,
@@ -97,6 +100,7 @@ def evaluate(
         layout=layout,
         compare=compare,
         boxes=boxes,
+        threshold=threshold,
         published=published,
         plots=plots,
     )

@@ -1,6 +1,7 @@
 """Words for what pydantic refused: the dotted path, the value, the problem and the way out."""
 
 import dataclasses
+import re
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, get_args, get_origin
@@ -43,7 +44,18 @@ def _line(item: Any, model: type[BaseModel]) -> str:
     if item["type"] in {"missing", "missing_argument"}:
         missing = "an entry is missing" if isinstance(location[-1], int) else "missing"
         return f"{path}: {missing}{_remedy(location, model)}; set it with --set {_settable(location)}=VALUE"
-    return f"{path}={item['input']!r}: {message[0].lower() + message[1:]}{_remedy(location, model)}"
+    keys = list(_fields(_resolve(location, model)))
+    if keys and item["type"] in {"dataclass_type", "model_type", "model_attributes_type"}:
+        return f"{path}={item['input']!r}: this is a section; set a key of it, such as {path}.{keys[0]}=VALUE"
+    words = f"{_choice(item)}{message[0].lower() + message[1:]}"
+    return f"{path}={item['input']!r}: {words}{_remedy(location, model)}"
+
+
+def _choice(item: Any) -> str:
+    """The nearest of the words that a setting may have, as a question."""
+    words = re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+    close = nearest(item["input"], words) if isinstance(item["input"], str) else None
+    return f"did you mean {close}? " if close else ""
 
 
 def _reachable(location: tuple[Any, ...], model: type[BaseModel]) -> tuple[Any, ...]:

@@ -56,6 +56,14 @@ json_option = _option(
     callback=_keep_stdout_clean,
     help="Print one JSON document on stdout; everything else goes to stderr.",
 )
+#: ``--threshold``, parameter ``threshold``.
+threshold_option = _option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Probability above which a pixel belongs to the mask, between 0 and 1.",
+)
 #: ``--dry-run``, parameter ``dry_run``.
 dry_run_option = _option(
     "--dry-run", is_flag=True, help="Check the input, say what would be done, and do nothing."

@@ -2,7 +2,7 @@
 
 import click
 
-from jobs.options import emit, json_option
+from jobs.options import emit, json_option, threshold_option
 
 
 @click.command()
@@ -18,6 +18,7 @@ from jobs.options import emit, json_option
     show_default=True,
     help="What --text is: a description, or a question that needs reasoning.",
 )
+@threshold_option
 @click.option("--out", required=True, metavar="DIR", help="For mask.png, overlay.png and prediction.json.")
 @json_option
 def predict(
@@ -27,6 +28,7 @@ def predict(
     box: str | None,
     points: tuple[str, ...],
     task: str,
+    threshold: float,
     out: str,
     as_json: bool,
 ) -> None:
@@ -46,7 +48,7 @@ def predict(
         [parse_numbers(point, 2, "--point") for point in points],
         reasoning=task == "reasoning",
     )
-    result = predict_file(model, image, question, out)
+    result = predict_file(model, image, question, out, threshold)
     emit(
         result,
         as_json,

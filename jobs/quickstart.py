@@ -89,7 +89,8 @@ def _paths(run: str, summary: dict[str, Any]) -> str:
     minutes, seconds = divmod(round(summary["wall_seconds"]), 60)
     lines = [f"{name:<11}{path}" for name, path in rows]
     lines.append(f"{summary['steps']} steps, {summary['samples_seen']} samples, {minutes} min {seconds} s")
-    return "\n".join([*lines, "MLflow     make mlflow"])
+    lines.append("MLflow     make mlflow")
+    return "\n".join([*lines, *(f"warning: {text}" for text in summary["warnings"])])
 
 
 def _intention(config: Any, run: str) -> dict[str, Any]:

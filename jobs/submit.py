@@ -88,7 +88,7 @@ def _target(address: str | None, state: Path | None) -> tuple[str, str | None, d
     """Dashboard URL, token file and variables of the cluster that is meant."""
     given = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     there = read_state(state_folder(state))
-    if there is not None and given in (None, there.dashboard):
+    if there is not None and there.ready and given in (None, there.dashboard):
         return there.dashboard, there.token_file, there.environment
     if given is None:
         raise InputError(

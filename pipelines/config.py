@@ -98,6 +98,12 @@ class DataConfig(Section):
     )
     block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
     prefetch_batches: int = Field(2, ge=0)
+    min_pixels: float = Field(
+        0,
+        ge=0,
+        description="leaves out samples whose region has fewer pixels at the model's size than this; below 1 "
+        "there is next to nothing to see. 0 keeps all",
+    )
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
     )
@@ -230,9 +236,17 @@ class EvaluationConfig(Section):
     workers: int = Field(1, ge=0, description="Ray actors; 0: in the driver's process")
     max_samples: int | None = Field(None, ge=1, description="a seeded subset per task; null: all")
     every: int | None = Field(
-        None, ge=1, description="optimizer steps between evaluations during training; null: only at the end"
+        None,
+        ge=1,
+        description="optimizer steps between evaluations during training, on held-out and on training "
+        "samples; null: only at the end (as always with engine.zero_stage=3)",
     )
-    every_samples: int = Field(64, ge=1, description="samples per task of an evaluation during training")
+    every_samples: int = Field(
+        64, ge=1, description="samples per task and split of an evaluation during training"
+    )
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="probability from which on a pixel belongs to the mask"
+    )
 
 
 class ScaleConfig(Section):
@@ -281,15 +295,6 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
-
-    @model_validator(mode="after")
-    def _validation_sees_weights(self) -> "Config":
-        if self.evaluation.every is not None and self.engine.zero_stage == 3:
-            raise ValueError(
-                "evaluation.every needs whole weights on each worker, which engine.zero_stage=3 does not "
-                "have; use engine.zero_stage=2, or leave evaluation.every null and evaluate at the end"
-            )
-        return self
 
     @model_validator(mode="after")
     def _weights_are_whole_for_the_compiler(self) -> "Config":

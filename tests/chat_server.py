@@ -28,7 +28,7 @@ class ChatServer:
 
     Attributes:
         faults: what befalls the next requests, one each: "429", "500", "401", "timeout", "drop", "prose",
-            "empty", "refusal", or "ok".
+            "empty", "refusal", "filter" (the question is rejected), "cut" (the answer is), "400", or "ok".
         answers: by schema, or a function of the request that gives the content.
         requests: bodies of all requests that came in, in order.
         busiest: most requests under way at a time.
@@ -92,7 +92,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, chat, body, fault):
         if self.path != "/v1/chat/completions":
             return self._send(404, {"error": {"message": f"no {self.path}"}})
-        if fault in ("401", "429", "500"):
+        if fault == "filter":  # as Azure words it
+            inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}}
+            text = "The response was filtered due to the prompt triggering the content management policy."
+            error = {
+                "message": text,
+                "type": None,
+                "param": "prompt",
+                "code": "content_filter",
+                "status": 400,
+            }
+            return self._send(400, {"error": error | {"innererror": inner}})
+        if fault in ("400", "401", "429", "500"):
             headers = {"Retry-After": "0.01"} if fault == "429" else {}
             return self._send(int(fault), {"error": {"message": f"told to answer {fault}"}}, headers)
         if fault == "drop":
@@ -105,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
             message |= {"content": None, "refusal": "I cannot help with that."}
         if fault in ("prose", "empty"):
             message["content"] = "Sure! Here is the JSON:" if fault == "prose" else ""
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        ended = "content_filter" if fault == "cut" else "stop"
+        if fault == "cut":
+            message["content"] = message["content"][:5]
+        choice = {"index": 0, "message": message, "finish_reason": ended, "logprobs": None}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         whole = {"id": "chat-1", "object": "chat.completion", "created": 0, "model": body["model"]}
         return self._send(200, whole | {"choices": [choice], "usage": usage})

@@ -140,8 +140,8 @@ class Bench:
         return batches
 
 
-def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
-    """Losses and gradient norms of the run's steps."""
+def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
+    """Losses, gradient norms and those of each module of the run's steps."""
     engine = Engine(run.config, lambda: bench.model(run.config), STEPS)
     start = 0
     if run.source:
@@ -152,23 +152,24 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, list[float]]:
         load_checkpoint(engine, source, found)
         start = SAVED
     checkpoints = Checkpoints(engine, RunFolder(folder / run.name), run.config.checkpoint)
-    losses, norms = [], []
+    losses, norms, modules = [], [], []
     for step in range(start, STEPS):
         if step == SAVED:  # a resumed run's at once, so that what it has loaded can be compared
             checkpoints.save({"step": step})
         batches = bench.micro_batches(run, step, engine.rank, engine.world)
         try:
-            result = engine.train_step(step, batches, BATCH)
+            result = engine.train_step(step, batches, BATCH, by_module=True)
         except NonFiniteLossError as error:
             assert run.bad and step == BAD and error.what == "loss" and len(error.batches) == engine.world
             continue
         losses.append(result.loss)
         norms.append(result.grad_norm)
+        modules.append(result.grad_norms)
     checkpoints.finish()
-    return {"loss": losses, "norm": norms}
+    return {"loss": losses, "norm": norms, "modules": modules}
 
 
-def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict[str, list[float]]:
+def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict[str, Any]:
     """The same training written without engine and DeepSpeed, perhaps without one of its steps."""
     run = Run("torch", 0, options=options)
     config = run.config
@@ -176,7 +177,7 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
     trained = [p for p in model.parameters() if p.requires_grad]
     train = config.train
     optimizer = torch.optim.AdamW(trained, betas=train.betas, weight_decay=train.weight_decay)
-    losses, norms = [], []
+    losses, norms, modules = [], [], []
     for step in range(STEPS):
         if step == left_out:
             continue
@@ -186,11 +187,18 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
         points = torch.Generator().manual_seed(mixed_seed(config.seed, step))
         loss = model(batch, points).total / BATCH
         loss.backward()
+        modules.append(
+            {
+                name: float(nn.utils.get_total_norm([p.grad for p in own if p.grad is not None]))
+                for name, module in model.named_children()
+                if (own := [p for p in module.parameters() if p.requires_grad])
+            }
+        )
         norms.append(float(nn.utils.clip_grad_norm_(trained, train.grad_clip)))
         losses.append(float(loss.detach()))
         optimizer.step()
         optimizer.zero_grad()
-    return {"loss": losses, "norm": norms}
+    return {"loss": losses, "norm": norms, "modules": modules}
 
 
 def _wait_for(run: RunFolder) -> None:

@@ -86,18 +86,18 @@ class Collator:
         Raises:
             BadSample: a sample is too long, or its instruction empty.
         """
-        size = self._size
+        size, smooth = self._size, not self._released
         images = np.empty((len(groups), 3, size, size), np.uint8)
         for planes, group in zip(images, groups, strict=True):
             # Writes each channel once; a permuted copy in torch takes six times as long.
-            cv2.split(letterbox_image(group.image, size), list(planes))
+            cv2.split(letterbox_image(group.image, size, smooth), list(planes))
         samples = [s for g in groups for s in g.samples]
         image_index = [i for i, g in enumerate(groups) for _ in g.samples]
         coordinates, coordinate_mask = self._coordinates(groups)
         masks = None
         if all(s.mask is not None for s in samples):
             masks = torch.from_numpy(
-                np.stack([letterbox_mask(s.mask, size) for s in samples if s.mask is not None])
+                np.stack([letterbox_mask(s.mask, size, smooth) for s in samples if s.mask is not None])
             )
         ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(
             [self._tokens(s) for s in samples] if prompts is None else prompts

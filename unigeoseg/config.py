@@ -106,13 +106,22 @@ class DecoderConfig:
     lateral_relu: bool = True
     #: Width of the query's two halves, A(s) and D(B(s), V).
     query_width: int = 512
+    #: Adds a learned function of the position (x, y) to the mask features, so that a query can say where,
+    #: whatever the encoder. Ours, off in the paper's model.
+    coordinates: bool = False
+    #: Share of foreground that the first predictions start from (a learned bias of the mask logits begins at
+    #: its log-odds); 0: no bias, as in Mask2Former.
+    prior: float = 0.0
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and point sampling of the losses (Mask2Former's, with one query and one target)."""
+    """Weights and places of the losses (the defaults are Mask2Former's, with one query and one target)."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
+    #: Where mask losses are taken: "uncertain" (Mask2Former's points), "uniform" points, or "dense" (every
+    #: cell of the prediction's grid against its share of foreground; the point settings do not count).
+    sampling: Literal["uncertain", "uniform", "dense"] = "uncertain"
     bce: float = 5.0
     dice: float = 5.0
     language: float = 1.0

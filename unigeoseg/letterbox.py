@@ -1,7 +1,9 @@
 """Letterbox geometry: an image of any shape in a square of side S, aspect ratio kept.
 
 The released preprocessing: the long side becomes S, the other ``int(short * S / long)``, the rest is zero
-padding on both sides (before normalisation); images are resized linearly, masks by nearest neighbour.
+padding on both sides (before normalisation); images are resized linearly, masks by nearest neighbour. Both
+skip pixels where they shrink. ``smooth`` (the ``paper`` mode) averages areas instead: every pixel of the
+source counts.
 """
 
 from dataclasses import dataclass
@@ -70,14 +72,32 @@ def _place(array: NDArray[Any], size: int, interpolation: int) -> NDArray[Any]:
     return square
 
 
-def letterbox_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """An RGB image uint8 ``[H, W, 3]`` as uint8 ``[size, size, 3]``, zeros around it."""
-    return _place(image, size, cv2.INTER_LINEAR)
+def letterbox_image(image: NDArray[np.uint8], size: int, smooth: bool = False) -> NDArray[np.uint8]:
+    """An RGB image uint8 ``[H, W, 3]`` as uint8 ``[size, size, 3]``, zeros around it.
+
+    Args:
+        image: of any size.
+        size: side of the square.
+        smooth: where it shrinks, a pixel is the mean of the area that it stands for.
+    """
+    shrinks = smooth and max(image.shape[:2]) > size
+    return _place(image, size, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def letterbox_mask(mask: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A mask uint8 ``[H, W]`` as uint8 ``[size, size]``, zeros around it."""
-    return _place(mask, size, cv2.INTER_NEAREST)
+def letterbox_mask(mask: NDArray[np.uint8], size: int, smooth: bool = False) -> NDArray[np.uint8]:
+    """A mask of 0 and 1, uint8 ``[H, W]``, as uint8 ``[size, size]``, zeros around it.
+
+    Args:
+        mask: of any size.
+        size: side of the square.
+        smooth: where it shrinks, a pixel belongs to the mask when half of its area does. A region that would
+            leave no such pixel keeps those that it covers most of, so that no target vanishes.
+    """
+    if not smooth or max(mask.shape) <= size:
+        return _place(mask, size, cv2.INTER_NEAREST)
+    shares = _place(mask * np.float32(1), size, cv2.INTER_AREA)
+    least = min(0.5, float(shares.max()))
+    return ((shares >= least) & (shares > 0)).astype(np.uint8)
 
 
 def unletterbox(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:

@@ -1,9 +1,10 @@
-"""Mask losses on sampled points, all prediction levels in one call.
+"""Mask losses: BCE and dice, all prediction levels in one call.
 
-Per prediction 5 BCE + 5 dice on points drawn as Mask2Former does (oversampled, the most uncertain share
-kept, the rest uniform). One query and one target: no matching. Values are sums over instructions; the caller
-divides by the number of instructions of the whole global batch, so that no value depends on how a batch is
-split over workers or micro-batches.
+``LossConfig.sampling`` says where they are taken: at points drawn as Mask2Former does (oversampled, the most
+uncertain share kept, the rest uniform), at uniform points, or in every cell of the prediction's grid. One
+query and one target: no matching. Values are sums over instructions; the caller divides by the number of
+instructions of the whole global batch, so that no value depends on how a batch is split over workers or
+micro-batches.
 """
 
 from dataclasses import dataclass
@@ -26,12 +27,15 @@ class Losses:
         parts: unweighted sums: ``mask_bce``, ``mask_dice`` (over all levels), ``language``.
         per_task: ``[3]``, weighted sums by task.
         counts: ``[3]``, instructions by task.
+        watched: ``[3, 3]``, what the last level's masks look like: sums of
+            :data:`unigeoseg.mask_watch.WATCHED` (rows) by task.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     per_task: Tensor
     counts: Tensor
+    watched: Tensor
 
 
 def base_points(count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -97,9 +101,42 @@ def mask_losses(
         config: point counts.
         generator: CPU generator of the step, the same on every rank.
     """
-    points = uncertain_points(predictions.detach(), keys, config, generator)
-    bce, dice = losses_at(predictions, masks, points)
+    if config.sampling == "dense":
+        bce, dice = dense_losses(predictions, masks)
+    else:
+        points = loss_points(predictions.detach(), keys, config, generator)
+        bce, dice = losses_at(predictions, masks, points)
     return bce.sum(0), dice.sum(0)
+
+
+def loss_points(
+    predictions: Tensor, keys: Tensor, config: LossConfig, generator: torch.Generator | None
+) -> Tensor:
+    """Where the losses of ``predictions [P, B, h, w]`` are taken, ``[P, B, points, 2]`` (no gradient)."""
+    if config.sampling == "uncertain":
+        return uncertain_points(predictions, keys, config, generator)
+    points = shifted_points(base_points(config.points, generator, predictions.device), keys)
+    return points.expand(len(predictions), -1, -1, -1)
+
+
+def cell_shares(masks: Tensor, height: int, width: int) -> Tensor:
+    """Share of foreground in each cell of a grid: 0 or 1 ``[B, S, S]`` to float32 ``[B, height, width]``."""
+    return nn.functional.adaptive_avg_pool2d(masks[:, None].float(), (height, width))[:, 0]
+
+
+def dense_losses(predictions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """BCE and dice, float32 ``[P, B]``, over every cell of ``predictions [P, B, h, w]``.
+
+    The truth of a cell is its share of foreground, so nothing is lost between the cells and nothing is drawn.
+    """
+    logits = predictions.float().flatten(2)  # [P, B, N]
+    truth = cell_shares(masks, *predictions.shape[2:]).flatten(1)  # [B, N]
+    bce = nn.functional.binary_cross_entropy_with_logits(
+        logits, truth.expand_as(logits), reduction="none"
+    ).mean(2)
+    probability = logits.sigmoid()
+    overlap = 2 * (probability * truth).sum(2) + 1
+    return bce, 1 - overlap / (probability.sum(2) + truth.sum(1) + 1)
 
 
 def losses_at(predictions: Tensor, masks: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

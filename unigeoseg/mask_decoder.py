@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import DecoderConfig
-from unigeoseg.pixel_decoder import sine_positions
+from unigeoseg.errors import UserError
+from unigeoseg.pixel_decoder import PositionFeatures, sine_positions
 
 _LEVELS = 3
 
@@ -79,6 +80,19 @@ def mask_embedding(hidden: int) -> nn.Sequential:
     )
 
 
+def prior_bias(share: float) -> nn.Parameter | None:
+    """The start of a bias on the mask logits, the log-odds of ``share``; ``None`` for a share of 0.
+
+    Raises:
+        UserError: no share.
+    """
+    if not 0 <= share < 1:
+        raise UserError(
+            f"model.decoder.prior={share} is no share of foreground: give one from 0 (off) to below 1"
+        )
+    return nn.Parameter(torch.tensor(math.log(share / (1 - share)))) if share else None
+
+
 def keep_position_codes(module: nn.Module, hidden: int, sides: list[int]) -> list[tuple[int, int]]:
     """Makes each level's position codes buffers ``codes0``, ... of a module; the levels' shapes."""
     shapes = [(side, side) for side in reversed(sides[1:])]
@@ -99,6 +113,9 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.mask_embed = mask_embedding(hidden)
         self.shapes = keep_position_codes(self, hidden, sides)
+        self.bias = prior_bias(config.prior)
+        count = _LEVELS if config.coordinates else 0
+        self.positions = nn.ModuleList(PositionFeatures(hidden) for _ in range(count))
 
     def forward(self, query: Tensor, mask_features: Tensor, levels: list[Tensor], index: Tensor) -> Tensor:
         """All predictions as logits.
@@ -111,29 +128,33 @@ class MaskDecoder(nn.Module):
         """
         memory = []
         for level, feature in enumerate(levels):
+            if self.positions:  # so that a query learns where it has looked, not only what is there
+                feature = feature + self.positions[level](feature)
             values = feature.flatten(2).transpose(1, 2) + self.level_embed[level]
             keys = values + getattr(self, f"codes{level}").to(values.dtype)
             memory.append((keys.index_select(0, index), values.index_select(0, index)))
         features = mask_features.index_select(0, index)
-        small = self._small_features(features)
+        small = [maps.index_select(0, index) for maps in self._small_features(mask_features)]
         embeddings = [self.mask_embed(self.norm(query))]
         for number, layer in enumerate(self.layers):
             level = number % _LEVELS
             query = layer(query, *memory[level], self._open(embeddings[-1], small[level]))
             embeddings.append(self.mask_embed(self.norm(query)))
         predictions = torch.stack(embeddings, dim=1) @ features.flatten(2)  # [B, P, S/4 * S/4]
+        if self.bias is not None:
+            predictions = predictions + self.bias
         return predictions.transpose(0, 1).unflatten(2, features.shape[-2:])
 
     @torch.no_grad()
     def _small_features(self, features: Tensor) -> list[Tensor]:
-        """Mask features on each level's grid ``[B, c, h * w]``: resizing them once is resizing every mask."""
+        """Mask features on each level's grid ``[I, c, h * w]``: resizing them once is resizing every mask."""
         return [shrink(features, shape).flatten(2) for shape in self.shapes]
 
-    @staticmethod
     @torch.no_grad()
-    def _open(embedding: Tensor, small: Tensor) -> Tensor:
+    def _open(self, embedding: Tensor, small: Tensor) -> Tensor:
         """Where attention is allowed: sigmoid >= 0.5 on the level's grid; a fully blocked query sees all."""
-        allowed = (embedding[:, None] @ small).squeeze(1) >= 0
+        logits = (embedding[:, None] @ small).squeeze(1)
+        allowed = (logits if self.bias is None else logits + self.bias) >= 0
         return allowed | ~allowed.any(1, keepdim=True)
 
 

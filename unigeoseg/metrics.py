@@ -158,12 +158,14 @@ def bootstrap_ci95(
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of gIoU and cIoU, resampling images: samples of one are not independent.
+    """95 % percentile intervals of gIoU and cIoU, resampling groups of samples that are not independent.
+
+    One group alone says nothing of how others would come out: its interval is [0, 1].
 
     Args:
         intersections: pixels, one number a sample.
         unions: pixels.
-        groups: which image a sample belongs to, any integers.
+        groups: which scene a sample shows (its tiles overlap and share light and season), any integers.
         seed: of the resampling.
         resamples: number of bootstrap draws.
 
@@ -174,13 +176,15 @@ def bootstrap_ci95(
     if not len(inter):
         return {}
     values = np.where(union == 0, 1.0, inter / (union + SAMPLE_EPSILON))
-    _, image = np.unique(np.asarray(groups), return_inverse=True)
-    count = int(image.max()) + 1
-    per_image = np.stack([np.bincount(image, w, count) for w in (np.ones(len(inter)), values, inter, union)])
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    count = int(group.max()) + 1
+    if count == 1:
+        return {"gIoU": [0.0, 1.0], "cIoU": [0.0, 1.0]}
+    per_group = np.stack([np.bincount(group, w, count) for w in (np.ones(len(inter)), values, inter, union)])
     draws = np.empty((resamples, 2))
     done = 0
     for weights in resampling_weights(count, seed, resamples):
-        n, total, i, u = per_image @ weights.T
+        n, total, i, u = per_group @ weights.T
         draws[done : done + len(weights)] = np.stack([total / n, i / (u + TOTAL_EPSILON)], axis=1)
         done += len(weights)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)

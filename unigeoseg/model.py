@@ -10,6 +10,7 @@ from unigeoseg.language import LanguageModel
 from unigeoseg.lkm import LatentKnowledgeMemory
 from unigeoseg.losses import Losses, mask_losses
 from unigeoseg.mask_decoder import MaskDecoder
+from unigeoseg.mask_watch import watch_masks
 from unigeoseg.pixel_decoder import PixelDecoder
 from unigeoseg.query import InstructionPooling, QueryBuilder
 from unigeoseg.tasks import TASKS
@@ -86,6 +87,7 @@ class UniGeoSeg(nn.Module):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
+            watch_masks(predictions[-1], batch.masks),
         )
 
     @torch.inference_mode()
@@ -131,8 +133,14 @@ class UniGeoSeg(nn.Module):
         return self.language.loss(states, labels)
 
 
-def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]]) -> Losses:
-    """The losses of a micro-batch from its parts: name to weight and value per instruction, ``[B]``."""
+def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Tensor) -> Losses:
+    """The losses of a micro-batch.
+
+    Args:
+        batch: it.
+        parts: name to weight and value per instruction, ``[B]``.
+        watched: ``[3, B]`` from :func:`unigeoseg.mask_watch.watch_masks`.
+    """
     each = torch.stack([weight * value for weight, value in parts.values()]).sum(0)  # [B]
     zeros = each.new_zeros(len(TASKS))
     return Losses(
@@ -140,6 +148,7 @@ def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]]) -> Losses:
         parts={name: value.detach().sum() for name, (_, value) in parts.items()},
         per_task=zeros.index_add(0, batch.task, each.detach()),
         counts=torch.bincount(batch.task, minlength=len(TASKS)),
+        watched=watched.new_zeros(len(watched), len(TASKS)).index_add(1, batch.task, watched),
     )
 
 

@@ -13,6 +13,7 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerSine
 
 from unigeoseg.config import DecoderConfig
 from unigeoseg.deformable import deformable_sampling
+from unigeoseg.vision import coordinate_grid
 
 _LEVELS = 3
 _POINTS = 4
@@ -123,6 +124,7 @@ class PixelDecoder(nn.Module):
             nn.Conv2d(hidden, hidden, 3, padding=1), nn.GroupNorm(_GROUPS, hidden), nn.ReLU()
         )
         self.mask_features = nn.Conv2d(hidden, hidden, 1)
+        self.position = PositionFeatures(hidden) if config.coordinates else None
         codes = [sine_positions(hidden, h, w).flatten(1).T for h, w in self.shapes]
         self.register_buffer("codes", torch.cat(codes), persistent=False)
         references = [_reference(h, w) for h, w in self.shapes]
@@ -149,7 +151,27 @@ class PixelDecoder(nn.Module):
         finest = nn.functional.interpolate(
             levels[-1], size=res2.shape[-2:], mode="bilinear", align_corners=False
         )
-        return self.mask_features(self.output(self.lateral(res2) + finest)), levels
+        mask_features = self.mask_features(self.output(self.lateral(res2) + finest))
+        if self.position is not None:
+            mask_features = mask_features + self.position(mask_features)
+        return mask_features, levels
+
+
+class PositionFeatures(nn.Module):
+    """A learned function of the position: two layers on (x, y), added to every image's mask features.
+
+    A mask is the product of a query with the mask features, so what a query can say about where it means
+    must be in them. Not every encoder brings positions along.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(2, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1))
+
+    def forward(self, like: Tensor) -> Tensor:
+        """``[1, hidden, h, w]`` on the grid of ``like [I, hidden, h, w]``."""
+        features: Tensor = self.layers(coordinate_grid(like))
+        return features
 
 
 def _projection(channels: int, hidden: int) -> nn.Sequential:

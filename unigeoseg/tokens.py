@@ -42,6 +42,10 @@ class Tokenizer:
         """Number of ids, special ones included."""
         return int(self._inner.get_vocab_size(with_added_tokens=True))
 
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each token by its text as the tokenizer spells it, special ones included."""
+        return dict(self._inner.get_vocab(with_added_tokens=True))
+
     def encode(self, text: str) -> list[int]:
         """The ids of ``text`` as plain data, nothing added."""
         return list(self._inner.encode(text, add_special_tokens=False).ids)

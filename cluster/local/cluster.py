@@ -2,12 +2,11 @@
 
 import os
 import secrets
-import signal
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,21 @@ from typing import Any
 import yaml
 
 from cluster.errors import InputError
+from cluster.local.interruption import undisturbed, unwinding
 from cluster.local.own_nodes import autoscaling_config, head_environment
 from cluster.local.postgres import missing_for_postgres, start_postgres
-from cluster.local.processes import LOOPBACK, MARK, end_marked, marked_processes, wait_for
+from cluster.local.processes import LOOPBACK, MARK, end, end_marked, marked_processes, wait_for
 from cluster.local.ray_nodes import NodeSize, last_line, start_head, start_worker
 from cluster.local.services import start_mlflow, start_s3
-from cluster.local.state import LocalCluster, forget, read_state, write_private, write_state
+from cluster.local.state import (
+    TOKEN,
+    LocalCluster,
+    begin,
+    forget,
+    read_state,
+    write_private,
+    write_state,
+)
 from cluster.submission.client import connect, living_jobs
 
 _JOIN_SECONDS = 90.0
@@ -61,43 +69,65 @@ class Wishes:
 def up(folder: Path, wishes: Wishes, say: Say) -> LocalCluster:
     """Starts everything, or nothing: what was started is stopped again when a later part fails.
 
+    Identity and temporary folder are written down before anything is started, so that also what a killed
+    ``up`` left is found by the next one.
+
     Raises:
-        InputError: a cluster runs already, or a part does not start.
+        InputError: a cluster runs already, or a part does not start; its logs stay until the next ``up`` or
+            ``down``.
+    """
+    _clear(folder, say)
+    groups = read_groups(wishes.groups) if wishes.groups is not None else None
+    with unwinding():
+        begun = begin(folder, uuid.uuid4().hex)
+        try:
+            return _start(folder, wishes, groups, begun, say)
+        except BaseException as error:
+            with undisturbed():
+                with suppress(OSError):  # the terminal may be gone
+                    say("stopping what was started")
+                end_marked(begun.id)
+                if not isinstance(error, InputError):
+                    forget(folder, begun)
+            raise
+
+
+def _clear(folder: Path, say: Say) -> None:
+    """Removes what a cluster that no longer runs, or an ``up`` that was killed, left behind.
+
+    Raises:
+        InputError: a cluster runs, or is being started.
     """
     there = read_state(folder)
-    if there is not None:
-        if there.alive:
-            raise InputError(
-                f"a cluster runs already ({there.gcs}, {there.workers} workers); "
-                "`unigeoseg cluster status` shows it, `unigeoseg cluster down` stops it"
-            )
-        say("a cluster that was not stopped has died; clearing away what it left")
-        forget(folder, there)
-    groups = read_groups(wishes.groups) if wishes.groups is not None else None
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temp = Path(tempfile.mkdtemp(prefix="ugs-"))
-    identity = uuid.uuid4().hex
-    signal.signal(signal.SIGTERM, _stopped)
-    try:
-        return _start(folder, wishes, groups, temp, identity, say)
-    except BaseException:
-        say("stopping what was started")
-        end_marked(identity)
-        raise
+    if there is None:
+        return
+    if there.starting:
+        raise InputError(
+            f"another `unigeoseg cluster up` is at work with {folder}: wait for it, or stop it with "
+            "`unigeoseg cluster down`"
+        )
+    if there.ready and there.alive:
+        raise InputError(
+            f"a cluster runs already ({there.gcs}, {there.workers} workers); "
+            "`unigeoseg cluster status` shows it, `unigeoseg cluster down` stops it"
+        )
+    say("a cluster that was not stopped has died; clearing away what it left")
+    end_marked(there.id)
+    forget(folder, there)
 
 
 def _start(
     folder: Path,
     wishes: Wishes,
     groups: tuple[dict[str, Any], int] | None,
-    temp: Path,
-    identity: str,
+    begun: LocalCluster,
     say: Say,
 ) -> LocalCluster:
-    token_file = folder.resolve() / "ray_token"
+    temp = Path(begun.temp)
+    token_file = folder.resolve() / TOKEN
     write_private(token_file, secrets.token_hex(32))
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
-    environment = _environment(identity) | ours
+    environment = _environment(begun.id) | ours
     s3: dict[str, str] = {}
     if wishes.s3:
         say("starting the S3 server")
@@ -118,9 +148,8 @@ def _start(
             autoscaling_config, *groups, wishes.idle_minutes, temp=temp, memory=wishes.memory
         )
     gcs, dashboard, _ = start_head(LOOPBACK, wishes.host, temp, nothing, environment, autoscaling)
-    made = LocalCluster(
-        id=identity,
-        temp=str(temp),
+    made = replace(
+        begun,
         gcs=gcs,
         dashboard=dashboard,
         token_file=str(token_file),
@@ -202,7 +231,8 @@ def status(folder: Path) -> dict[str, Any]:
     """What runs.
 
     Returns:
-        ``{"running": false}``, or with ``running: true`` the ``address``, ``dashboard``, ``mlflow``, ``s3``,
+        ``{"running": false, "stale", "starting"}`` (whether one has died, or is being started), or with
+        ``running: true`` the ``address``, ``dashboard``, ``mlflow``, ``s3``,
         ``bucket``, ``metrics`` (file of Prometheus targets), ``nodes`` (``id``, ``head``, ``alive``,
         ``group``, ``resources``), ``jobs`` (``id``, ``status``, ``entrypoint``) and ``processes``.
 
@@ -210,8 +240,9 @@ def status(folder: Path) -> dict[str, Any]:
         InputError: the head does not answer.
     """
     there = read_state(folder)
-    if there is None or not there.alive:
-        return {"running": False, "stale": there is not None}
+    if there is None or not there.ready or not there.alive:
+        starting = there is not None and there.starting
+        return {"running": False, "stale": there is not None and not starting, "starting": starting}
     client = connect(there.dashboard, there.token_file)
     return {
         "running": True,
@@ -234,7 +265,7 @@ def status(folder: Path) -> dict[str, Any]:
 def running_jobs(folder: Path) -> list[str]:
     """Ids of the jobs that run or wait; none when nothing answers."""
     there = read_state(folder)
-    if there is None or not there.alive:
+    if there is None or not there.ready or not there.alive:
         return []
     try:
         return living_jobs(connect(there.dashboard, there.token_file))
@@ -245,20 +276,20 @@ def running_jobs(folder: Path) -> list[str]:
 def down(folder: Path) -> int:
     """Ends every process of the cluster and removes its files; returns how many processes there were.
 
+    An ``up`` that is at work is ended first, so that it starts nothing more.
+
     Raises:
         InputError: there is no cluster.
     """
     there = read_state(folder)
     if there is None:
         raise InputError(f"no cluster is written down in {folder}; `unigeoseg cluster up` starts one")
+    starter = there.starting_process() if there.starting else None
+    if starter is not None:
+        end([starter])
     ended = end_marked(there.id)
     forget(folder, there)
     return ended
-
-
-def _stopped(number: int, frame: object) -> None:
-    """Lets SIGTERM unwind ``up``, so that what was started is stopped."""
-    raise SystemExit(128 + number)
 
 
 def _environment(identity: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ from cluster.local.ray_nodes import last_line
 _START_SECONDS = 60.0
 _PROGRAMS = ("initdb", "postgres")
 _USER = "mlflow"
+#: Folder of a database while ``initdb`` works on it.
+_UNFINISHED = "postgres-unfinished-{}"
 #: Who runs the server when we are root, which PostgreSQL refuses to be.
 _UNPRIVILEGED = ("postgres", "nobody")
 
@@ -71,19 +73,31 @@ def start_postgres(data: Path, temp: Path, environment: Mapping[str, str]) -> tu
 
 
 def _make(folder: Path, kept: Path, log: Path, environment: Mapping[str, str]) -> None:
+    """Makes the database beside its place and moves it there when it is whole.
+
+    Raises:
+        InputError: other files lie there, or ``initdb`` fails; what lay there before is not touched.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} holds files and no database: name another --data, or take --database sqlite"
+        )
+    for left in folder.parent.glob(_UNFINISHED.format("*")):  # of an `up` that was killed
+        shutil.rmtree(left, ignore_errors=True)
     password = secrets.token_urlsafe(24)
     user = _other_user()
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    made = folder.with_name(_UNFINISHED.format(secrets.token_hex(4)))
+    made.mkdir(parents=True, mode=0o700)
     with tempfile.NamedTemporaryFile("w", suffix=".pw") as file:
         file.write(password)
         file.flush()
         if user is not None:
             entry = pwd.getpwnam(user)
-            os.chown(folder, entry.pw_uid, entry.pw_gid)
+            os.chown(made, entry.pw_uid, entry.pw_gid)
             os.chown(file.name, entry.pw_uid, entry.pw_gid)
         done = subprocess.run(
             [
-                *(str(shutil.which("initdb")), "-D", str(folder), "-U", _USER, "-E", "UTF8", "--locale=C"),
+                *(str(shutil.which("initdb")), "-D", str(made), "-U", _USER, "-E", "UTF8", "--locale=C"),
                 *("--auth=scram-sha-256", f"--pwfile={file.name}"),
             ],
             capture_output=True,
@@ -95,11 +109,12 @@ def _make(folder: Path, kept: Path, log: Path, environment: Mapping[str, str]) -
         )
     log.write_text(done.stdout + done.stderr)
     if done.returncode:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"initdb failed in {folder}: {last_line(log)}")
+        shutil.rmtree(made, ignore_errors=True)
+        raise InputError(f"initdb failed in {folder.parent}: {last_line(log)}")
     descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(password)
+    made.rename(folder)  # onto nothing, or onto an empty folder
 
 
 def _other_user() -> str | None:

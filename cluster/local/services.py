@@ -1,5 +1,6 @@
 """MLflow and S3 beside a local Ray cluster."""
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,17 +57,19 @@ def start_s3(temp: Path, bucket: str, environment: Mapping[str, str]) -> tuple[d
         InputError: it does not start; names the log.
     """
     (port,) = free_ports(1)
-    log = temp / "s3.log"
+    log, told = temp / "s3.log", temp / "s3.json"
     pid = start_detached(
-        [sys.executable, "-u", "-m", "cluster.s3", "--port", str(port), "--bucket", bucket, "--keys"],
+        [
+            *(sys.executable, "-u", "-m", "cluster.s3", "--port", str(port), "--bucket", bucket),
+            *("--keys", "--tell", str(told)),
+        ],
         log,
         environment,
     )
-    if not wait_for(lambda: "# serving" in log.read_text(errors="replace"), _START_SECONDS, pid):
+    if not wait_for(told.exists, _START_SECONDS, pid):
         raise InputError(f"the S3 server did not start: {last_line(log)}; the log is {log}")
-    lines = [line for line in log.read_text().splitlines() if line.startswith("export ")]
-    variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-    log.write_text("")  # the keys stay in the state file alone
+    variables: dict[str, str] = json.loads(told.read_text(encoding="utf-8"))
+    told.unlink()  # the keys stay in the state file alone
     return variables, pid
 
 

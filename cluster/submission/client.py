@@ -1,15 +1,16 @@
 """The job server of a cluster, and what goes wrong on the way to it in plain words."""
 
-import os
+import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.errors import InputError
+from cluster.submission.token import read_token
 
 _LIVING = (JobStatus.PENDING, JobStatus.RUNNING)
 
@@ -22,9 +23,14 @@ def connect(address: str, token_file: str | None = None) -> Any:
         token_file: Ray's access token; without it the environment's own, by Ray's rules.
 
     Raises:
-        InputError: nothing answers there, or the token is refused.
+        InputError: nothing answers there, the token is refused, or it would travel where others can read it.
     """
     token = read_token(token_file)
+    if token and not is_private(address):
+        raise InputError(
+            f"the access token would travel in the clear to {address}: use https there, or a tunnel to this "
+            "machine (`ray dashboard ray_cluster.yaml`, `kubectl port-forward`) and its http://127.0.0.1:…"
+        )
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with plain_errors(address):
         answer = requests.get(f"{address}/api/version", headers=headers, timeout=10)
@@ -38,22 +44,16 @@ def connect(address: str, token_file: str | None = None) -> Any:
         return JobSubmissionClient(address, headers=headers)
 
 
-def read_token(token_file: str | None = None) -> str | None:
-    """The access token: of the file, of ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, of ``~/.ray``.
-
-    Raises:
-        InputError: a file was named and cannot be read.
-    """
-    if token_file is None and (token := os.environ.get("RAY_AUTH_TOKEN")):
-        return token.strip()
-    named = token_file or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+def is_private(address: str) -> bool:
+    """Whether what is sent to a URL stays on this machine or is encrypted."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.scheme == "https":
+        return True
+    host = parts.hostname or ""
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        if named:
-            raise InputError(f"cannot read the access token {path}: {error.strerror}") from error
-        return None
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

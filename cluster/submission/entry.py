@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from cluster.errors import InputError
-from cluster.submission.client import read_token
-from cluster.submission.sealed import SEALED, Redactor, unseal
+from cluster.submission.redaction import SECRET_NAMES, Redactor
+from cluster.submission.sealed import SEALED, open_sealed
 
 
 def main(command: Sequence[str]) -> int:
@@ -24,10 +24,8 @@ def main(command: Sequence[str]) -> int:
     environment = dict(os.environ)
     secrets: dict[str, str] = {}
     if text := environment.pop(SEALED, None):
-        token = read_token()
-        if token is None:
-            raise InputError("the job has secrets but this node has no access token (RAY_AUTH_TOKEN_PATH)")
-        secrets = unseal(text, token)
+        secrets = open_sealed(text)
+        environment[SECRET_NAMES] = ",".join(secrets)  # for what the command itself logs into files
     process = subprocess.Popen(
         command,
         env=environment | secrets | {"PYTHONUNBUFFERED": "1"},

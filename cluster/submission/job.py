@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.submission.client import plain_errors, read_token
+from cluster.submission.client import plain_errors
 from cluster.submission.sealed import SEALED, seal
+from cluster.submission.token import read_token
 from cluster.submission.tree import Tree, stage
+from cluster.submission.worker import HOOK
 
 _STOP_SECONDS = 60
 
@@ -60,7 +62,7 @@ def submit(client: Any, address: str, order: Order, token_file: str | None = Non
     Raises:
         InputError: the server does not answer, or secrets are to go to a cluster without a token.
     """
-    variables = dict(order.environment)
+    runtime: dict[str, Any] = {"env_vars": dict(order.environment)}
     if order.secrets:
         token = read_token(token_file)
         if token is None:
@@ -68,13 +70,14 @@ def submit(client: Any, address: str, order: Order, token_file: str | None = Non
                 "secrets are sealed with the cluster's access token, and there is none; start it with "
                 "RAY_AUTH_MODE=token, or give it the secrets itself (instance role, Kubernetes secret)"
             )
-        variables[SEALED] = seal(order.secrets, token)
+        runtime["env_vars"][SEALED] = seal(order.secrets, token)
+        runtime["worker_process_setup_hook"] = HOOK
     entry = ["python", "-m", "cluster.submission.entry", *order.command]
     with tempfile.TemporaryDirectory(prefix="unigeoseg-tree-") as folder, plain_errors(address):
         working = stage(order.tree, Path(folder))
         job: str = client.submit_job(
             entrypoint=shlex.join(entry),
-            runtime_env={"working_dir": str(working), "env_vars": variables},
+            runtime_env={"working_dir": str(working), **runtime},
             metadata={**order.metadata, **({"commit": order.tree.commit} if order.tree.commit else {})},
         )
     return job

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cluster.errors import InputError
+from cluster.submission.redaction import HIDDEN, Redactor
+from cluster.submission.token import read_token
 
 #: The variable of the runtime environment that carries them.
 SEALED = "UNIGEOSEG_SEALED"
-HIDDEN = "<hidden>"
-_SHORTEST = 6
+__all__ = ["HIDDEN", "SEALED", "Redactor", "open_sealed", "seal", "unseal"]
 
 
 def seal(values: Mapping[str, str], token: str) -> str:
@@ -40,22 +41,16 @@ def unseal(text: str, token: str) -> dict[str, str]:
     return content
 
 
-class Redactor:
-    """Replaces secrets in text.
+def open_sealed(text: str) -> dict[str, str]:
+    """What :func:`seal` took, opened with this node's own access token.
 
-    Args:
-        values: the secrets. Very short ones are not looked for: they would blacken half of a log.
+    Raises:
+        InputError: it has none, or another one than at submission.
     """
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        parts = {part for value in values.values() for part in (value, *value.splitlines())}
-        self._values = sorted((v for v in parts if len(v) >= _SHORTEST), key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        """``text`` without them."""
-        for value in self._values:
-            text = text.replace(value, HIDDEN)
-        return text
+    token = read_token()
+    if token is None:
+        raise InputError("the job has secrets but this node has no access token (RAY_AUTH_TOKEN_PATH)")
+    return unseal(text, token)
 
 
 def _cipher(token: str) -> Fernet:

@@ -12,7 +12,9 @@ from cluster.errors import InputError
 #: Never uploaded, whatever git says; the same lines as ``.rayignore``.
 LEFT_OUT = (
     ".git/", ".venv/", "venv/", "runs/", "stores/", "tests/", "mlruns/", "__pycache__/", "*.egg-info/",
-    "*.safetensors", "*.tar", "*.parquet", "*.pt", ".*_cache/", ".env", "*.pem",
+    "*.safetensors", "*.tar", "*.parquet", "*.pt", ".*_cache/",
+    ".env", "*.env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".ssh/", ".aws/",
+    ".netrc", "kubeconfig", "credentials", "credentials.*", "*credentials.json",
 )  # fmt: skip
 MIB = 2**20
 
@@ -37,17 +39,20 @@ class Tree:
 
 
 def read_tree(root: Path) -> Tree:
-    """Lists the files: in a checkout those that git tracks or would add, elsewhere all.
+    """Lists the files: in a checkout those that git tracks or would add.
+
+    Elsewhere all that the ``.gitignore`` of its root does not name. Credentials are never among them.
 
     Raises:
         InputError: there is no project in ``root``.
     """
     if not (root / "pyproject.toml").is_file():
         raise InputError(f"{root.resolve()} is no project folder (no pyproject.toml); run this at its root")
+    changed: tuple[str, ...] = ()
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed is None:
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-        commit, changed = None, ()
+        names = _unignored(root)
+        commit = None
     else:
         names = sorted(set(filter(None, listed.split("\0"))))
         head = _git(root, "rev-parse", "HEAD")
@@ -92,6 +97,15 @@ def stage(tree: Tree, into: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(tree.root / path, target)
     return into
+
+
+def _unignored(root: Path) -> list[str]:
+    """All files of a folder that is no checkout, in order."""
+    ignored = root / ".gitignore"
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.is_file() else []
+    skip = PathSpec.from_lines("gitignore", lines)
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return [name for name in names if not skip.match_file(name)]
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -1,5 +1,6 @@
 """The device that a measurement was made on: its name, peak and memory."""
 
+import re
 import resource
 from typing import Any
 
@@ -8,7 +9,15 @@ import torch
 from pipelines.bench.machine import machine
 
 #: Dense peak of a GPU in bfloat16, FLOP/s, without sparsity (NVIDIA's data sheets).
-_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12}
+_PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -27,7 +36,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 def peak_flops(gpu: str) -> float | None:
     """Dense bfloat16 peak of a GPU by its name, FLOP/s; ``None`` where unknown."""
-    return next((peak for name, peak in _PEAKS.items() if name in gpu), None)
+    words = re.split(r"[^A-Za-z0-9]+", gpu)
+    return next((peak for name, peak in _PEAKS.items() if name in words), None)
 
 
 def peak_memory(device: torch.device) -> int:

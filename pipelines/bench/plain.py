@@ -22,6 +22,7 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses import Losses, mask_losses
+from unigeoseg.mask_watch import watch_masks
 from unigeoseg.model import sum_losses
 from unigeoseg.released.model import ReleasedUniGeoSeg
 from unigeoseg.vision import PIXEL_MEAN, PIXEL_STD
@@ -64,6 +65,7 @@ class PlainStep(ReleasedUniGeoSeg):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
+            watch_masks(predictions[-1], batch.masks),
         )
 
     def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:

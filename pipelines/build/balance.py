@@ -12,8 +12,8 @@ from pipelines.build.seeds import digest
 from pipelines.build.stages import StageCounts
 from unigeoseg.tasks import REASONING
 
-#: Task and category id.
-Kind = tuple[str, int]
+#: Task, category id, and where there is none (0) the source's own name.
+Kind = tuple[str, int, str]
 #: A sample's place in the seeded order in which a cap keeps samples.
 Rank = tuple[int, str]
 
@@ -50,8 +50,16 @@ class Balance:
         return sample["task"] == REASONING and 0 < tile["categories"] < self.cutoff
 
     def _within(self, sample: Mapping[str, Any]) -> bool:
-        last = self.last.get((sample["task"], sample["category_id"]))
+        kind = kind_of(sample)
+        last = self.last.get(kind) if kind is not None else None
         return last is None or rank(self.seed, sample["sample_id"]) <= last
+
+
+def kind_of(sample: Mapping[str, Any]) -> Kind | None:
+    """What a cap counts a sample as; ``None`` for one without any category, which no cap is about."""
+    number = int(sample["category_id"])
+    name = "" if number else str(sample.get("category") or "")
+    return (sample["task"], number, name) if number or name else None
 
 
 def rank(seed: int, sample_id: str) -> Rank:
@@ -88,7 +96,8 @@ def smallest_ranks(tiles: Iterable[Mapping[str, Any]], balance: Balance, cap: in
     found: dict[Kind, list[Rank]] = defaultdict(list)
     for tile in tiles:
         for sample in balance.keep(tile):
-            found[sample["task"], sample["category_id"]].append(rank(balance.seed, sample["sample_id"]))
+            if (kind := kind_of(sample)) is not None:
+                found[kind].append(rank(balance.seed, sample["sample_id"]))
     return {kind: heapq.nsmallest(cap + 1, ranks) for kind, ranks in found.items()}
 
 

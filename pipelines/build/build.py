@@ -75,7 +75,7 @@ def build_store(
         UserError: wrong input, nothing left to write, no permission, or no space.
     """
     store = str(out)
-    adapter = open_source(source, root, config)
+    adapter, config = _open(source, root, config)
     listing = Listing(adapter.name, adapter.items(), config)
     try:
         expected = _estimate(adapter, listing, config)
@@ -127,7 +127,7 @@ def describe_build(
     Raises:
         UserError: wrong source or root.
     """
-    adapter = open_source(source, root, config)
+    adapter, config = _open(source, root, config)
     listing = Listing(adapter.name, adapter.items(), config)
     try:
         shares = Counter(listing.splits_of_images())
@@ -139,6 +139,7 @@ def describe_build(
         "source": adapter.name,
         "images": listing.manifest.images,
         "images_by_split": dict(sorted(shares.items())),
+        "own_splits": dict(listing.manifest.own),
         "blocks": len(listing.manifest.sizes),
         "workers": config.workers,
         "config_hash": _hash(adapter, config),
@@ -146,6 +147,15 @@ def describe_build(
         "endpoint": expected,
         "files": None if told is None else next(r for r in told.files.rows() if r["name"] == "files"),
     }
+
+
+def _open(source: str, root: str | Path | None, config: BuildConfig) -> tuple[Source, BuildConfig]:
+    """A source, and the configuration with what it decides: whether its own splits are kept."""
+    adapter = open_source(source, root, config)
+    own = config.split.own
+    if own is None:
+        own = bool(getattr(adapter, "keeps_splits", False))
+    return adapter, config.model_copy(update={"split": config.split.model_copy(update={"own": own})})
 
 
 def _hash(source: Source, config: BuildConfig) -> str:
@@ -327,6 +337,8 @@ class _Build:
             self._variety,
             getattr(self._source, "fingerprint", ""),
         )
+        if self._manifest.own:
+            card["own_splits"] = dict(self._manifest.own)
         write_card(self._store, card)
 
     def _each(self, name: str, work: Callable[[int], dict[str, Any]]) -> Iterable[tuple[int, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.build.endpoint.config import EndpointConfig
 
@@ -45,11 +45,21 @@ class InstructConfig(_Section):
 
 
 class SplitConfig(_Section):
-    """Shares of scenes per split."""
+    """Shares of scenes per split; the rest is for training, nothing where they make 1."""
 
-    val: float = Field(0.1, ge=0, lt=1)
-    test: float = Field(0.0, ge=0, lt=1)
-    own: bool = Field(False, description="take the source's own splits instead, where it has them")
+    val: float = Field(0.1, ge=0, le=1, description="share of the scenes; 1 makes a store without training")
+    test: float = Field(0.0, ge=0, le=1)
+    own: bool | None = Field(
+        None,
+        description="take the source's own splits instead, where it has them; null: of benchmarks and other "
+        "ready samples, which always keep theirs, not of other sources",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SplitConfig":
+        if self.val + self.test > 1 + 1e-9:
+            raise ValueError(f"val {self.val:g} and test {self.test:g} are more than all scenes; lower one")
+        return self
 
 
 class BoxConfig(_Section):
@@ -73,7 +83,9 @@ class BuildConfig(_Section):
     boxes: BoxConfig = BoxConfig()
     endpoint: EndpointConfig = EndpointConfig()
     category_cap: int | None = Field(
-        None, ge=1, description="most samples of a category and task; null: none"
+        None,
+        ge=1,
+        description="most samples of a category and task; null: none. Those without a category all stay",
     )
     shard_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_unknown_share: float = Field(

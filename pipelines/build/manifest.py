@@ -5,7 +5,8 @@ import io
 import json
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,14 @@ class Manifest:
         sizes: number of images of each block.
         names: hash of all keys in order.
         splits: which split a group is in.
+        own: number of images by the source's own split, of those that keep it.
     """
 
     images: int
     sizes: list[int]
     names: str
     splits: Splits
+    own: Mapping[str, int]
 
 
 class Listing:
@@ -72,6 +75,7 @@ class Listing:
         self._folder = tempfile.TemporaryDirectory(prefix="unigeoseg-items-")
         self._files = 0
         keys, groups = array("Q"), array("Q")
+        own: Counter[str] = Counter()
         names = hashlib.sha256()
         sizes: list[int] = []
         writer: pq.ParquetWriter | None = None
@@ -84,6 +88,8 @@ class Listing:
                 keys.append(digest(item.key))
                 groups.append(group_digest(config.seed, item.group))
                 names.update(f"{item.key}\n".encode())
+                if config.split.own and item.split is not None:
+                    own[item.split] += 1
             sizes.append(len(block))
             if len(sizes) % _BLOCKS_A_FILE == 0:
                 writer.close()
@@ -92,7 +98,7 @@ class Listing:
             writer.close()
         self._check_keys(source, np.frombuffer(keys, np.uint64))
         splits = cut_splits(np.frombuffer(groups, np.uint64), config.split, config.seed)
-        self.manifest = Manifest(len(keys), sizes, names.hexdigest(), splits)
+        self.manifest = Manifest(len(keys), sizes, names.hexdigest(), splits, dict(sorted(own.items())))
 
     def publish(self, store: str) -> None:
         """Writes the listing beside the store.

@@ -144,7 +144,8 @@ def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
         axis.set_yticks([])
         axis.set_anchor("N")
         axis.set_xlabel(text, fontsize=8.5, loc="left", parse_math=False)
-    figure.suptitle(f"{choice.name}: {len(panels)} of {len(rows)} samples", fontsize=13)
+    title = f"{choice.name}: {len(panels)} of {len(rows)} samples"
+    figure.suptitle(title, fontsize=13, parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
     return buffer.getvalue()

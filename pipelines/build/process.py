@@ -61,7 +61,7 @@ def process_item(
         UserError: the source is wrong.
     """
     image = source.read(item)
-    counts.add("read", 1, 1)
+    counts.add("read", 1, 1, noted={f"also_in_{split}": 1 for split in item.detail.get("also", ())})
     if isinstance(image, SourceImage) and image.triplets is not None:
         counts.add("tile", 1, 1)
         ready = ready_tile(source, item, image, counts)

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from pipelines.build.config import SplitConfig
 from pipelines.build.seeds import digest
 
+#: Above every hash.
+_ABOVE = 2**64
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -15,7 +18,7 @@ class Splits:
 
     Attributes:
         seed: of the hash.
-        val_below: groups whose hash is smaller are validation,
+        val_below: groups whose hash is smaller are validation (2**64: all of them),
         test_below: else those whose hash is smaller are test, all others train.
         own: the source's own split goes first.
     """
@@ -41,12 +44,18 @@ def group_digest(seed: int, group: str) -> int:
 def cut_splits(digests: NDArray[np.uint64], config: SplitConfig, seed: int) -> Splits:
     """Where to cut, for the hashes of all groups (repeated ones count once).
 
-    A share above zero takes at least one group, as long as one stays for training.
+    A share above zero takes at least one group, as long as one stays for training. Where the shares leave
+    nothing for training (they make 1), no group is left for it.
     """
     ordered = np.unique(digests)
-    free = len(ordered) - 1
-    start, bounds = 0, []
+    total = len(ordered)
+    training = config.val + config.test < 1 - 1e-9
+    free = total - 1 if training else total
+    start, ends = 0, []
     for share in (config.val, config.test):
-        start += min(max(round(share * len(ordered)), 1) if share > 0 else 0, max(free - start, 0))
-        bounds.append(int(ordered[start]) if len(ordered) else 0)
-    return Splits(seed, bounds[0], bounds[1], config.own)
+        start += min(max(round(share * total), 1) if share > 0 else 0, max(free - start, 0))
+        ends.append(start)
+    if not training:  # rounding leaves no group over
+        ends = [total if config.test == 0 else ends[0], total]
+    bounds = [int(ordered[end]) if end < total else _ABOVE if total else 0 for end in ends]
+    return Splits(seed, bounds[0], bounds[1], bool(config.own))

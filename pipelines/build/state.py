@@ -34,8 +34,9 @@ def prepare(store: str, plan: dict[str, str | int], force: bool) -> bool:
         )
     if force:
         _clear(store, entries)
-    elif entries == {FOLDER} and _plan_of(store) is None:
-        _clear(store, entries)  # killed before it wrote its plan, or while it was being removed
+    elif entries == {FOLDER} and (_plan_of(store) is None or _other_and_nothing_done(store, plan)):
+        # Killed before it wrote its plan or while it was being removed, or refused: nothing would be lost.
+        _clear(store, entries)
     elif entries:
         _check_resumable(store, plan)
     _write_plan(store, plan)
@@ -53,6 +54,15 @@ def _entries(store: str) -> set[str]:
         raise UserError(f"{store} is a file: name a folder for the store") from error
     except Exception as error:  # object stores raise their own kinds
         raise UserError(no_access(store, error)) from error
+
+
+def _other_and_nothing_done(store: str, plan: dict[str, str | int]) -> bool:
+    """Whether a build with other settings has listed its images and finished none of its work."""
+    if _plan_of(store) == plan:
+        return False
+    filesystem, root = open_filesystem(store)
+    names = [str(path).rpartition("/")[2] for path in filesystem.ls(f"{root}/{FOLDER}", detail=False)]
+    return not any(name.startswith("part-") and name.endswith(".json") for name in names)
 
 
 def _check_resumable(store: str, plan: dict[str, str | int]) -> None:

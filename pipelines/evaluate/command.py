@@ -33,6 +33,7 @@ def evaluate_command(
     layout: str | None = None,
     compare: Literal["letterbox", "inside", "original"] = "letterbox",
     boxes: bool | None = None,
+    threshold: float = 0.5,
     published: str | None = None,
     plots: bool = True,
 ) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def evaluate_command(
         layout=choice.layout,
         compare=compare,
         boxes=choice.boxes if boxes is None else boxes,
+        threshold=threshold,
     )
     started = bool(workers) and _connect(workers)
     try:

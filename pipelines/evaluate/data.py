@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.storage import open_filesystem
-from pipelines.store.index import CARD, INDEX, StoreIndex
+from pipelines.store.index import CARD, INDEX, StoreIndex, read_card
 from pipelines.store.reader import Loaded, StoreReader
 from pipelines.store.record import BadRecord
+from pipelines.store.scan import open_all_splits
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout, recognise
 from unigeoseg.errors import UserError
@@ -69,6 +70,11 @@ class BenchmarkIndex:
         """Number of the image of each row; int64 ``[N]``."""
         sizes = [len(image.triplets) for image in self.groups]
         return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+
+    @property
+    def scenes(self) -> NDArray[np.int64]:
+        """The place that each row shows; a benchmark says no more than its images. int64 ``[N]``."""
+        return self.images
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -155,7 +161,10 @@ class DataChoice:
 
 
 def choose_data(path: str, split: str | None = None, layout: str | None = None) -> DataChoice:
-    """Finds out what ``path`` is; without ``split``, ``val`` of a store, ``test`` or ``val`` of a benchmark.
+    """Finds out what ``path`` is.
+
+    Without ``split`` it is ``val`` of a store (``test`` where it has none), ``test`` or ``val`` of a
+    benchmark.
 
     Raises:
         UserError: it is neither a store nor a benchmark, the layout does not fit, or there is no such split.
@@ -164,7 +173,7 @@ def choose_data(path: str, split: str | None = None, layout: str | None = None) 
     if source is None:
         if not _is_store(path):
             _refuse(path)
-        return DataChoice(split or _STORE_SPLIT, None, False)
+        return DataChoice(split or _split_of_store(path), None, False)
     there = source.splits()
     chosen = split or next((s for s in _PREFERRED if s in there), there[0] if there else ALL)
     if chosen != ALL and chosen not in there:
@@ -182,7 +191,7 @@ def open_index(path: str, split: str, layout: str | None = None) -> Index:
         UserError: no store or benchmark there, missing files, or nothing in the split.
     """
     if layout is None:
-        return StoreIndex.open(path, split)
+        return open_all_splits(path) if split == ALL else StoreIndex.open(path, split)
     source = open_layout(path, layout)
     splits: Iterable[str] = source.splits() if split == ALL else (split,)
     groups = [image for name in splits for image in source.images(name)]
@@ -196,6 +205,12 @@ def open_index(path: str, split: str, layout: str | None = None) -> Index:
 def open_reader(index: Index) -> Reader:
     """What loads the rows of an index."""
     return BenchmarkReader(index) if isinstance(index, BenchmarkIndex) else StoreReader(index)
+
+
+def _split_of_store(path: str) -> str:
+    """``val``, or ``test`` of a store that was made for testing alone."""
+    there = read_card(path).get("counts", {}).get("split", {})
+    return "test" if "test" in there and _STORE_SPLIT not in there else _STORE_SPLIT
 
 
 def _is_store(path: str) -> bool:

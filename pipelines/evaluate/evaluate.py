@@ -20,6 +20,7 @@ from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
 from pipelines.evaluate.summary import foreign_categories, summarise, vanished
 from pipelines.evaluate.tables import markdown_table
+from pipelines.evaluate.thresholds import best_thresholds
 from pipelines.evaluate.worker import Job
 from pipelines.storage import open_filesystem
 from unigeoseg.errors import UserError
@@ -40,6 +41,7 @@ PER_SAMPLE = (
     "width",
     "truth_share",
     "truth_area",
+    "predicted_share",
     "intersection",
     "union",
     "iou",
@@ -78,12 +80,14 @@ class Evaluation:
     Attributes:
         table: a row a sample in store order, columns of :data:`pipelines.evaluate.records.SCHEMA`.
         images: the image of each row of ``table``, any integers.
+        scenes: the place that each row shows, any integers: what is drawn together in the bootstrap.
         result: the content of ``evaluation.json``.
         index: of the data.
     """
 
     table: pa.Table
     images: np.ndarray[Any, np.dtype[np.int64]]
+    scenes: np.ndarray[Any, np.dtype[np.int64]]
     result: dict[str, Any]
     index: Index
 
@@ -141,8 +145,9 @@ def evaluate_store(
         )
     if bad:
         log.warning("%d of %d samples cannot be used and are left out: %s", len(bad), len(rows), reasons)
-    image = index.images[table["row"].to_numpy()]
-    result = summarise(table, image, seed, job.boxes) | {
+    here = table["row"].to_numpy()
+    scenes = index.scenes[here]
+    result = summarise(table, scenes, seed, job.boxes) | {
         "model": job.model.export,
         "data": job.store,
         "layout": job.layout,
@@ -151,14 +156,16 @@ def evaluate_store(
         "image_size": config.image_size,
         "compare": job.compare,
         "boxes": job.boxes,
+        "threshold": best_thresholds(table, job.threshold),
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
+        "scenes": len(np.unique(scenes)),
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
         "vanished": vanished(table),
         "foreign_categories": foreign_categories(table),
         "conventions": conventions(job),
     }
     _warn(result)
-    return Evaluation(table, image, result, index)
+    return Evaluation(table, index.images[here], scenes, result, index)
 
 
 def _gather(
@@ -180,7 +187,7 @@ def _gather(
 def conventions(job: Job) -> str:
     """The rules of the comparison in words."""
     what = "boxes of the largest 8-connected components" if job.boxes else "masks"
-    return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over images"
+    return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over scenes"
 
 
 def _warn(result: dict[str, Any]) -> None:

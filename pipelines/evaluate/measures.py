@@ -39,7 +39,7 @@ def measure_tasks(evaluation: Evaluation, seed: int = 0) -> dict[str, dict[str, 
     result: dict[str, dict[str, Any]] = {}
     for task, metrics in evaluation.result["tasks"].items():
         mask = pc.equal(evaluation.table["task"], task)
-        table, images = evaluation.table.filter(mask), evaluation.images[mask.to_numpy()]
+        table, scenes = evaluation.table.filter(mask), evaluation.scenes[mask.to_numpy()]
         measures: dict[str, Any] = dict(metrics)
         measures |= {key: mean(table[column]) for key, column in _MEANS.items()}
         if task == INTERACTIVE:
@@ -50,7 +50,7 @@ def measure_tasks(evaluation: Evaluation, seed: int = 0) -> dict[str, dict[str, 
         measures["swap_own_gIoU"], measures["swapped_gIoU"] = mean(swap["iou"]), mean(swap["swapped_iou"])
         if swap.num_rows:
             drop = swap["iou"].to_numpy() - swap["swapped_iou"].to_numpy()
-            measures["swap_drop_ci95"] = mean_ci95(drop, images[pairs.to_numpy()], seed)
+            measures["swap_drop_ci95"] = mean_ci95(drop, scenes[pairs.to_numpy()], seed)
         result[task] = measures
     return result
 
@@ -61,10 +61,12 @@ def mean(column: pa.ChunkedArray) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def mean_ci95(values: Any, images: Any, seed: int) -> list[float]:
-    """95 % bootstrap interval of a mean, resampling images."""
-    _, image = np.unique(images, return_inverse=True)
-    count = int(image.max()) + 1
-    totals, sizes = np.bincount(image, values, count), np.bincount(image, minlength=count)
+def mean_ci95(values: Any, scenes: Any, seed: int) -> list[float]:
+    """95 % bootstrap interval of a mean of differences of IoU, resampling scenes; [-1, 1] with one alone."""
+    _, scene = np.unique(scenes, return_inverse=True)
+    count = int(scene.max()) + 1
+    if count == 1:
+        return [-1.0, 1.0]
+    totals, sizes = np.bincount(scene, values, count), np.bincount(scene, minlength=count)
     draws = np.concatenate([(w @ totals) / (w @ sizes) for w in resampling_weights(count, seed, _RESAMPLES)])
     return [round(float(v), 6) for v in np.quantile(draws, [0.025, 0.975])]

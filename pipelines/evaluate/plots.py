@@ -47,6 +47,33 @@ def plot_losses(history: History, path: Path) -> Path:
     return save(figure, path)
 
 
+def plot_learning(history: History, path: Path) -> Path:
+    """Whether it learns: gIoU of held-out and of training samples, empty masks and soft dice, by task."""
+    figure = new_figure(13, 3.9)
+    reached, empty, dice = figure.subplots(1, 3)
+    for key, style, what in (("val", "-", "held-out"), ("train_eval", "--", "training")):
+        for task in history.names(key):
+            values = history.series(key, task, "gIoU")
+            seen = np.isfinite(values)
+            reached.plot(
+                history.steps[seen], values[seen], style, marker="o", markersize=3, color=COLOURS.get(task),
+                label=f"{task}, {what}",
+            )  # fmt: skip
+    _lines(empty, history, {task: ("empty", task) for task in history.names("empty")})
+    _lines(dice, history, {task: ("soft_dice", task) for task in history.names("soft_dice")})
+    for axes, title in (
+        (reached, "gIoU on the way"),
+        (empty, "share of empty masks (training)"),
+        (dice, "soft dice (training)"),
+    ):
+        axes.set(title=title, xlabel="step")
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+    if reached.lines:
+        reached.legend(fontsize=7)
+    return save(figure, path)
+
+
 def plot_shares(history: History, path: Path) -> Path:
     """Target share of each task, and what the batches really held."""
     figure = new_figure(8, 3.9)
@@ -82,6 +109,11 @@ def plot_iou_histogram(table: pa.Table, path: Path) -> Path:
     return save(figure, path)
 
 
+def literal(text: str) -> str:
+    """A text of others for matplotlib, which would set what stands between two dollar signs as a formula."""
+    return text.replace("$", r"\$")
+
+
 def plot_groups(groups: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> Path:
     """A bar a group: its gIoU with the 95 % interval and the number of samples."""
     names = list(groups)
@@ -92,7 +124,8 @@ def plot_groups(groups: Mapping[str, Mapping[str, Any]], title: str, path: Path)
     above = [max(0.0, high - v) for v, (_, high) in zip(values, limits, strict=True)]
     figure = new_figure(8.5, 1.3 + 0.28 * len(names))
     axes = figure.subplots()
-    axes.barh(names, values, xerr=[below, above], color="#4c86b8", ecolor="#333333", capsize=2)
+    labels = [literal(name) for name in names]
+    axes.barh(labels, values, xerr=[below, above], color="#4c86b8", ecolor="#333333", capsize=2)
     for place, (name, (_, high)) in enumerate(zip(names, limits, strict=True)):
         axes.text(
             max(high, 0.0) + 0.01,

@@ -14,6 +14,7 @@ from pipelines.evaluate.drawing import PREDICTION, mark_prompt, overlay
 from pipelines.evaluate.image_file import check_shape, read_image
 from pipelines.evaluate.models import ModelSource, best_device, find_export
 from pipelines.evaluate.records import encode_mask
+from pipelines.evaluate.thresholds import logit
 from unigeoseg.batch import ImageGroup, Sample
 from unigeoseg.collate import Collator
 from unigeoseg.errors import UserError
@@ -68,9 +69,20 @@ class Prediction:
 
 
 def predict_image(
-    model: UniGeoSeg, tokenizer: Tokenizer, image: NDArray[np.uint8], question: Question
+    model: UniGeoSeg,
+    tokenizer: Tokenizer,
+    image: NDArray[np.uint8],
+    question: Question,
+    threshold: float = 0.5,
 ) -> Prediction:
     """Segments one RGB image uint8 ``[H, W, 3]``; an empty mask has score 0.
+
+    Args:
+        model: in eval mode.
+        tokenizer: its own.
+        image: of any size.
+        question: what to segment.
+        threshold: probability in (0, 1) above which a pixel is foreground.
 
     Raises:
         UserError: the instruction is too long for the model.
@@ -81,12 +93,14 @@ def predict_image(
     )
     logits = model.predict(batch.to(next(model.parameters()).device))[0].float().cpu().numpy()
     full = unletterbox(logits, *image.shape[:2])
-    mask = full > 0
+    mask = full > logit(threshold)
     score = float((1 / (1 + np.exp(-full[mask].astype(np.float64)))).mean()) if mask.any() else 0.0
     return Prediction(mask, score)
 
 
-def predict_file(model: str | Path, image: str | Path, question: Question, out: str | Path) -> dict[str, Any]:
+def predict_file(
+    model: str | Path, image: str | Path, question: Question, out: str | Path, threshold: float = 0.5
+) -> dict[str, Any]:
     """Segments an image file and writes ``mask.png`` (0/255), ``overlay.png`` and ``prediction.json``.
 
     Args:
@@ -94,6 +108,7 @@ def predict_file(model: str | Path, image: str | Path, question: Question, out: 
         image: an image file; see :func:`~pipelines.evaluate.image_file.read_image` for the conversions.
         question: what to segment.
         out: folder, made if needed.
+        threshold: probability in (0, 1) above which a pixel is foreground.
 
     Returns:
         ``{"mask": COCO RLE, "score", "files"}`` and the question, as in ``prediction.json``.
@@ -105,12 +120,13 @@ def predict_file(model: str | Path, image: str | Path, question: Question, out: 
     pixels = read_image(path)
     network, tokenizer = ModelSource(source).load(best_device())
     check_shape(pixels, network.config.image_size, network.config.vision.patch, path)
-    found = predict_image(network, tokenizer, pixels, question)
+    found = predict_image(network, tokenizer, pixels, question, threshold)
     rle = encode_mask(found.mask)
     folder = Path(out)
     result = {
         "mask": {"size": rle["size"], "counts": rle["prediction"]},
         "score": found.score,
+        "threshold": threshold,
         "files": [str(folder / name) for name in (MASK, OVERLAY, RESULT)],
         "task": question.task,
         "instruction": question.text,

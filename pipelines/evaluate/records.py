@@ -14,7 +14,8 @@ from unigeoseg.metrics import box_counts, iou
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")
 
-#: Columns of a worker's table. Predictions and yardsticks are null where they were not asked for.
+#: Columns of a worker's table. Predictions, yardsticks and counts at other thresholds are null where
+#: they were not asked for.
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -28,9 +29,12 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("truth_share", pa.float64()),
         ("truth_area", pa.int64()),
+        ("predicted_share", pa.float64()),
         ("intersection", pa.int64()),
         ("union", pa.int64()),
         ("iou", pa.float64()),
+        ("inter_at", pa.list_(pa.int64())),
+        ("union_at", pa.list_(pa.int64())),
         ("prediction", pa.string()),
         ("size", pa.list_(pa.int32())),
         *[(name, pa.float64()) for name in YARDSTICKS],
@@ -76,6 +80,7 @@ def describe(
         "width": sample.mask.shape[1],
         "truth_share": float(sample.mask.mean()),
         "truth_area": int(truth.sum()),
+        "predicted_share": float(prediction.mean()),
         "intersection": intersection,
         "union": union,
         "iou": iou(intersection, union),

@@ -7,7 +7,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.evaluate.history import History
-from pipelines.evaluate.plots import COLOURS, plot_losses, plot_shares
+from pipelines.evaluate.plots import COLOURS, plot_learning, plot_losses, plot_shares
+from pipelines.evaluate.thresholds import in_words
+from pipelines.train.learning import result_warnings
 from pipelines.train.run_folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
 from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
@@ -20,6 +22,12 @@ SAMPLES = f"{PLOTS}/samples-{{task}}.png"
 _LEAST = 0.02
 #: Pictures in the order of the page: file, heading, what to look for.
 _CURVES = (
+    (
+        "learning.png",
+        "Is it learning?",
+        "Left: the same held-out (solid) and training samples (dashed) each time. docs/is_it_learning.md "
+        "says how to read it.",
+    ),
     ("loss.png", "Loss", "Thin: each logged step; bold: smoothed."),
     ("shares.png", "Task shares", "Dashed: what the schedule asks for; solid: what the batches held."),
     ("iou.png", "IoU of the held-out samples", "Dashed: the mean, which is gIoU."),
@@ -62,7 +70,8 @@ def write_report(run: str | Path | RunFolder) -> str:
     if len(history):
         plot_losses(history, folder.local(f"{PLOTS}/loss.png"))
         plot_shares(history, folder.local(f"{PLOTS}/shares.png"))
-        folder.publish(f"{PLOTS}/loss.png", f"{PLOTS}/shares.png")
+        plot_learning(history, folder.local(f"{PLOTS}/learning.png"))
+        folder.publish(*(f"{PLOTS}/{name}.png" for name in ("loss", "shares", "learning")))
     folder.local(REPORT).write_text(_render(folder, history, measures), encoding="utf-8")
     folder.publish(REPORT)
     return f"{folder.path}/{REPORT}"
@@ -78,13 +87,17 @@ def _render(folder: RunFolder, history: History, measures: dict[str, Any]) -> st
     )
     config = folder.local(CONFIG)
     exists = folder.exists
+    evaluation = _read_json(folder.local(f"{EVALUATION}/evaluation.json"))
+    warned = _read_json(folder.local(SUMMARY)).get("warnings", [])
     tasks = [task for task in TASKS if task in measures]
     return environment.get_template("report.html.j2").render(
         name=folder.name,
         path=folder.path,
         tasks=[_task_row(task, measures[task]) for task in tasks],
         facts=_facts(folder, history),
-        evaluation=_read_json(folder.local(f"{EVALUATION}/evaluation.json")),
+        evaluation=evaluation,
+        threshold=in_words(evaluation.get("threshold", {})),
+        warnings=list(dict.fromkeys([*warned, *result_warnings(measures)])),
         yardsticks=exists(f"{PLOTS}/yardsticks.png"),
         curves=[(f"{PLOTS}/{f}", title, note) for f, title, note in _CURVES if exists(f"{PLOTS}/{f}")],
         sheets=[(t, SAMPLES.format(task=t)) for t in TASKS if exists(SAMPLES.format(task=t))],

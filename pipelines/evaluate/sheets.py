@@ -14,7 +14,7 @@ from matplotlib.figure import SubFigure
 
 from pipelines.evaluate.data import Reader
 from pipelines.evaluate.drawing import PREDICTION, TRUTH, Picture, enlarge, mark_prompt, overlay
-from pipelines.evaluate.plots import new_figure, save
+from pipelines.evaluate.plots import literal, new_figure, save
 from pipelines.evaluate.records import decode_mask
 from pipelines.evaluate.yardsticks import Masks
 from unigeoseg.batch import Sample
@@ -96,7 +96,7 @@ def draw_sheet(items: Sequence[Example], title: str, path: Path, columns: int = 
     """Draws the examples, ``columns`` a line, each as image, truth, prediction and text."""
     lines = max(1, -(-len(items) // columns))
     figure = new_figure(6.6 * columns, 2.95 * lines + 0.6)
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(literal(title), fontsize=13)
     grid = figure.subfigures(lines, columns, squeeze=False, wspace=0.015, hspace=0.015)
     cells = np.asarray(grid).ravel()
     for cell, item in zip(cells, items, strict=False):
@@ -108,8 +108,9 @@ def _draw_example(cell: SubFigure, item: Example) -> None:
     cell.set_facecolor("#f1f3f7")
     text = textwrap.fill(item.sample.instruction, 92, max_lines=3, placeholder=" …")
     good = (0.78, 0.13, 0.1) if item.iou < 0.3 else (0.1, 0.5, 0.2) if item.iou >= 0.6 else (0.6, 0.4, 0.0)
-    cell.suptitle(f"{item.caption} · IoU {item.iou:.3f} · {item.sample.category}", fontsize=10, color=good)
-    cell.supxlabel(text, fontsize=8.5)
+    title = f"{item.caption} · IoU {item.iou:.3f} · {item.sample.category}"
+    cell.suptitle(literal(title), fontsize=10, color=good)
+    cell.supxlabel(literal(text), fontsize=8.5)
     image, truth, prediction = cell.subplots(1, 3)
     _show(image, mark_prompt(enlarge(item.image), item.sample.box, item.sample.points, item.shape), "image")
     _show(truth, overlay(enlarge(item.image), item.truth, TRUTH), "truth")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.build.taxonomy import taxonomy
+from pipelines.evaluate.thresholds import FULL
 from unigeoseg.metrics import BOX_THRESHOLDS, MASK_THRESHOLDS, MetricSums, bootstrap_ci95
 from unigeoseg.tasks import TASKS
 
@@ -21,21 +22,24 @@ SIZES: tuple[tuple[str, float], ...] = (
 NO_TARGET, NO_CATEGORY = "no target", "no category"
 
 
-def summarise(table: pa.Table, images: Any, seed: int = 0, boxes: bool = False) -> dict[str, Any]:
+def summarise(table: pa.Table, scenes: Any, seed: int = 0, boxes: bool = False) -> dict[str, Any]:
     """The groups of ``evaluation.json``; one without samples is left out.
 
     Args:
         table: a row a sample.
-        images: the image of each row, any integers.
+        scenes: the scene of each row, any integers: rows of one are not independent (tiles of it overlap).
         seed: of the bootstrap.
         boxes: the thresholds of visual grounding instead of those for masks.
     """
     thresholds = BOX_THRESHOLDS if boxes else MASK_THRESHOLDS
 
     def group(mask: Any) -> dict[str, Any]:
-        inter, union = (table[c].to_numpy()[mask] for c in ("intersection", "union"))
+        inter, union, share = (
+            table[c].to_numpy()[mask] for c in ("intersection", "union", "predicted_share")
+        )
         sums = MetricSums(thresholds).add_all(inter.tolist(), union.tolist())
-        return {**sums.result(), "ci95": bootstrap_ci95(inter, union, images[mask], seed)}
+        look = {"empty": float((share == 0).mean()), "full": float((share >= FULL).mean())}
+        return {**sums.result(), **look, "ci95": bootstrap_ci95(inter, union, scenes[mask], seed)}
 
     def groups(column: Any, names: Iterable[str]) -> dict[str, Any]:
         masks = {name: pc.equal(column, name).to_numpy(zero_copy_only=False) for name in names}

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.evaluate.thresholds import in_words
+
 #: Groups of the Markdown document after the main table: key of the result, heading of the first column.
 _GROUPS = (
     ("sizes", "size of the target (share of the image)"),
@@ -77,6 +79,8 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
         found.append(f"{len(result['unusable'])} samples could not be used; evaluation.json names them.")
     if result.get("vanished"):
         found.append(f"{result['vanished']} targets have no pixel left at the size of comparison.")
+    if words := in_words(result.get("threshold") or {}):
+        found.append(words)
     published = result.get("published", {})
     if published.get("missing"):
         found.append(

@@ -14,6 +14,7 @@ from pipelines.evaluate.data import Index, open_index, open_reader
 from pipelines.evaluate.models import ModelSource, best_device
 from pipelines.evaluate.records import SCHEMA, Portion, describe, encode_mask
 from pipelines.evaluate.selection import Rows
+from pipelines.evaluate.thresholds import counts_at, levels_of, thresholds
 from pipelines.evaluate.yardsticks import (
     Masks,
     all_foreground,
@@ -29,6 +30,9 @@ from unigeoseg.collate import BadSample, Collator
 from unigeoseg.letterbox import letterbox_mask, unletterbox
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.tokens import Tokenizer
+
+#: Of one sample or an image's samples: how many of the thresholds each pixel exceeds.
+Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Job:
         compare: where masks are compared: on the ``letterbox`` square with its padding (the released
             evaluator), ``inside`` the image's part of the square, or at the image's ``original`` size.
         boxes: compares boxes of the largest components (visual grounding) instead of masks.
+        threshold: probability above which a pixel is foreground.
     """
 
     store: str
@@ -62,8 +67,11 @@ class Job:
     layout: str | None = None
     compare: Literal["letterbox", "inside", "original"] = "letterbox"
     boxes: bool = False
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold} is no probability between 0 and 1")
         if self.yardsticks and (self.boxes or self.compare != "letterbox"):
             raise ValueError(
                 "yardsticks are masks on the letterboxed square: boxes=False, compare='letterbox'"
@@ -143,36 +151,42 @@ class Worker:
             return error.reason
         return ""
 
-    def _predict(self, images: Sequence[_Image]) -> list[list[Masks]]:
-        """Predicted masks of each model at the size of comparison, for the samples of the images in order."""
+    def _predict(self, images: Sequence[_Image]) -> list[list[Levels]]:
+        """Predictions of each model at the size of comparison, for the samples of the images in order."""
         most = self._job.max_instructions
         pieces = [
             ImageGroup(image.pixels, tuple(_question(s) for s in image.samples[i : i + most]))
             for image in images
             for i in range(0, len(image.samples), most)
         ]
-        found: list[list[Masks]] = [[] for _ in self._models]
+        found: list[list[Levels]] = [[] for _ in self._models]
         for part in _forward_parts(pieces, most):
             batch = self._collator(part).to(self._device)
-            for masks, model in zip(found, self._models, strict=True):
+            for levels, model in zip(found, self._models, strict=True):
                 shapes = [piece.image.shape[:2] for piece in part for _ in piece.samples]
                 logits = model.predict(batch).cpu().numpy()
-                masks += [self._mask(*one) for one in zip(logits, shapes, strict=True)]
+                levels += [self._levels(*one) for one in zip(logits, shapes, strict=True)]
         return found
 
-    def _mask(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Masks:
-        """Foreground of logits ``[S, S]`` where masks are compared."""
+    def _levels(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Levels:
+        """Logits ``[S, S]`` where masks are compared, as thresholds that they exceed."""
         if self._job.compare == "original":
-            return unletterbox(logits, *shape) > 0
+            return levels_of(unletterbox(logits, *shape), self._job.threshold)
+        levels = levels_of(logits, self._job.threshold)
         if self._job.compare == "inside":
-            return (logits > 0) & all_foreground(*shape, self.image_size)
-        return logits > 0
+            levels *= all_foreground(*shape, self.image_size)
+        return levels
 
-    def _measure(self, image: _Image, predictions: list[Masks]) -> list[dict[str, Any]]:
-        truths = self._truths(image.samples)
+    def _measure(self, image: _Image, levels: list[Levels]) -> list[dict[str, Any]]:
+        truths, used = self._truths(image.samples), thresholds(self._job.threshold).index(self._job.threshold)
+        predictions = [one > used for one in levels]
         records = []
-        for row, sample, mask, truth in zip(image.rows, image.samples, predictions[0], truths, strict=True):
+        for row, sample, mask, truth, level in zip(
+            image.rows, image.samples, predictions[0], truths, levels[0], strict=True
+        ):
             record = describe(row, sample, mask, truth, self._job.boxes)
+            if not self._job.boxes:
+                record |= counts_at(level, truth, self._job.threshold)
             if self._job.keep_predictions:
                 record |= encode_mask(mask)
             records.append(record)

@@ -70,14 +70,14 @@ def ablation_runs(grid: Grid, config: Config, seeds: int) -> list[AblationRun]:
     return runs
 
 
-def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, dataset: str) -> None:
+def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, dataset: str | None) -> None:
     """Finished runs count only where they are those that would be run now.
 
     Args:
         runs: of the ablation.
         config: the preset.
         folder: where the runs lie.
-        dataset: fingerprint of the store.
+        dataset: fingerprint of the store; ``None`` where it is not known yet.
 
     Raises:
         UserError: a finished run had another configuration or store.
@@ -90,8 +90,9 @@ def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, datase
         now = cell_config(config, run.cell, run.seed).plain()
         check_same(saved, now, place.path)
         before = read_status(place).get("dataset_fingerprint", dataset)
-        if saved["evaluation"] != now["evaluation"] or before != dataset:
-            what = "store" if before != dataset else "evaluation section"
+        other = dataset is not None and before != dataset
+        if saved["evaluation"] != now["evaluation"] or other:
+            what = "store" if other else "evaluation section"
             raise UserError(
                 f"{place.path} is finished, with another {what}: its numbers do not belong in one table with "
                 "new ones; give the same, or another --out"
@@ -128,6 +129,7 @@ def run_ablation(
     if store is not None:
         check_store(store, config)  # before Ray is started for nothing
     folder.mkdir(parents=True, exist_ok=True)
+    check_kept(runs, config, folder, None)  # before a store of other settings replaces that of these runs
     with ray_session(config):
         if store is None:
             store = str(folder / "store")

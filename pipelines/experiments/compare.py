@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pipelines.evaluate.history import smooth
+from pipelines.evaluate.plots import literal
 from pipelines.experiments.records import RunRecord
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
@@ -190,6 +191,6 @@ def _draw(axis: Any, record: RunRecord, name: str, color: str) -> None:
         if name.startswith("train/"):
             axis.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
             values = smooth(values, max(1, len(values) // 20))
-        axis.plot(steps, values, color=color, linewidth=1.4, label=record.name)
+        axis.plot(steps, values, color=color, linewidth=1.4, label=literal(record.name))
     if name.startswith("val/") and name in record.final:
         axis.axhline(record.final[name], color=color, linestyle=":", linewidth=1.2)

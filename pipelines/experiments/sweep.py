@@ -12,6 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pipelines.config import Config, with_values
+from pipelines.experiments.begun import check_begun, described, write_begun
 from pipelines.experiments.outcome import TrialProgress, last_line
 from pipelines.experiments.session import (
     check_store,
@@ -83,21 +84,23 @@ def run_sweep(
         The content of ``sweep.json``.
 
     Raises:
-        UserError: wrong input; the folder holds a sweep and ``resume`` is not set, or the other way round;
-            every trial failed.
+        UserError: wrong input; the folder holds a sweep and ``resume`` is not set, or the other way round, or
+            one that was begun with other settings; every trial failed.
     """
-    held = (folder / TUNE).is_dir()
-    if held and not resume:
-        raise UserError(f"{folder} holds a sweep already: add --resume to go on with it, or choose --out")
-    if resume and not held:
-        raise UserError(f"there is no sweep to resume at {folder}; leave --resume out to start one")
-    if store is not None:
-        check_store(store, config)  # before Ray is started for nothing
+    _check_folder(folder, resume)
+    facts = described(config, space, settings)
+    dataset = check_store(store, config) if store is not None else None
+    if resume:  # before Ray is started for nothing, and before a store of other settings replaces the sweep's
+        check_begun(folder, facts, dataset)
     with ray_session(config):
         if store is None:
             store = str(folder / "store")
             prepare_store(config.build, store, progress)
-        check_store(store, config)
+        dataset = check_store(store, config)
+        if resume:
+            check_begun(folder, facts, dataset)
+        else:
+            write_begun(folder, facts, dataset)
         steps = Plan.from_config(StoreIndex.open(store, config.data.split), config).steps
         config = with_rungs(config, space.metric, steps)
         parent = open_parent(folder, config, EXPERIMENT, {"sweep.metric": space.metric})
@@ -120,8 +123,25 @@ def run_sweep(
     return result
 
 
+def _check_folder(folder: Path, resume: bool) -> None:
+    held = (folder / TUNE).is_dir()
+    if held and not resume:
+        raise UserError(f"{folder} holds a sweep already: add --resume to go on with it, or choose --out")
+    if resume and not held:
+        raise UserError(f"there is no sweep to resume at {folder}; leave --resume out to start one")
+
+
 def with_rungs(config: Config, metric: str, steps: int) -> Config:
-    """A validation metric needs validation on the way: five times a run unless the preset has its own."""
+    """A validation metric needs validation on the way: five times a run unless the preset has its own.
+
+    Raises:
+        UserError: the run cannot be evaluated on the way.
+    """
+    if metric.startswith("val/") and config.engine.zero_stage == 3:
+        raise UserError(
+            f"metric {metric} needs evaluation on the way, which engine.zero_stage=3 does not have; use "
+            "engine.zero_stage=2, or a metric of training"
+        )
     if not metric.startswith("val/") or config.evaluation.every is not None:
         return config
     return with_values(config, {"evaluation": {"every": max(1, math.ceil(steps / 5))}}, "the sweep")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import matplotlib.pyplot as plt
 from scipy.stats import t as student
 
+from pipelines.evaluate.plots import literal
 from pipelines.experiments.grid import Cell, Grid
 from unigeoseg.tasks import TASKS
 
@@ -211,7 +212,7 @@ def plot_table(result: Mapping[str, Any], path: Path) -> None:
         axis.set_xlim(0, max(1.0, 1.35 * max(m + s for m, s in zip(means, spread, strict=True))))
         axis.set_title(task)
         axis.set_xlabel("gIoU, %")
-    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes[0].set_yticks(range(len(rows)), [literal(row["name"]) for row in rows])
     axes[0].invert_yaxis()
     figure.suptitle(
         f"Table {result['table']}: {result['title']} (Δ against {result['baseline']})", fontsize=11

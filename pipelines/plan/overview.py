@@ -20,7 +20,8 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     Returns:
         Plain values: ``fingerprint``, ``steps``, ``global_batch``, ``instructions`` (expected over the run),
         ``progress`` (where shares are given), ``tasks`` (samples, positions, passes, shares of each),
-        ``first_batches`` (step, sample_ids, tasks).
+        ``left_out`` (samples of the split that the plan does not draw), ``first_batches`` (step, sample_ids,
+        tasks).
     """
     total = plan.steps * plan.batch_size
     counts = plan.counts_at(total)
@@ -39,6 +40,7 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
         "instructions": round(instructions),
         "progress": list(_PROGRESS),
         "tasks": tasks,
+        "left_out": len(index) - sum(plan.units.samples(t) for t in range(len(TASKS))),
         "first_batches": [
             {
                 "step": b.step,

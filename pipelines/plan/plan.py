@@ -23,6 +23,7 @@ from pipelines.plan.chairman import Counts, assign, counts_at
 from pipelines.plan.permute import task_stream
 from pipelines.plan.schedule import check_samples, first_segments, make_curve, make_schedule, total_steps
 from pipelines.plan.units import PlanIndex, UnitTable
+from pipelines.plan.visible import visible
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, IntShares, ShareCurve
 from unigeoseg.pts_record import recorded_curve
@@ -119,6 +120,7 @@ class Plan:
         """
         if config.pts.schedule == "recorded":
             return cls.recorded(index, config, config.pts.record)
+        index = visible(index, config)
         units = UnitTable.build(index, config.data.instructions_per_image)
         if config.pts.schedule == "adaptive":  # its beginning; training makes the rest
             return cls.recorded(index, config, first_segments(config, units, index))
@@ -141,6 +143,7 @@ class Plan:
         Raises:
             UserError: a record that does not fit, or a share for a task without samples.
         """
+        index = visible(index, config)
         units = UnitTable.build(index, config.data.instructions_per_image)
         curve = recorded_curve(segments)
         check_samples(curve, units, index)

@@ -29,7 +29,7 @@ class PlanIndex(Protocol):
 
     @property
     def tasks(self) -> NDArray[np.int8]:
-        """Task id of each row."""
+        """Task id of each row; below 0: the row is left out."""
 
     @property
     def images(self) -> NDArray[np.int64]:
@@ -110,10 +110,10 @@ def _by_task(tasks: NDArray[np.int8], counts: tuple[int, int, int], file: Path |
     """Row numbers ordered by task, then row; made part by part, so that memory for it stays small."""
     kind = np.uint32 if len(tasks) < 1 << 32 else np.uint64
     rows: NDArray[Any]
-    if file is None or not len(tasks):
-        rows = np.empty(len(tasks), kind)
+    if file is None or not sum(counts):
+        rows = np.empty(sum(counts), kind)
     else:
-        rows = np.memmap(file, kind, "w+", shape=(len(tasks),))
+        rows = np.memmap(file, kind, "w+", shape=(sum(counts),))
     places = [int(n) for n in np.cumsum([0, *counts])[:3]]
     for begin, part in _parts(tasks):
         for t in range(3):

@@ -16,12 +16,14 @@ from pipelines.storage import is_remote, open_filesystem, storage_errors
 from pipelines.store.index import StoreIndex, no_access
 from pipelines.store.record import BadRecord, decode_mask, parse_fragment
 from pipelines.store.scan import check_schema, fragments, of_split, open_all_splits, places
-from pipelines.store.writer import atomic_write, tar_member
+from pipelines.store.writer import atomic_write, fitting_name, tar_member
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import INTERACTIVE, REFERRING
 
 FORMS = ("webdataset", "coco", "release-layout")
 _SHARD_BYTES = 256 * 1024 * 1024
+#: Bytes of a key in a WebDataset member, whose name holds "-000.image.jpg" beside it.
+_MOST_OF_KEY = 80
 #: Categories that the taxonomy lacks are numbered from here in COCO files.
 _OWN_CATEGORIES = 1001
 _RELEASE_TASK = {REFERRING: "ref", INTERACTIVE: "intera"}
@@ -56,7 +58,7 @@ def export_store(store: str, form: str, out: str, progress: bool = True) -> dict
         with Steps(f"export to {form}", "image", len(places(index)), progress) as bar:
             for split in sorted(pc.unique(index.table["split"]).to_pylist()):
                 part = of_split(index, split)
-                _WRITERS[form](target, split, part, _counted(_images(part), counts, bar))
+                _WRITERS[form](target, split, index, _counted(_images(part), counts, bar))
     except OSError as error:
         raise UserError(
             f"cannot write to {out}: {error}; remove what is there, make room or name another --out"
@@ -125,7 +127,7 @@ def _dump(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=False, sort_keys=True).encode("utf-8")
 
 
-def _webdataset(target: _Target, split: str, index: StoreIndex, images: Iterator[_Image]) -> None:
+def _webdataset(target: _Target, split: str, whole: StoreIndex, images: Iterator[_Image]) -> None:
     number, records = 0, _records(images)
     record = next(records, None)
     while record is not None:
@@ -145,7 +147,7 @@ def _records(images: Iterator[_Image]) -> Iterator[bytes]:
         shared = {name: record[name] for name in ("source", "scene", "split", "licence")}
         for n, sample in enumerate(record["samples"]):
             # WebDataset takes everything up to the first dot as the record's key.
-            key = f"{record['key'].replace('.', '_')}-{n:03d}"
+            key = f"{fitting_name(record['key'].replace('.', '_'), _MOST_OF_KEY)}-{n:03d}"
             fields = shared | {k: v for k, v in sample.items() if k != "mask"}
             yield (
                 tar_member(f"{key}.image.{extension}", image)
@@ -154,8 +156,8 @@ def _records(images: Iterator[_Image]) -> Iterator[bytes]:
             )
 
 
-def _coco(target: _Target, split: str, index: StoreIndex, images: Iterator[_Image]) -> None:
-    categories = _categories(index)
+def _coco(target: _Target, split: str, whole: StoreIndex, images: Iterator[_Image]) -> None:
+    categories = _categories(whole)
     listed: list[bytes] = []
     number = 0
     with tempfile.TemporaryFile() as notes:  # annotations wait on the disk until all images are listed
@@ -208,21 +210,23 @@ def _annotation(
 
 
 def _categories(index: StoreIndex) -> dict[tuple[int, str], dict[str, Any]]:
-    """COCO's category of each (taxonomy id, name) of a store; names without an id get one of their own."""
+    """COCO's category of each (taxonomy id, name) of a whole store: the same in the files of all its splits.
+
+    Names outside the taxonomy are numbered in alphabetical order, whatever number stands with them.
+    """
     pairs = index.table.group_by(["category_id", "category"]).aggregate([]).to_pydict()
+    named = sorted(zip(pairs["category_id"], pairs["category"], strict=True))
+    others = sorted({name for number, name in named if number not in taxonomy()})
+    own = {name: number for number, name in enumerate(others, _OWN_CATEGORIES)}
     found: dict[tuple[int, str], dict[str, Any]] = {}
-    free = _OWN_CATEGORIES
-    for number, name in sorted(zip(pairs["category_id"], pairs["category"], strict=True)):
+    for number, name in named:
         known = taxonomy().get(number)
-        if known is not None:
-            found[number, name] = {"id": number, "name": known.name, "supercategory": "none"}
-        else:
-            found[number, name] = {"id": free, "name": name or "unnamed", "supercategory": "none"}
-            free += 1
+        place, called = (own[name], name or "unnamed") if known is None else (number, known.name)
+        found[number, name] = {"id": place, "name": called, "supercategory": "none"}
     return found
 
 
-def _release(target: _Target, split: str, index: StoreIndex, images: Iterator[_Image]) -> None:
+def _release(target: _Target, split: str, whole: StoreIndex, images: Iterator[_Image]) -> None:
     entries: list[dict[str, str]] = []
     for record, image in images:
         written: set[str] = set()

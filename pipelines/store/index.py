@@ -71,10 +71,19 @@ class StoreIndex:
     def images(self) -> NDArray[np.int64]:
         """Number of the image of each row, counted in order; int64 ``[N]``."""
         offset = self.table["offset"].to_numpy()
-        shard = pc.dictionary_encode(self.table["shard"]).combine_chunks()
-        codes = np.asarray((shard.chunk(0) if isinstance(shard, pa.ChunkedArray) else shard).indices)
-        changed = (np.diff(offset) != 0) | (np.diff(codes) != 0)
+        changed = (np.diff(offset) != 0) | (np.diff(_codes(self.table["shard"])) != 0)
         return np.concatenate([[0], np.cumsum(changed)]).astype(np.int64)
+
+    @cached_property
+    def scenes(self) -> NDArray[np.int64]:
+        """The place that each row shows, a number for each (source, scene); int64 ``[N]``.
+
+        Tiles of a scene overlap and resemble each other. Without scenes they are the images.
+        """
+        if not {"source", "scene"} <= set(self.table.column_names):
+            return self.images
+        source, scene = (_codes(self.table[name]) for name in ("source", "scene"))
+        return source * (int(scene.max(initial=0)) + 1) + scene
 
     def counts(self) -> tuple[int, int, int]:
         """Samples of each task."""
@@ -112,6 +121,14 @@ class StoreIndex:
     def sample_ids(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """The ids of these rows, in the order asked for."""
         return list(self._names.take(numbers)["sample_id"].to_pylist())
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each distinct text; int64 ``[N]``."""
+    found = pc.dictionary_encode(column).combine_chunks()
+    return np.asarray((found.chunk(0) if isinstance(found, pa.ChunkedArray) else found).indices).astype(
+        np.int64
+    )
 
 
 def _identity(column: pa.ChunkedArray) -> Iterator[bytes]:

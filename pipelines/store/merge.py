@@ -5,6 +5,7 @@ The indices of the inputs are held in memory (some hundred bytes a sample), of t
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,13 +23,22 @@ from pipelines.storage import open_filesystem
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, parse_fragment
 from pipelines.store.scan import check_schema, fragments, of_split, open_all_splits, places
-from pipelines.store.writer import INDEX_SCHEMA, IndexWriter, ShardWriter, shard_path, write_card
+from pipelines.store.writer import (
+    INDEX_SCHEMA,
+    IndexWriter,
+    ShardWriter,
+    fitting_name,
+    shard_path,
+    write_card,
+)
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
 #: What may become of a sample id that an earlier store has already.
 ON_DUPLICATE = ("refuse", "first")
 _NAMED = 5
+#: Bytes of a new key: a tar member's name holds 100 with ``.json`` behind it.
+_MOST_OF_KEY = 94
 
 
 def merge_stores(
@@ -42,7 +52,9 @@ def merge_stores(
 ) -> dict[str, Any]:
     """Writes the samples of ``stores``, in this order, as one store; splits stay what they are.
 
-    A key that an earlier store uses gets its source's name behind it; sample ids never change. The same
+    A key that an earlier store uses gets its source's name behind it (and a hash where that would be too long
+    for a tar); sample ids never change. The card lists the stores that were built, also where one of the
+    inputs was merged itself, so that it is known who wrote the text of each source. The same
     stores in the same order give the same bytes. An interrupted merge is begun again by the same call.
 
     Args:
@@ -198,10 +210,10 @@ class _Merge:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    number, free = 1, name
+    number, free = 1, fitting_name(name, _MOST_OF_KEY)
     while free in taken:
         number += 1
-        free = f"{name}_{number}"
+        free = fitting_name(f"{name}_{number}", _MOST_OF_KEY)
     return free
 
 
@@ -292,13 +304,22 @@ def _card(
         "min_area": min(rule.get("min_area", 0.0) for rule in rules),
         "max_area": max(rule.get("max_area", 1.0) for rule in rules),
     }
-    origins = [{k: v for k, v in source.items() if k != "shards"} for source in sources]
+    own: Counter[str] = Counter()
+    for index in indices:
+        own.update(index.card.get("own_splits", {}))
+    origins = [
+        origin
+        for index, source in zip(indices, sources, strict=True)
+        for origin in index.card.get("merge", {}).get("stores")
+        or [{k: v for k, v in source.items() if k != "shards"}]
+    ]
     return measured_card(table, entries, work.variety) | {
         "config": {"rules": limits},
         "config_hash": digest,
         "merge": {"stores": origins, "duplicates": work.dropped},
         "stages": stages.rows(),
         "quarantined": bad,
+        **({"own_splits": dict(sorted(own.items()))} if own else {}),
     }
 
 

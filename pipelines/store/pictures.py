@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipelines.evaluate.plots import COLOURS, new_figure
+from pipelines.evaluate.plots import COLOURS, literal, new_figure
 from pipelines.store.statistics import top
 
 _CATEGORIES = 40
@@ -41,7 +41,7 @@ def _tasks(found: dict[str, Any]) -> Figure:
     names = [(task, sub) for task in COLOURS for sub, row in counts.items() if row.get(task)]
     figure = new_figure(8, 1.2 + 0.36 * len(names))
     axes = figure.subplots()
-    labels = [task if sub == "none" else f"{task}, {sub}" for task, sub in names]
+    labels = [task if sub == "none" else literal(f"{task}, {sub}") for task, sub in names]
     values = [counts[sub][task] for task, sub in names]
     bars = axes.barh(labels, values, color=[COLOURS[task] for task, _ in names])
     axes.bar_label(bars, labels=[f"{value:,}" for value in values], padding=3, fontsize=8)
@@ -54,12 +54,12 @@ def _tasks(found: dict[str, Any]) -> Figure:
 def _stacked(counts: dict[str, dict[str, int]], title: str) -> Figure:
     figure = new_figure(9, 1.5 + 0.24 * len(counts))
     axes = figure.subplots()
-    left = np.zeros(len(counts))
+    left, labels = np.zeros(len(counts)), [literal(name) for name in counts]
     # A store of one sort of name alone keeps a bar of ordinary width.
     for task, colour in COLOURS.items():
         values = np.array([row.get(task, 0) for row in counts.values()], np.float64)
         if values.any():
-            axes.barh(list(counts), values, left=left, color=colour, label=task, height=0.75)
+            axes.barh(labels, values, left=left, color=colour, label=task, height=0.75)
             left += values
     for place, total in enumerate(left):
         axes.text(total, place, f" {total:,.0f}", va="center", fontsize=8)

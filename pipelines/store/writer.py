@@ -72,6 +72,14 @@ def atomic_write(filesystem: AbstractFileSystem, path: str, remote: bool) -> Ite
         raise
 
 
+def fitting_name(name: str, most: int) -> str:
+    """A name of so many bytes at most: a longer one ends in twelve digits of its hash, and stays unique."""
+    data = name.encode("utf-8")
+    if len(data) <= most:
+        return name
+    return f"{data[: most - 13].decode('utf-8', 'ignore')}_{hashlib.sha256(data).hexdigest()[:12]}"
+
+
 def tar_member(name: str, body: bytes) -> bytes:
     """A tar header and its padded body, the same bytes for the same name and body.
 

@@ -47,7 +47,7 @@ def draw_sheet(plan: Plan, index: StoreIndex, steps: range, world: int, path: Pa
 def _cell(axis: object, loaded: Loaded) -> None:
     if loaded.sample is None or loaded.image is None:
         words = f"{loaded.reason}: {loaded.detail}"
-        axis.text(0.5, 0.5, textwrap.fill(words, 24), ha="center", fontsize=6)  # type: ignore[attr-defined]
+        axis.text(0.5, 0.5, textwrap.fill(words, 24), ha="center", fontsize=6, parse_math=False)  # type: ignore[attr-defined]
         text = loaded.sample_id
     else:
         axis.imshow(draw(loaded.image, loaded.sample))  # type: ignore[attr-defined]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.train.learning import Learning
+
 #: Logged steps that a judgement on data and shares rests on.
 WINDOW = 20
 #: Share of the time waited for data above which training is bound by it.
@@ -43,12 +45,15 @@ class Advice:
     warn: Callable[[str], None]
     _rows: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _said: set[str] = field(default_factory=set)
+    _learning: Learning = field(default_factory=Learning)
 
     def row(self, row: dict[str, Any]) -> None:
         """Takes a logged step."""
         if self._rows and row["step"] <= self._rows[-1]["step"]:
             self._rows.clear()  # restarted workers replay steps, and start slowly
         self._rows.append(row)
+        for kind, text in self._learning.row(row):
+            self._say(kind, text)
         for kind, share in row.get("memory_share", {}).items():
             if share >= MEMORY_LIMIT:
                 self._say(kind, _MEMORY[kind].format(share=share))
@@ -78,8 +83,13 @@ class Advice:
 
 @dataclass
 class Totals:
-    """What a training took, from its metrics rows: the numbers of its final summary."""
+    """What a training took, from its metrics rows: the numbers of its final summary.
 
+    Attributes:
+        warnings: what was warned of on the way.
+    """
+
+    warnings: list[str] = field(default_factory=list)
     _seen: int = 0
     _samples: float = 0.0
     _seconds: float = 0.0
@@ -109,6 +119,7 @@ class Totals:
             "memory_mib": {name: round(value) for name, value in self._memory.items()},
             "quarantined": self._last["quarantined"],
             "storage_retries": self._last["storage_retries"],
+            "warnings": self.warnings,
         }
 
 
@@ -131,7 +142,8 @@ def in_words(summary: dict[str, Any]) -> str:
         )
         if count
     ]
-    return ", ".join(parts) + (f"\n{', '.join(odd)}" if odd else "")
+    lines = [", ".join(parts), *([", ".join(odd)] if odd else [])]
+    return "\n".join([*lines, *(f"warning: {text}" for text in summary.get("warnings", ()))])
 
 
 def memory_in_words(memory: dict[str, float]) -> str:

@@ -95,7 +95,12 @@ class Engine:
         return self._wrapped.model
 
     def train_step(
-        self, step: int, micro_batches: Sequence[Batch], instruction_count: int, wait: float = 0.0
+        self,
+        step: int,
+        micro_batches: Sequence[Batch],
+        instruction_count: int,
+        wait: float = 0.0,
+        by_module: bool = False,
     ) -> StepResult:
         """One optimizer step; a collective call.
 
@@ -104,6 +109,8 @@ class Engine:
             micro_batches: this rank's, ``accumulation`` of them.
             instruction_count: instructions of the global batch, all ranks together.
             wait: seconds this rank waited for the data, for the record.
+            by_module: also measure the gradient norm of each of the model's modules; every parameter's
+                gradient is gathered for it.
 
         Raises:
             NonFiniteLossError: on every rank, when a loss or the gradient norm is not finite. Weights and
@@ -127,10 +134,11 @@ class Engine:
             started = time.perf_counter()
             self._engine.backward(total * scale)
             seconds.backward += time.perf_counter() - started
+        norms = self._module_norms() if by_module else {}
         started = time.perf_counter()
         norm = self._update()
         seconds.optimizer += time.perf_counter() - started
-        result = reduced.result(step, rate, norm, seconds)
+        result = reduced.result(step, rate, norm, norms, seconds)
         if not result.finite:
             what = "gradient norm" if reduced.finite else "loss"
             raise NonFiniteLossError(result, what, self.gather(totals.by_batch))
@@ -167,6 +175,18 @@ class Engine:
         self._engine.step()
         norm = self._engine.get_global_grad_norm() if norm is None else norm
         return float(norm or 0.0)
+
+    def _module_norms(self) -> dict[str, float]:
+        """Norm of the reduced gradient of each module of the model, before clipping; a collective call."""
+        from deepspeed.utils import safe_get_full_grad
+
+        squares: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            gradient = safe_get_full_grad(parameter) if parameter.requires_grad else None
+            if gradient is not None:
+                module = name.partition(".")[0]
+                squares[module] = squares.get(module, 0.0) + gradient.detach().double().square().sum()
+        return {module: math.sqrt(float(square)) for module, square in squares.items()}
 
     def own_pieces(self) -> list[Piece]:
         """What this rank has to write of weights and optimizer state: all ranks' pieces make up the whole."""

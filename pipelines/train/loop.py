@@ -119,7 +119,7 @@ class _Loop:
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
         self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
-        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer, self.plan.steps)
+        self.validation = Validation(self.config, job.store, self.engine, self.tokenizer)
         self.adaptive: AdaptiveShares | None = None
         self._losses: list[float] = []
         self._retries = 0  # of the streams before the one that is open
@@ -252,7 +252,11 @@ class _Loop:
     def _step(self, item: StepInput) -> StepResult:
         try:
             return self.engine.train_step(
-                item.step, item.batches, self.plan.samples_in(item.step), wait=item.wait
+                item.step,
+                item.batches,
+                self.plan.samples_in(item.step),
+                wait=item.wait,
+                by_module=self.validation.due(item.step + 1),
             )
         except NonFiniteLossError as error:
             self.skipping.met(error)

@@ -19,6 +19,10 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
     }
     groups = {
         "train/loss": ("losses", "task_losses"),
+        "masks/empty": ("empty",),
+        "masks/full": ("full",),
+        "masks/soft_dice": ("soft_dice",),
+        "train/grad_norm": ("grad_norms",),
         "pts/share": ("target_shares",),
         "pts/realised": ("shares",),
         "perf": ("rates",),
@@ -30,6 +34,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         for key in keys:
             named |= {f"{prefix}/{name}": value for name, value in row.get(key, {}).items()}
     named |= {f"checkpoint/{name}": value for name, value in row.get("checkpoint", {}).items()}
-    for task, values in row.get("val", {}).items():
-        named |= {f"val/{task}/{name}": value for name, value in values.items()}
+    for part in ("val", "train_eval"):
+        for task, values in row.get(part, {}).items():
+            named |= {f"{part}/{task}/{name}": value for name, value in values.items()}
     return {name: float(value) for name, value in named.items() if value is not None and math.isfinite(value)}

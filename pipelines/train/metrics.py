@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from pipelines.train.step import StepResult, StepSeconds
+from unigeoseg.mask_watch import WATCHED
 from unigeoseg.tasks import TASKS
 
 #: Steps at the start of a worker's life that no rate is taken from (caches, allocators, first blocks).
@@ -23,6 +24,9 @@ class Window:
     task_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 0.0))
     task_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TASKS, 0))
     loss_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TASKS, 0))
+    watched: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {name: dict.fromkeys(TASKS, 0.0) for name in WATCHED}
+    )
     steps: int = 0
     wall: float = 0.0
     instructions: int = 0
@@ -36,6 +40,8 @@ class Window:
             if result.finite:  # a step that was left out has no loss
                 self.task_sums[task] += result.task_sums[task]
                 self.loss_counts[task] += result.task_counts[task]
+                for name, sums in result.watched.items():
+                    self.watched[name][task] += sums[task]
         if warm:
             self.steps += 1
             self.wall += wall
@@ -100,7 +106,8 @@ def metrics_row(
     Args:
         result: of the step itself; its loss, parts, rate and norm stand in the row, ``None`` for those that
             are no numbers (the step was left out).
-        window: steps since the last row, this one included; task losses, shares and rates are over it.
+        window: steps since the last row, this one included; task losses, shares, rates and what the masks
+            look like (``empty``, ``full``, ``soft_dice``: means over a task's predictions) are over it.
         reports: of all ranks.
         facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``quarantined``,
             ``skipped_steps``, ``world_size``, ``target_shares``.
@@ -111,12 +118,11 @@ def metrics_row(
         **facts,
         "loss": _number(result.loss),
         "losses": {name: _number(value) for name, value in result.parts.items()},
-        "task_losses": {
-            task: window.task_sums[task] / count if (count := window.loss_counts[task]) else None
-            for task in TASKS
-        },
+        "task_losses": _means(window.task_sums, window.loss_counts),
+        **{name: _means(sums, window.loss_counts) for name, sums in window.watched.items()},
         "lr": result.lr,
         "grad_norm": _number(result.grad_norm),
+        **({"grad_norms": result.grad_norms} if result.grad_norms else {}),
         "shares": {task: window.task_counts[task] / total for task in TASKS},
         "rates": _rates(window),
         "waits": _waits(reports),
@@ -130,6 +136,10 @@ def metrics_row(
 
 def _largest(reports: list[dict[str, float]]) -> dict[str, float]:
     return {name: max(report.get(name, 0.0) for report in reports) for name in reports[0]}
+
+
+def _means(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float | None]:
+    return {task: sums[task] / counts[task] if counts[task] else None for task in TASKS}
 
 
 def _number(value: float) -> float | None:

@@ -37,8 +37,10 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
         reports.append(load_mask2former(model, path, init.parts, init.strict))
     if init.model:
         path = local_copy(init.model)
-        load = load_released_weights if is_released(path) else load_export_weights
-        reports.append(load(model, path, init.strict))
+        if is_released(path):
+            reports.append(load_released_weights(model, path, init.strict))
+        else:
+            reports.append(load_export_weights(model, path, init.strict, tokenizer))
     for report in reports:
         logger.info("%s", report.summary())
     lora = config.train.lora

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
+from pipelines.plan.visible import tell_vanishing
 from pipelines.store.index import StoreIndex
 from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.train.job import Job
@@ -109,7 +110,7 @@ def check_same(saved: dict[str, Any], now: dict[str, Any], where: str, allow: Se
     differing: list[tuple[str, str]] = []
     allowed: list[tuple[str, str]] = []
     for key in known:
-        if before.get(key) == after.get(key) or key.startswith(_FREE):
+        if before.get(key) == after.get(key) or changes_freely(key):
             continue
         line = f"  {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         (allowed if any(_within(key, name) for name in allow) else differing).append((key, line))
@@ -130,9 +131,14 @@ def _within(key: str, name: str) -> bool:
     return key == name or key.startswith(f"{name.removesuffix('.')}.")
 
 
+def changes_freely(key: str) -> bool:
+    """Whether a setting may differ when a run is resumed, because it does not decide the run's course."""
+    return key.startswith(_FREE)
+
+
 def config_hash(config: Config) -> str:
     """SHA-256 of the settings that decide the run's course."""
-    kept = {k: v for k, v in flatten(config.plain()).items() if not k.startswith(_FREE)}
+    kept = {k: v for k, v in flatten(config.plain()).items() if not changes_freely(k)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -166,6 +172,13 @@ def make_job(
     Raises:
         UserError: the configured tokenizer is none.
     """
+    tell_vanishing(index, config)
+    if config.evaluation.every and config.engine.zero_stage == 3:
+        logger.warning(
+            "evaluation.every=%d does nothing with engine.zero_stage=3, where no worker has whole weights: "
+            "the run is evaluated at its end; engine.zero_stage=2 evaluates on the way",
+            config.evaluation.every,
+        )
     run.fetch(TOKENIZER)
     prepare_tokenizer(config, index, run.local(TOKENIZER))
     run.publish(TOKENIZER)

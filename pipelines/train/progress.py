@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, steps: int, enabled: bool = True) -> None:
         self._steps, self._enabled = steps, enabled
         self.totals = Totals()
-        self._advice = Advice(logger.warning)
+        self._advice = Advice(self._warn)
         self._bar = (
             tqdm(total=steps, unit="step", file=sys.stderr, dynamic_ncols=True)
             if enabled and sys.stderr.isatty()
@@ -46,6 +46,10 @@ class Progress:
             logging.getLogger(content["name"]).log(content["level"], content["message"])
         elif kind == "note" and self._enabled:
             self._write(content["message"])
+
+    def _warn(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.totals.warnings.append(text)
 
     def row(self, row: dict[str, Any]) -> None:
         """Shows a logged step."""
@@ -99,6 +103,13 @@ def describe(row: dict[str, Any]) -> str:
     rates = row["rates"]
     loss = "left out" if row["loss"] is None else f"loss {row['loss']:.3f}"
     parts = [f"position {row['position']}", loss + (f" ({tasks})" if tasks else "")]
+    empty = " ".join(
+        f"{task[:3]} {share:.0%}" for task, share in row.get("empty", {}).items() if share is not None
+    )
+    parts += [f"empty {empty}"] if empty else []
+    for name, what in (("val", "held-out"), ("train_eval", "training")):
+        reached = " ".join(f"{task[:3]} {found['gIoU']:.3f}" for task, found in row.get(name, {}).items())
+        parts += [f"{what} gIoU {reached}"] if reached else []
     if rates:
         parts.append(f"{rates['samples_per_s']:.1f} samples/s")
         parts.append(f"wait {row['waits']['data'] / max(1e-9, row['waits']['step']):.0%}")

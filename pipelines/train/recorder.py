@@ -23,6 +23,7 @@ from pipelines.train.run_folder import LEDGER, METRICS, RunFolder
 from pipelines.train.skipping import Skipping
 from pipelines.train.step import StepResult
 from pipelines.train.tracking import UNSENT, Tracker, known_run_id, remember_run
+from pipelines.train.validation import Measured
 from unigeoseg.tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Recorder:
         wall: float,
         retries: int,
         events: list[BadSampleEvent],
-        measured: dict[str, dict[str, float]] | None = None,
+        measured: Measured | None = None,
     ) -> None:
         """Takes a step in; writes at every ``train.log_every``-th, at the last, and at a measured one.
 
@@ -112,7 +113,7 @@ class Recorder:
             if self.checkpoint is not None:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             if measured is not None:
-                row["val"] = measured
+                row |= measured
             self._metrics.append([row])
             self._channel.post("row", row)
             logger.info("%s", describe(row))

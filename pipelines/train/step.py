@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unigeoseg.batch import Batch
 from unigeoseg.losses import Losses
+from unigeoseg.mask_watch import WATCHED
 from unigeoseg.tasks import TASKS
 
 
@@ -35,8 +36,10 @@ class StepResult:
         parts: unweighted parts by name.
         task_sums: weighted loss summed by task.
         task_counts: instructions by task.
+        watched: by name of :data:`unigeoseg.mask_watch.WATCHED`, the sum over a task's predictions, by task.
         lr: learning rate.
         grad_norm: of the whole gradient, before clipping.
+        grad_norms: of each module's part of it; empty unless it was asked for.
         images: pictures of the global batch, counted in each micro-batch.
         tokens: tokens that the language model read, padding left out.
         seconds: this rank's time.
@@ -47,8 +50,10 @@ class StepResult:
     parts: dict[str, float]
     task_sums: dict[str, float]
     task_counts: dict[str, int]
+    watched: dict[str, dict[str, float]]
     lr: float
     grad_norm: float
+    grad_norms: dict[str, float]
     images: int
     tokens: int
     seconds: StepSeconds
@@ -126,6 +131,7 @@ class StepTotals:
                     torch.stack([losses.total.detach(), *(losses.parts[n] for n in names)]).double(),
                     losses.per_task.double(),
                     losses.counts.double(),
+                    losses.watched.double().flatten(),
                     torch.tensor(
                         [len(batch.images), int(batch.attention_mask.sum())],
                         dtype=torch.float64,
@@ -142,7 +148,7 @@ class StepTotals:
 
 @dataclass
 class ReducedTotals:
-    """Global sums of a step: total, parts, tasks' sums, tasks' counts, images, tokens."""
+    """Global sums of a step: total, parts, tasks' sums, tasks' counts, tasks' watched, images, tokens."""
 
     names: list[str]
     values: Tensor
@@ -152,23 +158,24 @@ class ReducedTotals:
         """Whether all sums are numbers."""
         return bool(torch.isfinite(self.values).all())
 
-    def result(self, step: int, lr: float, grad_norm: float, seconds: StepSeconds) -> StepResult:
+    def result(
+        self, step: int, lr: float, grad_norm: float, grad_norms: dict[str, float], seconds: StepSeconds
+    ) -> StepResult:
         """Means over the instructions, with the rest of the step's facts."""
         numbers = self.values.tolist()
-        first = 1 + len(self.names)
-        sums, counts = (
-            numbers[first : first + len(TASKS)],
-            numbers[first + len(TASKS) : first + 2 * len(TASKS)],
-        )
-        count = max(1.0, sum(counts))
+        by_task = self.values[1 + len(self.names) : -2].view(-1, len(TASKS)).tolist()
+        sums, counts, *watched = (dict(zip(TASKS, row, strict=True)) for row in by_task)
+        count = max(1.0, sum(counts.values()))
         return StepResult(
             step=step,
             loss=numbers[0] / count,
             parts={name: numbers[1 + i] / count for i, name in enumerate(self.names)},
-            task_sums=dict(zip(TASKS, sums, strict=True)),
-            task_counts={task: int(n) for task, n in zip(TASKS, counts, strict=True)},
+            task_sums=sums,
+            task_counts={task: int(n) for task, n in counts.items()},
+            watched=dict(zip(WATCHED, watched, strict=True)),
             lr=lr,
             grad_norm=grad_norm,
+            grad_norms=grad_norms,
             images=int(numbers[-2]),
             tokens=int(numbers[-1]),
             seconds=seconds,

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.train.job import Job, Outcome
+from pipelines.train.learning import result_warnings
 from pipelines.train.run_folder import CONFIG, ENVIRONMENT, REPLAY, SUMMARY, RunFolder
 from pipelines.train.status import Ending
 
@@ -30,14 +31,19 @@ def conclude(
     Returns:
         The content of ``summary.json``.
     """
-    summary = {**_summary(job.config, outcome, started), "training": totals}
+    warnings = totals.pop("warnings", [])
+    summary = {**_summary(job.config, outcome, started), "training": totals, "warnings": warnings}
     write_summary(folder, summary)
     ending.artifacts = _artifacts(folder)
     if evaluate:
         from pipelines.evaluate.final import evaluate_run
 
         tasks = evaluate_run(folder, job.store, job.config, progress=progress)
-        summary = {**summary, "tasks": tasks, "wall_seconds": round(time.time() - started, 1)}
+        summary |= {
+            "tasks": tasks,
+            "wall_seconds": round(time.time() - started, 1),
+            "warnings": [*warnings, *result_warnings(tasks)],
+        }
         write_summary(folder, summary)
         ending.metrics = _task_metrics(tasks)
         ending.artifacts = _artifacts(folder)
@@ -63,6 +69,7 @@ def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]
         "wall_seconds": round(time.time() - started, 1),
         "train_seconds": round(time.time() - started, 1),
         "checkpoint": outcome.checkpoint,
+        "exported": {"checkpoint": outcome.checkpoint, "step": outcome.steps, "why": "the last step"},
     }
 
 

@@ -8,6 +8,9 @@ reader counts in the order in which the disk lists the files; here they are sort
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+import defusedxml
+import defusedxml.ElementTree
+
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped, inside
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import FilledBox
@@ -81,13 +84,14 @@ def parse_xml(data: bytes, where: str) -> ElementTree.Element:
     """The root of an XML file; one that declares entities is refused, so nothing is ever expanded.
 
     Raises:
-        UserError: no XML, or a document type declaration.
+        UserError: no XML, or a document type declaration, in whatever encoding.
     """
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise UserError(f"{where} declares XML entities, which no annotation needs; it is refused")
     try:
-        return ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        root: ElementTree.Element = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+        return root
+    except defusedxml.DefusedXmlException as error:
+        raise UserError(f"{where} declares XML entities, which no annotation needs; it is refused") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{where} is no readable XML ({error}); download it again") from error
 
 

@@ -74,7 +74,7 @@ class Folder:
         """
         try:
             return json.loads(self.read(file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path}/{file} is no JSON ({error}); download it again") from error
 
     def require(self, files: Iterable[str], what: str) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import tarfile
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -70,6 +71,53 @@ def test_a_refused_key_is_not_retried_and_never_shown(chat, tmp_path):
     with pytest.raises(UserError, match=r"401.*check the key in OPENAI_API_KEY") as caught:
         ask(endpoint(chat, tmp_path))
     assert len(chat.requests) == 1 and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["filter", "cut"])
+def test_a_content_filter_refuses_one_question_and_is_not_asked_again(chat, tmp_path, fault):
+    chat.faults.append(fault)
+    client = endpoint(chat, tmp_path)
+    for _ in range(2):
+        with pytest.raises(NoAnswer, match="refused"):
+            ask(client)
+    assert len(chat.requests) == 1
+    assert ask(client, "And this?").phrase == ANSWERS["Phrase"]["phrase"]
+
+
+def test_another_bad_request_still_ends_the_build_with_a_hint(chat, tmp_path):
+    chat.faults.append("400")
+    with pytest.raises(UserError, match=r"answered 400.*endpoint\.model"):
+        ask(endpoint(chat, tmp_path))
+
+
+def test_a_build_goes_on_past_a_content_filter(chat, tmp_path):
+    chat.faults.extend(["ok", "filter", "ok", "cut"])
+    result = build(tmp_path / "s", chat, judges=[])
+    dropped = Counter()
+    for row in result["stages"]:
+        dropped.update({reason: n for reason, n in row["dropped"].items() if "refused" in reason})
+    assert dropped == {"refused": 2} and result["samples"]["referring"]
+    asked = len(chat.requests)
+    build(tmp_path / "t", chat, judges=[], cache=str(tmp_path / "s-answers"))
+    assert len(chat.requests) == asked  # also the refusals were kept
+
+
+def test_many_that_write_one_answer_end_with_the_same(tmp_path):
+    def write(number):
+        cache = AnswerCache(str(tmp_path / "answers"))
+        return [cache.put(f"{key:064d}", {"by": number, "text": "x" * 4096}) for key in range(60)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(write, range(8)))
+    cache = AnswerCache(str(tmp_path / "answers"))
+    kept = [cache.get(f"{key:064d}") for key in range(60)]
+    assert all(one == kept for one in found)
+    assert not list((tmp_path / "answers").rglob("*.partial"))
+    cache.put("0" * 64, {"by": 99})
+    assert cache.get("0" * 64) == kept[0]
+    (file,) = (tmp_path / "answers").rglob(f"{0:064d}.json")
+    file.write_text("{")
+    assert cache.put("0" * 64, {"by": 99}) == {"by": 99} == cache.get("0" * 64)
 
 
 def test_a_key_is_needed_for_the_public_endpoint_only(monkeypatch, tmp_path):

@@ -61,6 +61,9 @@ def _trains_as_torch(results, run):
     assert min(plain["norm"]) > 0.3, "clipping must bite"
     assert found["loss"] == pytest.approx(plain["loss"], rel=1e-5)
     assert found["norm"] == pytest.approx(plain["norm"], rel=1e-4)
+    for ours, theirs in zip(found["modules"], plain["modules"], strict=True):
+        assert ours.keys() == theirs.keys()
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6)
 
 
 def _trains_as_torch_with_its_options(results, run):

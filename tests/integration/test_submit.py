@@ -1,5 +1,6 @@
 """A local cluster and jobs on it, through the commands: exit codes, stopping, MLflow, and nothing left."""
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,10 @@ import requests
 import yaml
 
 from cluster.local.state import read_state
+from cluster.submission.client import connect
+from cluster.submission.follow import Follower
+from cluster.submission.job import Order, submit
+from cluster.submission.tree import read_tree
 from tests.cluster_commands import unigeoseg
 from tests.tiny_store import write_store
 from tests.train_runs import ROOT, tiny_values
@@ -172,10 +177,55 @@ def test_secrets_reach_the_job_and_no_page_or_log(cluster, job):
     there = read_state(cluster / "state")
     headers = {"Authorization": f"Bearer {Path(there.token_file).read_text()}"}
     page = requests.get(f"{there.dashboard}/api/jobs/", headers=headers, timeout=30).text
-    logs = "".join(p.read_text(errors="replace") for p in Path(there.temp).rglob("*.log") if p.is_file())
+    logs = "".join(text for _, text in _logs(there))
     hidden = [given["UNIGEOSEG_TRIED_SECRET"], there.environment["AWS_SECRET_ACCESS_KEY"]]
     assert "UNIGEOSEG_TRIED_OPEN" in page
     assert not [secret for secret in hidden if secret in page + logs + done.stdout + done.stderr]
+
+
+LOOK = """
+import hashlib, logging, os, ray, sys
+ray.init(log_to_driver=False, logging_level=logging.ERROR)
+
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+def look():
+    value = os.environ.get("UNIGEOSEG_TRIED_SECRET", "")
+    print("a task prints", value)
+    print("a task errs", value, file=sys.stderr)
+    logging.getLogger("ray").warning("a task logs %s", value)
+    return ray.get_runtime_context().get_node_id(), hashlib.sha256(value.encode()).hexdigest()
+
+@ray.remote(num_cpus=0, runtime_env={"env_vars": {"OF_ITS_OWN": "1"}})
+class Actor:
+    def look(self):
+        return os.environ.get("OF_ITS_OWN"), len(os.environ.get("UNIGEOSEG_TRIED_SECRET", ""))
+
+found = ray.get([look.remote() for _ in range(8)])
+print("NODES", len({node for node, _ in found}), "VALUES", *{value for _, value in found})
+print("ACTOR", *ray.get(Actor.remote().look.remote()))
+"""
+
+
+def test_secrets_reach_tasks_on_other_nodes_and_no_file_of_theirs(cluster):
+    there, secret = read_state(cluster / "state"), f"s3cr3t-{os.getpid()}-of-tasks"
+    client = connect(there.dashboard, there.token_file)
+    order = Order(["python", "-c", LOOK], read_tree(ROOT), {}, {"UNIGEOSEG_TRIED_SECRET": secret})
+    name = submit(client, there.dashboard, order, there.token_file)
+    assert Follower(client, name).run() == 0
+    said = client.get_job_logs(name)
+    nodes = int(said.partition("NODES ")[2].split()[0])
+    assert nodes == 2 and f"VALUES {hashlib.sha256(secret.encode()).hexdigest()}\n" in said
+    assert f"ACTOR 1 {len(secret)}" in said
+    files = _logs(there)
+    assert sum("a task prints <hidden>" in text for path, text in files if path.suffix == ".out") == 2
+    assert sum("a task logs <hidden>" in text for path, text in files if path.suffix == ".err") == 2
+    assert not [path for path, text in files if secret in text]
+
+
+def _logs(there):
+    """All that the cluster's processes wrote: Ray's, our services', and those of tasks."""
+    found = [path for path in Path(there.temp).rglob("*") if path.suffix in (".log", ".out", ".err")]
+    return [(path, path.read_text(errors="replace")) for path in found if path.is_file()]
 
 
 def test_a_job_outlives_its_follower(cluster, job):

@@ -153,3 +153,24 @@ def test_bootstrap_is_seeded_and_covers_the_value():
     assert first["gIoU"][0] < sums.giou < first["gIoU"][1]
     assert first["cIoU"][0] < sums.ciou < first["cIoU"][1]
     assert 0.05 < first["gIoU"][1] - first["gIoU"][0] < 0.12  # 1.96 * 2 * 0.29 / sqrt(200) = 0.08
+
+
+def test_intervals_hold_when_tiles_of_a_scene_resemble_each_other():
+    """Half-overlapping tiles: resampling scenes covers the true mean about as often as it says."""
+    covered = {"scenes": 0, "tiles": 0}
+    rng = np.random.default_rng(0)
+    for trial in range(200):
+        place = rng.normal(0.5, 0.15, 30)
+        values = np.clip(np.repeat(place, 12) + rng.normal(0, 0.05, 360), 0, 1)
+        union = np.full(360, 100_000)
+        inter = (values * union).astype(int)
+        for name, groups in (("scenes", np.arange(360) // 12), ("tiles", np.arange(360))):
+            low, high = bootstrap_ci95(inter, union, groups, seed=trial, resamples=200)["gIoU"]
+            covered[name] += low <= 0.5 <= high
+    assert covered["scenes"] / 200 > 0.88
+    assert covered["tiles"] / 200 < 0.6
+
+
+def test_a_scene_alone_promises_nothing():
+    found = bootstrap_ci95([5, 6, 7], [10, 10, 10], [4, 4, 4])
+    assert found == {"gIoU": [0.0, 1.0], "cIoU": [0.0, 1.0]}

@@ -102,7 +102,7 @@ def test_unknown_key_names_the_nearest_valid_one(override, expected):
         ("train.lr=abc", ["train.lr='abc'", "valid number"]),
         ("engine.zero_stage=4", ["engine.zero_stage=4", "0, 1, 2 or 3"]),
         ("pts.base=abc", ["pts.base='abc'", "'natural'"]),
-        ("train=3", ["train=3", "dictionary"]),
+        ("train=3", ["train=3", "a section", "train.steps=VALUE"]),
         ("train.lr", ["--set train.lr", "dotted.key=value"]),
         ("train.lr={", ["--set train.lr={", "not valid YAML"]),
     ],
@@ -166,3 +166,8 @@ def test_build_settings_are_relative_to_their_section():
 def test_printed_configuration_is_complete_yaml():
     config = load_config("paper", ["seed=3"])
     assert yaml.safe_load(print_config(config)) == config.plain()
+
+
+def test_a_word_that_no_choice_has_names_the_nearest():
+    message = refusal("quickstart", "model.loss.sampling=unifrom")
+    assert "did you mean uniform?" in message and "'dense'" in message

@@ -7,6 +7,7 @@ from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses import Losses, mask_losses
+from unigeoseg.mask_watch import watch_masks
 from unigeoseg.model import UniGeoSeg, sum_losses
 from unigeoseg.vision import feature_sides
 
@@ -79,6 +80,7 @@ class PsalmLike(UniGeoSeg):
                 "query_class": (class_weight, classes.view(matched.shape).sum(0)),
                 "language": (weights.language, self._language_loss(states, batch.labels)),
             },
+            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks),
         )
 
     @torch.inference_mode()

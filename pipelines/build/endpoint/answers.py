@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import secrets
+from pathlib import Path
 from typing import Any
 
 from pipelines.storage import is_remote, open_filesystem
@@ -36,13 +38,32 @@ class AnswerCache:
         """Keeps an answer, complete or not at all, and gives it.
 
         If another process has kept one meanwhile, that one stays and comes back: a model may answer the same
-        question in two ways, and a build that goes on must find what it used before.
+        question in two ways, and a build that goes on must find what it used before. (On object storage two
+        that write within the same moment may each have its own.)
         """
         if (known := self.get(key)) is not None:
             return known
-        with atomic_write(self._fs, self._path(key), self._remote) as handle:
-            handle.write(json.dumps(answer, sort_keys=True, ensure_ascii=False).encode())
+        data = json.dumps(answer, sort_keys=True, ensure_ascii=False).encode()
+        if not self._remote:
+            self._keep(Path(self._path(key)), data)
+            return self.get(key) or answer
+        with atomic_write(self._fs, self._path(key), remote=True) as handle:
+            handle.write(data)
         return answer
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """Writes a file under a name of its own, then links it to its place unless one came there first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.partial")
+        try:
+            partial.write_bytes(data)
+            try:
+                path.hardlink_to(partial)
+            except OSError:  # it is there, or the disk has no links
+                if self.get(path.stem) is None:
+                    partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key[:2]}/{key}.json"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from openai import APIConnectionError, APIStatusError, OpenAI
+from openai import APIConnectionError, APIStatusError, BadRequestError, OpenAI
 from pydantic import BaseModel, ValidationError
 
 from pipelines.build.endpoint.answers import AnswerCache
@@ -20,6 +20,10 @@ from unigeoseg.errors import UserError
 _Schema = TypeVar("_Schema", bound=BaseModel)
 #: How often a question is put when its answer is not the JSON asked for.
 _ASKS = 2
+#: Codes with which an endpoint rejects one question for what it shows or says (OpenAI's and Azure's).
+_FILTERED = frozenset(
+    {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation", "moderation_blocked"}
+)
 
 
 class NoAnswer(Exception):
@@ -129,27 +133,45 @@ class Endpoint:
                 return known
             with self._under_way:
                 self._wait()
-                reply = self._request(question)
-            choice = reply.choices[0].message if reply.choices else None
-            used = reply.usage
-            tokens = {
-                "prompt_tokens": used.prompt_tokens if used else 0,
-                "completion_tokens": used.completion_tokens if used else 0,
-            }
-            self._count(Usage(1, **tokens))
-            answer = {
-                "content": (choice.content if choice else None) or "",
-                "refusal": (choice.refusal if choice else None) or "",
-                "usage": tokens,
-            }
+                answer = self._paid(question)
+            self._count(Usage(1, **answer["usage"]))
             return self._cache.put(key, answer)
 
+    def _paid(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The reply as it is kept; that a filter rejects the question is one too, and asks no second time."""
+        try:
+            reply = self._request(question)
+        except BadRequestError as error:
+            detail = " ".join(str(error.message).split())[:200]
+            return {"content": "", "refusal": detail, "usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+        first = reply.choices[0] if reply.choices else None
+        message, used = (first.message if first else None), reply.usage
+        refusal = (message.refusal if message else None) or ""
+        if first and first.finish_reason == "content_filter":
+            refusal = refusal or "the answer was cut off by the endpoint's content filter"
+        return {
+            "content": (message.content if message else None) or "",
+            "refusal": refusal,
+            "usage": {
+                "prompt_tokens": used.prompt_tokens if used else 0,
+                "completion_tokens": used.completion_tokens if used else 0,
+            },
+        }
+
     def _request(self, question: dict[str, Any]) -> Any:
+        """The endpoint's reply.
+
+        Raises:
+            BadRequestError: a content filter rejects this question; others may still be asked.
+            UserError: the endpoint cannot be used, also after the retries.
+        """
         where = self._config.base_url or "OpenAI"
         kept = f"run the same command again to go on, paid answers are kept in {self._cache.place}"
         try:
             return self._client.chat.completions.create(**question)
         except APIStatusError as error:
+            if isinstance(error, BadRequestError) and _is_filtered(error):
+                raise
             detail = " ".join(str(error.message).split())
             detail = (detail.replace(self._key, "***") if self._key else detail)[:200]
             status = error.status_code
@@ -178,3 +200,11 @@ class Endpoint:
     def _count(self, more: Usage) -> None:
         with self._lock:
             self.usage = self.usage.plus(asdict(more))
+
+
+def _is_filtered(error: BadRequestError) -> bool:
+    """Whether a 400 means what this one question shows or says, not how all of them are put."""
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("innererror")
+    codes = {error.code, body.get("type"), inner.get("code") if isinstance(inner, dict) else None}
+    return bool(codes & _FILTERED)

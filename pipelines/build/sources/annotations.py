@@ -63,7 +63,16 @@ def read_annotations(file: Path, form: str, image: str) -> Annotations:
     except defusedxml.DefusedXmlException as error:
         detail = f"refused: it declares XML entities or a document type ({type(error).__name__})"
         raise UnusableImage("hostile_labels", str(file), detail) from error
-    except (OSError, UnicodeDecodeError, ValueError, SyntaxError, LookupError, csv.Error) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        csv.Error,
+        RecursionError,  # brackets within brackets, thousands deep
+        MemoryError,
+    ) as error:
         detail = f"the labels cannot be read ({' '.join(str(error).split())}): repair or remove them"
         raise UnusableImage("unreadable_labels", str(file), detail) from error
 

@@ -26,6 +26,7 @@ class SourceItem:
         detail: what the adapter needs to read it, as plain JSON values; paths of files as text, so that a
             changed file is noticed.
         split: the source's own "train", "val" or "test", where it has one (``split.own`` decides on its use).
+            ``also`` in ``detail`` lists other splits whose samples on this image came with it.
     """
 
     key: str
@@ -157,8 +158,9 @@ class Source(Protocol):
     """A data set that can be turned into a store.
 
     It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
-    decides its labels beside its files and options, and ``told``, whose ``files`` are the counts of the stage
-    "files" once all items were asked for.
+    decides its labels beside its files and options, ``told``, whose ``files`` are the counts of the stage
+    "files" once all items were asked for, and ``keeps_splits: bool``, whether ``split.own`` left open means
+    yes.
     """
 
     name: str

@@ -225,9 +225,9 @@ def item_key(path: str) -> str:
 def _check_split(table: SourceTable, item: SourceItem, seen: dict[str, tuple[str, str]]) -> None:
     """Refuses a scene that the source itself has in two splits: its held-out scores would mean nothing."""
     image, split = str(item.detail["image"]), str(item.split)
-    other, its = seen.setdefault(item.group, (image, split))
+    other, its = seen.setdefault(item.scene, (image, split))
     if its != split:
         raise UserError(
-            f"source {table.name}: scene {item.group!r} is in two splits, as {other} ({its}) and {image} "
+            f"source {table.name}: scene {item.scene!r} is in two splits, as {other} ({its}) and {image} "
             f"({split}): remove one of them, or take `splits` out of the table, so that scenes are split anew"
         )

@@ -1,6 +1,8 @@
 """Benchmarks with ready triplets as sources: their images, masks and texts go into a store as they are."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +16,85 @@ from pipelines.triplets.truth import decode_picture
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 
+#: Splits from the one that must not leak on: an image in several stays in the first of these.
+_HELD_OUT = ("test", "val")
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An image with all its samples.
+
+    Attributes:
+        split: where it stays.
+        image: the samples of that split come first, so that they keep their numbers.
+        also: other splits that have samples on it.
+    """
+
+    split: str
+    image: TripletImage
+    also: tuple[str, ...] = ()
+
+    def joined(self, split: str, image: TripletImage) -> "_Placed":
+        """With the samples of another split on the same image."""
+        if _rank(split) < _rank(self.split):
+            return _Placed(split, image).joined(self.split, self.image)._with(self.also)
+        merged = replace(self.image, triplets=self.image.triplets + image.triplets)
+        return _Placed(self.split, merged, self.also)._with((split,))
+
+    def _with(self, also: tuple[str, ...]) -> "_Placed":
+        return replace(self, also=tuple(sorted({*self.also, *also} - {self.split})))
+
+
+def _rank(split: str) -> int:
+    named = (*_HELD_OUT, "", "train")
+    return named.index(split) if split in named else named.index("")
+
 
 class ReadySource:
     """Adapter of a :class:`~pipelines.triplets.base.TripletSource`.
 
+    It keeps the benchmark's splits. An image with samples in several splits stays whole in the one that is
+    most held out (test, then val), since a picture in both would give the held-out one away.
+
     Args:
         source: the reader of the layout.
+
+    Raises:
+        UserError: a split has a name that no file can have.
     """
+
+    keeps_splits = True
 
     def __init__(self, source: TripletSource) -> None:
         self.name, self.licence = source.name, source.licence
         self._source = source
-        self._images: dict[str, tuple[str, TripletImage]] = {}
+        placed: dict[str, _Placed] = {}
         for split in source.splits():
+            if not _SPLIT_NAME.fullmatch(split):
+                raise UserError(
+                    f"{source.folder.path} ({source.title}) has a split {split!r}: name it with letters, "
+                    "digits, - and _ in its annotations"
+                )
             for image in source.images(split):
-                key = image.key if image.key not in self._images else f"{image.key}_{split}"
-                self._images[key] = (split, image)
+                known = placed.get(image.file)
+                placed[image.file] = known.joined(split, image) if known else _Placed(split, image)
+        self._images: dict[str, _Placed] = {}
+        for one in placed.values():
+            self._images[_free(one.image.key, one.split, self._images)] = one
 
     def items(self) -> Sequence[SourceItem]:
-        """Every image of every split; the split is the benchmark's own."""
+        """Every image once; the split is the benchmark's own."""
         place = self._source.folder.path
         return [
-            SourceItem(key, key, key, {"file": f"{place}/{image.file}"}, split)
-            for key, (split, image) in self._images.items()
+            SourceItem(
+                key,
+                key,
+                key,
+                {"file": f"{place}/{one.image.file}"} | ({"also": list(one.also)} if one.also else {}),
+                one.split,
+            )
+            for key, one in self._images.items()
         ]
 
     def read(self, item: SourceItem) -> SourceImage:
@@ -45,8 +103,7 @@ class ReadySource:
         Raises:
             UnusableImage: the image, or all of its samples, cannot be used.
         """
-        _, image = self._images[item.key]
-        stretched = self._source.stretched
+        image, stretched = self._images[item.key].image, self._source.stretched
         try:
             picture = decode_picture(self._source.folder.read(image.file), image.file)
             pixels = picture.pixels()
@@ -76,6 +133,15 @@ class ReadySource:
         )
 
 
+def _free(key: str, split: str, taken: dict[str, _Placed]) -> str:
+    """A key that is not taken: other files of other splits may have the same one."""
+    name, number = key, 1
+    while name in taken:
+        name = f"{key}_{split}" if number == 1 else f"{key}_{split}_{number}"
+        number += 1
+    return name
+
+
 def _triplet(s: Sample) -> Triplet:
     assert s.mask is not None
     return Triplet(
@@ -93,6 +159,11 @@ def ready_openers() -> dict[str, Callable[[Path | None, BuildConfig], Source]]:
             if config.source:
                 raise UserError(
                     f"source {name} has no options: remove build.source ({', '.join(config.source)})"
+                )
+            if config.split.own is False:
+                raise UserError(
+                    f"split.own=false: source {name} has splits of its own, which its samples always keep; "
+                    "leave the setting out"
                 )
             return ReadySource(open_layout(str(root), name))
 

@@ -161,6 +161,7 @@ def test_malformed_labels_name_the_file(tmp_path):
         ("voc", "<annotation>"),
         ("dota", "1 2 3 ship 0"),
         ("csv", "a,b\n1,2"),
+        ("csv", f"image_id,geometry,class\na.jpg,{'[' * 5000},b"),
         ("fair1m", ""),
     ):
         (tmp_path / "a").write_text(text)

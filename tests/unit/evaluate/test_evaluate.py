@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
@@ -15,9 +16,11 @@ from pipelines.evaluate.evaluate import evaluate_store, write_evaluation
 from pipelines.evaluate.measures import mean_ci95, measure_tasks
 from pipelines.evaluate.models import ModelSource, find_export
 from pipelines.evaluate.worker import Job
+from pipelines.store.index import StoreIndex
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export
+from unigeoseg.metrics import bootstrap_ci95
 
 
 def _truths(store):
@@ -146,6 +149,32 @@ def test_find_export(export, tmp_path):
         find_export(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"config\.json"):
         find_export(tmp_path)
+
+
+def test_intervals_resample_scenes(evaluation, store):
+    """Tiles of a scene are drawn together, as an independent grouping of the index says."""
+    rows = pq.read_table(f"{store}/index.parquet").to_pylist()
+    names = [(row["source"], row["scene"]) for row in rows]
+    assert len(set(names)) < len({row["key"] for row in rows})  # several images a scene
+    table = evaluation.table
+    inter, union = table["intersection"].to_numpy(), table["union"].to_numpy()
+    groups = [sorted(set(names)).index(name) for name in names]
+    assert evaluation.result["overall"]["ci95"] == bootstrap_ci95(inter, union, groups)
+    assert evaluation.result["scenes"] == len(set(names))
+    assert "over scenes" in evaluation.result["conventions"]
+
+
+def test_scenes_of_the_same_name_in_two_sources_are_two(store):
+    index = StoreIndex.open(store, "val")
+    other = pa.array([f"other{i % 2}" for i in range(len(index))])
+    both = index.table.set_column(index.table.column_names.index("source"), "source", other)
+    scenes = StoreIndex(store, "val", both, {}).scenes
+    pairs = list(zip(other.to_pylist(), both["scene"].to_pylist(), strict=True))
+    numbers = {}
+    assert all(numbers.setdefault(pair, number) == number for pair, number in zip(pairs, scenes, strict=True))
+    assert len(set(numbers.values())) == len(set(pairs))
+    bare = StoreIndex(store, "val", index.table.drop_columns(["scene"]), {})
+    assert (bare.scenes == index.images).all()
 
 
 def test_mean_ci95_of_constant_values():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unigeoseg.batch import ImageGroup, Sample
+from unigeoseg.batch import Batch, ImageGroup, Sample
 from unigeoseg.collate import Collator
 from unigeoseg.config import (
     ConnectorConfig,
@@ -76,3 +76,8 @@ def model(config, tokenizer) -> UniGeoSeg:
 @pytest.fixture
 def collator(config, tokenizer) -> Collator:
     return Collator(tokenizer, config)
+
+
+@pytest.fixture
+def batch(collator) -> Batch:
+    return collator([group(0), group(1, 3)])

@@ -6,7 +6,14 @@ import torch
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.config import LossConfig
 from unigeoseg.language import LanguageModel
-from unigeoseg.losses import mask_losses, point_sample, shifted_points, uncertain_points
+from unigeoseg.losses import (
+    dense_losses,
+    loss_points,
+    mask_losses,
+    point_sample,
+    shifted_points,
+    uncertain_points,
+)
 
 CONFIG = LossConfig(points=40, oversample=3.0, importance=0.75)
 KEYS = torch.tensor([11, 987654321, 5])
@@ -87,3 +94,29 @@ def test_language_loss_is_the_mean_over_a_samples_labelled_tokens():
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     want = [-np.mean([logp[0, 2, 4], logp[0, 3, 9], logp[0, 4, 1]]), 0.0, -logp[2, 4, 7]]
     np.testing.assert_allclose(loss.detach().numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_dense_losses_are_those_of_every_cell_against_its_share():
+    predictions, masks = inputs()
+    bce, dice = dense_losses(predictions, masks)
+    summed = mask_losses(predictions, masks, KEYS, LossConfig(sampling="dense"), None)
+    torch.testing.assert_close(summed, (bce.sum(0), dice.sum(0)))
+    for level in range(2):
+        for b in range(3):
+            z = predictions[level, b].double().numpy()
+            t = masks[b].double().numpy().reshape(6, 2, 5, 2).mean((1, 3))
+            s = 1 / (1 + np.exp(-z))
+            want = np.mean(-(t * np.log(s) + (1 - t) * np.log(1 - s)))
+            np.testing.assert_allclose(bce[level, b], want, rtol=1e-5)
+            want = 1 - (2 * (s * t).sum() + 1) / (s.sum() + t.sum() + 1)
+            np.testing.assert_allclose(dice[level, b], want, rtol=1e-5)
+
+
+def test_uniform_points_are_the_shifted_base_at_every_level():
+    predictions, _ = inputs()
+    config = LossConfig(sampling="uniform", points=40)
+    points = loss_points(predictions, KEYS, config, torch.Generator().manual_seed(3))
+    base = torch.rand(40, 2, generator=torch.Generator().manual_seed(3))
+    assert points.shape == (2, 3, 40, 2)
+    for level in points:
+        torch.testing.assert_close(level, shifted_points(base, KEYS))

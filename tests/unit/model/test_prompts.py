@@ -116,3 +116,20 @@ def test_a_token_that_was_added_but_not_as_special_is_no_token_in_text(tmp_path)
     assert tokenizer.seg_id == 7
     assert tokenizer.encode("[SEG]") == [1, 3, 4, 5, 2]
     assert tokenizer.encode("aaa") == [8]  # no reserved word: the tokenizer's own affair
+
+
+def test_smooth_letterbox_averages_areas_and_keeps_every_region():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    means = image.reshape(64, 4, 64, 4, 3).astype(np.float64).mean((1, 3))
+    np.testing.assert_allclose(letterbox_image(image, 64, smooth=True), means, atol=0.51)
+    mask = (rng.random((256, 256)) > 0.5).astype(np.uint8)
+    shares = mask.reshape(64, 4, 64, 4).mean((1, 3))
+    assert np.array_equal(letterbox_mask(mask, 64, smooth=True), shares >= 0.5)
+    thin = np.zeros((256, 256), np.uint8)
+    thin[101] = 1  # a quarter of each cell that it crosses; nearest neighbour loses it
+    assert not letterbox_mask(thin, 64).any()
+    assert letterbox_mask(thin, 64, smooth=True).sum() == 64
+    assert not letterbox_mask(np.zeros((256, 256), np.uint8), 64, smooth=True).any()
+    small = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    assert np.array_equal(letterbox_image(small, 64, smooth=True), letterbox_image(small, 64))

@@ -93,7 +93,7 @@ def _result(step, counts, rates):
     sums = {t: n * (1 - r) ** step for t, n, r in zip(TASKS, counts, rates, strict=True)}
     return StepResult(
         step=step, loss=1.0, parts={}, task_sums=sums, task_counts=dict(zip(TASKS, counts, strict=True)),
-        lr=0.1, grad_norm=1.0, images=8, tokens=8, seconds=StepSeconds(),
+        watched={}, lr=0.1, grad_norm=1.0, grad_norms={}, images=8, tokens=8, seconds=StepSeconds(),
     )  # fmt: skip
 
 

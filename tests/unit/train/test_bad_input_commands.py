@@ -118,7 +118,6 @@ def test_an_object_store_that_takes_no_writes(place, capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        (("engine.zero_stage=3", "evaluation.every=2"), ("engine.zero_stage=3", "use engine.zero_stage=2")),
         (("engine.zero_stage=0", "engine.offload_optimizer=true"), ("use engine.zero_stage=1, 2 or 3",)),
         (("engine.zero_stage=5",), ("engine.zero_stage=5", "0, 1, 2 or 3")),
         (("scale.workers=3",), ("cannot be split over scale.workers=3; use 3 or 6",)),

@@ -176,9 +176,25 @@ def test_hostile_pickles_and_xml_are_refused(tmp_path):
         open_layout(str(tmp_path / "a"), "rrsisd")
     assert not marker.exists()
     note = made("dior-rsvg", tmp_path / "b") / "Annotations/00000.xml"
-    note.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')
-    with pytest.raises(UserError, match="XML entities"):
-        open_layout(str(tmp_path / "b"), "dior-rsvg").images("test")
+    text = '<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'
+    for data in (
+        text.encode(),
+        text.encode("utf-16"),
+        f'<?xml version="1.0" encoding="utf-16"?>{text}'.encode("utf-16"),
+    ):
+        note.write_bytes(data)
+        with pytest.raises(UserError, match="XML entities"):
+            open_layout(str(tmp_path / "b"), "dior-rsvg").images("test")
+    for data in (b'<?xml version="1.0" encoding="nonsense"?><annotation/>', b"\xff\xfe<", b""):
+        note.write_bytes(data)
+        with pytest.raises(UserError, match="is no readable XML"):
+            open_layout(str(tmp_path / "b"), "dior-rsvg").images("test")
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path):
+    (made("geoseg", tmp_path) / "test.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is no JSON"):
+        open_layout(str(tmp_path), "geoseg").images("test")
 
 
 def test_unknown_layouts_and_folders_say_what_is_there(tmp_path):

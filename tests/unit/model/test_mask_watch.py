@@ -1,0 +1,31 @@
+"""Empty and full masks and soft dice against NumPy, and by task in the losses of a batch."""
+
+import numpy as np
+import torch
+
+from unigeoseg.mask_watch import WATCHED, watch_masks
+
+
+def test_empty_full_and_soft_dice():
+    g = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 6, 6, generator=g)
+    logits[0] = -3.0
+    logits[1] = 3.0
+    masks = (torch.rand(4, 12, 12, generator=g) > 0.7).to(torch.uint8)
+    found = dict(zip(WATCHED, watch_masks(logits, masks).tolist(), strict=True))
+    assert found["empty"] == [1, 0, 0, 0]
+    assert found["full"] == [0, 1, 0, 0]
+    for b in range(4):
+        t = masks[b].double().numpy().reshape(6, 2, 6, 2).mean((1, 3))
+        s = 1 / (1 + np.exp(-logits[b].double().numpy()))
+        want = (2 * (s * t).sum() + 1) / (s.sum() + t.sum() + 1)
+        np.testing.assert_allclose(found["soft_dice"][b], want, rtol=1e-5)
+
+
+def test_the_losses_sum_them_by_task(model, batch):
+    losses = model(batch, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        predictions, _ = model._run(batch)
+    each = watch_masks(predictions[-1], batch.masks)
+    for task in range(3):
+        torch.testing.assert_close(losses.watched[:, task], each[:, batch.task == task].sum(1))
