@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from jobs.explain import explain, nearest
 from pipelines.build.config import BuildConfig
 from pipelines.config import Config, merge
+from pipelines.secrets import hide_all
 from pipelines.yaml_text import dump_yaml, load_yaml
 from unigeoseg.errors import UserError
 
@@ -66,7 +67,7 @@ def load_build_config(preset: str | Path | None, sets: Sequence[str] = ()) -> Bu
 
 def print_config(config: BaseModel) -> str:
     """The effective configuration as YAML, in the order of the tree."""
-    return dump_yaml(config.model_dump(mode="json"))
+    return dump_yaml(hide_all(config.model_dump(mode="json")))
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:

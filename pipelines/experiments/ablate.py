@@ -87,7 +87,7 @@ def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, datase
         if run.summary(folder) is None:
             continue
         saved = load_yaml(place.fs.cat_file(f"{place.root}/{CONFIG}"))
-        now = cell_config(config, run.cell, run.seed).plain()
+        now = cell_config(config, run.cell, run.seed).shown()
         check_same(saved, now, place.path)
         before = read_status(place).get("dataset_fingerprint", dataset)
         other = dataset is not None and before != dataset

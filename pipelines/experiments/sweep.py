@@ -259,7 +259,7 @@ def best_preset(config: Config, result: dict[str, Any]) -> str:
         f"# The best of {len(result['trials'])} trials: {result['metric']} = {result['best']['value']:.4f} "
         f"({result['best']['name']}).\n"
     )
-    return head + dump_yaml(best.plain())
+    return head + dump_yaml(best.shown())
 
 
 def _finish(parent: TrackingRun, result: dict[str, Any], files: Sequence[Path]) -> None:

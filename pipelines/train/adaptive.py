@@ -61,7 +61,7 @@ class AdaptiveShares:
 
     def replay(self) -> str:
         """A preset that repeats this run's plan, as YAML."""
-        return dump_yaml(self.config.plain())
+        return dump_yaml(self.config.shown())
 
     def add(self, result: StepResult) -> None:
         """Takes the losses of a step in; one that was left out counts for nothing."""

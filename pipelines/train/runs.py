@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.secrets import reveal
 from pipelines.storage import open_filesystem, storage_errors
 from pipelines.train.lease import holder_of
 from pipelines.train.ledger import read_rows
@@ -136,7 +137,7 @@ def deliver(run: RunFolder, state: str) -> None:
     if not known:
         return
     tracking = TrackingRun(
-        uri=known["uri"],
+        uri=reveal(known["uri"]),
         experiment=known.get("experiment", "train"),
         name=run.name,
         params={},
