@@ -14,6 +14,7 @@ import click
 
 from cluster.submission.redaction import guard_this_process
 from jobs.lazy import Entry, LazyGroup
+from pipelines.secrets import hide, keep_out_of_logs
 from unigeoseg.errors import UserError
 
 _DATA = {
@@ -144,19 +145,20 @@ def user_error(error: BaseException) -> UserError | None:
 def _report(error: Exception) -> int:
     debug = os.environ.get(_DEBUG) == "1"
     if debug:
-        traceback.print_exception(error)
+        click.echo(hide("".join(traceback.format_exception(error))), err=True)
     wrong_input = user_error(error)
     if wrong_input is not None:
-        click.echo(f"error: {wrong_input}", err=True)
+        click.echo(hide(f"error: {wrong_input}"), err=True)
         return 2
     hint = "" if debug else " (rerun with --debug for the traceback)"
     text = " ".join(str(error).split()) or "no message"
-    click.echo(f"failed: {type(error).__name__}: {text}{hint}", err=True)
+    click.echo(hide(f"failed: {type(error).__name__}: {text}{hint}"), err=True)
     return 1
 
 
 def _configure_logging() -> None:
     debug = os.environ.get(_DEBUG) == "1"
+    keep_out_of_logs()
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -10,6 +10,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from pipelines.secrets import hide
 from unigeoseg.errors import UserError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -89,7 +90,7 @@ LOCAL_FOLDER = _LocalFolder(path_type=Path, file_okay=False)
 
 
 def emit(result: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str] | None = None) -> None:
-    """Print a command's result.
+    """Print a command's result, without passwords in URIs.
 
     Args:
         result: what ``--json`` prints, as it stands.
@@ -98,10 +99,11 @@ def emit(result: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]],
     """
     if as_json:
         stream = _results[-1] if _results else sys.stdout
-        stream.write(json.dumps(result, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+        stream.write(hide(json.dumps(result, ensure_ascii=False, allow_nan=False, default=_plain)) + "\n")
         stream.flush()
     else:
-        click.echo(text(result) if text else json.dumps(result, ensure_ascii=False, indent=2, default=_plain))
+        shown = text(result) if text else json.dumps(result, ensure_ascii=False, indent=2, default=_plain)
+        click.echo(hide(shown))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from jobs.options import emit, json_option
+from pipelines.secrets import reveal
 from unigeoseg.errors import UserError
 
 
@@ -38,7 +39,7 @@ def register(run: str, alias: str | None, name: str, tracking_uri: str | None, a
         raise UserError(f"{run} has no MLflow run: MLflow was out of reach while it trained")
     tags = {"run.folder": folder.path}
     result = register_export(
-        known["run_id"], find_export(folder.path), name, alias, tracking_uri or known["uri"], tags
+        known["run_id"], find_export(folder.path), name, alias, tracking_uri or reveal(known["uri"]), tags
     )
     emit(result, as_json, lambda r: f"{r['uri']} (version {r['version']}), from run {r['run_id']}")
 

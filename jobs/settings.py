@@ -4,7 +4,6 @@ A preset is a YAML file of the tree in :mod:`pipelines.config`. It may name anot
 own keys then win, section by section.
 """
 
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,10 +15,11 @@ from pydantic import BaseModel, ValidationError
 from jobs.explain import explain, nearest
 from pipelines.build.config import BuildConfig
 from pipelines.config import Config, merge
+from pipelines.secrets import hide_all
+from pipelines.yaml_text import dump_yaml, load_yaml
 from unigeoseg.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -67,7 +67,7 @@ def load_build_config(preset: str | Path | None, sets: Sequence[str] = ()) -> Bu
 
 def print_config(config: BaseModel) -> str:
     """The effective configuration as YAML, in the order of the tree."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dump_yaml(hide_all(config.model_dump(mode="json")))
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _locate(preset: str | Path, beside: Path | None) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read preset {path}: {error}") from error
     except yaml.YAMLError as error:
@@ -134,11 +134,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _parse_value(text: str, raw: str) -> Any:
     try:
-        value = yaml.safe_load(raw)
+        return load_yaml(raw)
     except yaml.YAMLError as error:
         raise UserError(f"--set {text}: the value is not valid YAML: {_one_line(error)}") from error
-    # YAML 1.1 reads 3e-4 as text.
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
 def _one_line(error: Exception) -> str:

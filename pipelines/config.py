@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from pipelines.build.config import BuildConfig
+from pipelines.secrets import hide_all
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 
@@ -345,8 +346,13 @@ class Config(Section):
         return [n for n in range(least, most + 1) if batch % n == 0 and batch // n % micro == 0]
 
     def plain(self) -> dict[str, Any]:
-        """The effective configuration as plain values, as saved in ``config.yaml``."""
+        """The effective configuration as plain values."""
         return self.model_dump(mode="json")
+
+    def shown(self) -> dict[str, Any]:
+        """The same without passwords in URIs: what is saved, recorded and shown."""
+        found: dict[str, Any] = hide_all(self.plain())
+        return found
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ import json
 import logging
 from typing import Any
 
-import yaml
-
 from pipelines.build import build_store
 from pipelines.build.card import config_hash
 from pipelines.build.config import BuildConfig
@@ -28,6 +26,7 @@ from pipelines.train.run_folder import (
 from pipelines.train.status import STATUS
 from pipelines.train.tracking import MLFLOW, UNSENT
 from pipelines.train.watchdog import STACKS
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 SOURCE, STORE = "synthetic", "store"
@@ -67,7 +66,7 @@ def clear_run(config: Config, run: str) -> None:
     """
     folder = RunFolder(run)
     try:
-        saved = yaml.safe_load(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
+        saved = load_yaml(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
     except FileNotFoundError:
         return
     if not isinstance(saved, dict) or saved.get("name") != config.name:

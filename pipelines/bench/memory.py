@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from pipelines.bench.device import describe_machine
 from pipelines.config import Config
 from pipelines.planner.estimate import measure_model
 from pipelines.planner.memory import Sizes, memory_rows
+from pipelines.yaml_text import dump_yaml
 from unigeoseg.errors import UserError
 
 
@@ -88,7 +88,7 @@ def _row(case: Config, sizes: Sizes) -> dict[str, Any]:
 def _run(case: Config, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="unigeoseg-bench-") as folder:
         source, target = Path(folder) / "config.yaml", Path(folder) / "found.json"
-        source.write_text(yaml.safe_dump(case.plain()), encoding="utf-8")
+        source.write_text(dump_yaml(case.plain()), encoding="utf-8")
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
         done = subprocess.run(
             [

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import torch
-import yaml
 
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
 from pipelines.train.distributed import ensure_process_group, import_deepspeed
 from pipelines.train.engine import Engine
 from pipelines.train.model import make_model
+from pipelines.yaml_text import load_yaml
 
 _STEPS = 2  # the optimizer makes its moments in the first one
 
@@ -77,7 +77,7 @@ def _status(name: str) -> int:
 def main() -> None:
     """Measures what the command line names."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    config = Config.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+    config = Config.model_validate(load_yaml(source.read_text(encoding="utf-8")))
     found = measure(config)
     if os.environ.get("RANK", "0") == "0":
         target.write_text(json.dumps(found), encoding="utf-8")

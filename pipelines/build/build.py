@@ -134,6 +134,7 @@ def describe_build(
         expected = _estimate(adapter, listing, config)
     finally:
         listing.close()
+    told = getattr(adapter, "told", None)
     return {
         "source": adapter.name,
         "images": listing.manifest.images,
@@ -144,6 +145,7 @@ def describe_build(
         "config_hash": _hash(adapter, config),
         "store": str(out),
         "endpoint": expected,
+        "files": None if told is None else next(r for r in told.files.rows() if r["name"] == "files"),
     }
 
 
@@ -186,6 +188,8 @@ class _Build:
         self._manifest, self._runner, self._progress = manifest, runner, progress
         self._blocks = range(len(manifest.sizes))
         self._counts, self._variety = StageCounts(), Variety()
+        if (told := getattr(source, "told", None)) is not None:
+            self._counts.merge(told.files.rows())
         self._bad: list[dict[str, str]] = []
         self._stamps: dict[int, str] = {}
 

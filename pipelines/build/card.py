@@ -17,7 +17,7 @@ from unigeoseg.tasks import TASKS
 
 #: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
 _WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
-    ("workers", "block_images", "max_bad_share", "max_unknown_share"), True
+    ("workers", "block_images", "max_bad_share", "max_unknown_share", "max_unmatched_share"), True
 ) | {"endpoint": ENDPOINT_WITHOUT_EFFECT}
 
 

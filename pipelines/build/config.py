@@ -94,6 +94,12 @@ class BuildConfig(_Section):
     max_bad_share: float = Field(
         0.0, ge=0, le=1, description="share of unusable images that is borne (quarantined and named)"
     )
+    max_unmatched_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of files and rows that may match nothing (they are counted and named)",
+    )
     block_images: int = Field(32, ge=1, description="images of one resumable unit of work")
     workers: int = Field(2, ge=0, description="parallel Ray tasks; 0 works in this process, without Ray")
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")

@@ -23,6 +23,7 @@ STAGES: dict[str, str] = {
     "diversity": "samples",
     "balance": "samples",
     "write": "samples",
+    "files": "files",  # beside the pipeline: what lies in the source's folder, and what of it was used
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 
@@ -62,7 +63,7 @@ def read_published(path: Path) -> Published:
         UserError: missing, no YAML, or rows of another form; a metric outside [0, 1] is named.
     """
     try:
-        found = Published.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        found = Published.model_validate(load_yaml(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--published {path} cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.evaluate.history import History
@@ -12,6 +11,7 @@ from pipelines.evaluate.plots import COLOURS, plot_learning, plot_losses, plot_s
 from pipelines.evaluate.thresholds import in_words
 from pipelines.train.learning import result_warnings
 from pipelines.train.run_folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
@@ -131,7 +131,7 @@ def _facts(folder: RunFolder, history: History) -> list[tuple[str, str]]:
     config = folder.local(CONFIG)
     facts: dict[str, Any] = {}
     if config.is_file():
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        values = load_yaml(config.read_text(encoding="utf-8"))
         facts |= {"preset": values.get("name"), "seed": values.get("seed")}
     keys = (
         "steps",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ray import tune
 
 from pipelines.config import Config
@@ -29,6 +28,7 @@ from pipelines.train.prepare import check_same
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
 from pipelines.train.status import read_status
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 EXPERIMENT = "ablation"
@@ -86,8 +86,8 @@ def check_kept(runs: Sequence[AblationRun], config: Config, folder: Path, datase
         place = RunFolder(folder / run.name)
         if run.summary(folder) is None:
             continue
-        saved = yaml.safe_load(place.fs.cat_file(f"{place.root}/{CONFIG}"))
-        now = cell_config(config, run.cell, run.seed).plain()
+        saved = load_yaml(place.fs.cat_file(f"{place.root}/{CONFIG}"))
+        now = cell_config(config, run.cell, run.seed).shown()
         check_same(saved, now, place.path)
         before = read_status(place).get("dataset_fingerprint", dataset)
         other = dataset is not None and before != dataset

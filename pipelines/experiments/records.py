@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.storage import is_remote
 from pipelines.train.manifest import checkpoint_name, committed_steps
 from pipelines.train.metric_names import flat_metrics
 from pipelines.train.mlflow_lookup import find_runs, open_client
 from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.train.tracking import flatten
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 Curve = list[tuple[int, float]]
@@ -70,7 +69,7 @@ def load_record(wanted: str, uri: str, runs: Path = Path("runs")) -> RunRecord:
 def folder_record(folder: RunFolder) -> RunRecord:
     """A run from its folder."""
     read = folder.fs.cat_file
-    params = flatten(yaml.safe_load(read(f"{folder.root}/{CONFIG}")))
+    params = flatten(load_yaml(read(f"{folder.root}/{CONFIG}")))
     curves: dict[str, Curve] = {}
     if folder.exists(METRICS):
         for line in read(f"{folder.root}/{METRICS}").decode().splitlines():

@@ -13,6 +13,7 @@ from ray import tune
 
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
+from pipelines.secrets import hide, reveal
 from pipelines.store.index import StoreIndex
 from pipelines.train.autoscaler import autoscaler_could
 from pipelines.train.prepare import absolute
@@ -38,25 +39,25 @@ def check_store(store: str, config: Config) -> str:
 def open_parent(folder: Path, config: Config, experiment: str, tags: dict[str, str]) -> TrackingRun:
     """The MLflow run that the trials are children of; the same one again when the folder has one."""
     folder.mkdir(parents=True, exist_ok=True)
-    uri = config.tracking.uri or default_uri(folder.parent.resolve())
+    uri = reveal(config.tracking.uri or "") or default_uri(folder.parent.resolve())
     artifacts = None if config.tracking.uri else (folder.parent.resolve() / "mlartifacts").as_uri()
     known = folder / PARENT
     run_id = None
     if known.is_file():
         saved = json.loads(known.read_text(encoding="utf-8"))
-        run_id = saved["run_id"] if saved["uri"] == uri else None
+        run_id = saved["run_id"] if saved["uri"] == hide(uri) else None
     opened = try_open_run(
         TrackingRun(
             uri=uri,
             experiment=experiment,
             name=folder.name,
-            params=flatten(config.plain()),
+            params=flatten(config.shown()),
             tags={**tags, "run.folder": str(folder)},
             artifacts=artifacts,
             run_id=run_id,
         )
     )
-    known.write_text(json.dumps({"uri": uri, "run_id": opened.run_id}) + "\n", encoding="utf-8")
+    known.write_text(json.dumps({"uri": hide(uri), "run_id": opened.run_id}) + "\n", encoding="utf-8")
     return opened
 
 
@@ -77,7 +78,7 @@ def end_children(parent: TrackingRun) -> None:
         for run in client.search_runs([experiment], ours):
             client.set_terminated(run.info.run_id, "KILLED")
     except Exception as error:  # MLflow, its HTTP client and its database each raise their own kinds
-        _LOG.warning("MLflow at %s does not answer, its runs may stay RUNNING: %s", parent.uri, error)
+        _LOG.warning("MLflow at %s does not answer, its runs may stay RUNNING: %s", hide(parent.uri), error)
 
 
 def child_config(config: Config, parent: TrackingRun, experiment: str) -> Config:

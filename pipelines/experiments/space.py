@@ -12,6 +12,7 @@ from ray import tune
 
 from pipelines.config import Config, with_values
 from pipelines.experiments.trial import nest
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 #: Functions of ray.tune that draw a value; what an entry may name.
@@ -65,7 +66,7 @@ def load_space(path: Path, config: Config) -> Space:
         UserError: no such file, no YAML, an unknown way to draw, or a key or value that does not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
         file = _File.model_validate(content)
     except OSError as error:
         raise UserError(f"cannot read the search space {path}: {error.strerror}") from error

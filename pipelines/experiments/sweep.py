@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ray import tune
 from ray.tune import ResultGrid
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -32,6 +31,7 @@ from pipelines.quickstart import prepare_store
 from pipelines.store.index import StoreIndex
 from pipelines.train.ray_session import ray_session
 from pipelines.train.tracking import TrackingRun
+from pipelines.yaml_text import dump_yaml
 from unigeoseg.errors import UserError
 
 EXPERIMENT = "sweep"
@@ -259,7 +259,7 @@ def best_preset(config: Config, result: dict[str, Any]) -> str:
         f"# The best of {len(result['trials'])} trials: {result['metric']} = {result['best']['value']:.4f} "
         f"({result['best']['name']}).\n"
     )
-    return head + yaml.safe_dump(best.plain(), sort_keys=False, allow_unicode=True)
+    return head + dump_yaml(best.shown())
 
 
 def _finish(parent: TrackingRun, result: dict[str, Any], files: Sequence[Path]) -> None:

@@ -13,6 +13,7 @@ from pipelines.plan.plan import Plan
 from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
 from pipelines.planner.prices import Prices, read_prices
 from pipelines.store.index import StoreIndex
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 #: Of a GPU's memory, what CUDA, fragmentation and buffers leave to a model.
@@ -74,7 +75,7 @@ def read_groups(path: Path) -> dict[str, dict[str, Any]]:
         UserError: it cannot be read, or is no cluster file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--cluster {path}: cannot be read: {' '.join(str(error).split())}") from error
     groups = content.get("available_node_types") if isinstance(content, dict) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 
@@ -56,7 +57,7 @@ def read_prices(path: Path | None) -> Prices:
     """
     place = path if path is not None else files("pipelines.planner") / "prices.yaml"
     try:
-        return Prices.model_validate(yaml.safe_load(place.read_text(encoding="utf-8")))
+        return Prices.model_validate(load_yaml(place.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"--prices {path}: cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -7,13 +7,12 @@ each checkpoint, so a resumed run follows what was chosen before it.
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.plan.schedule import base_shares, first_segments, segment_of
 from pipelines.plan.units import PlanIndex
 from pipelines.train.step import StepResult
+from pipelines.yaml_text import dump_yaml
 from unigeoseg.pts_adaptive import adapted_shares, learning_progress
 from unigeoseg.tasks import TASKS
 
@@ -62,7 +61,7 @@ class AdaptiveShares:
 
     def replay(self) -> str:
         """A preset that repeats this run's plan, as YAML."""
-        return str(yaml.safe_dump(self.config.plain(), sort_keys=False, allow_unicode=True))
+        return dump_yaml(self.config.shown())
 
     def add(self, result: StepResult) -> None:
         """Takes the losses of a step in; one that was left out counts for nothing."""

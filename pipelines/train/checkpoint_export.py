@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from pipelines.config import Config
@@ -15,6 +14,7 @@ from pipelines.train.model import exported_state, with_local_language
 from pipelines.train.run_folder import CONFIG, TOKENIZER, RunFolder
 from pipelines.train.shards import LAYOUT, ShardReader
 from pipelines.train.start import keep_unused
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 from unigeoseg.export import write_export
 from unigeoseg.tokens import load_tokenizer
@@ -60,7 +60,7 @@ def _export(run: RunFolder, name: str, out: Path) -> dict[str, Any]:
     for needed in (CONFIG, TOKENIZER, name):
         if not run.fetch(needed):
             raise UserError(f"{run.path}/{needed} is missing: an export needs the run's own")
-    config = Config.model_validate(yaml.safe_load((run.base / CONFIG).read_text(encoding="utf-8")))
+    config = Config.model_validate(load_yaml((run.base / CONFIG).read_text(encoding="utf-8")))
     state = json.loads((run.base / name / "state.json").read_text(encoding="utf-8"))
     reader = ShardReader.open(run.base / name)
     tensors = {parameter: reader.whole(parameter) for parameter in reader.shapes}

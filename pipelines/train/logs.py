@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 
+from pipelines.secrets import hide
+
 #: Loggers that are ours, here and in workers.
 LOGGERS = ("pipelines", "unigeoseg")
 FORMAT = "%(asctime)s %(levelname)s run=%(run)s rank=%(rank)s step=%(step)s %(name)s: %(message)s"
@@ -40,7 +42,7 @@ class RunLogs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one line (an exception's lines follow it)."""
         record.run, record.rank, record.step = self._run, _rank(), "-" if _step is None else _step
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(hide(self.format(record)), file=sys.stderr, flush=True)
 
     def __enter__(self) -> "RunLogs":
         for name in LOGGERS:

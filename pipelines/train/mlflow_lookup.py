@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipelines.secrets import hide
 from pipelines.train.tracking import default_uri, tracking_client
 from unigeoseg.errors import UserError
 
@@ -21,16 +22,16 @@ def open_client(uri: str) -> Any:
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UserError(
-            f"there is no MLflow database at {uri}; train something first, or give --tracking-uri (a server, "
-            "or sqlite:////folder/mlflow.db) or MLFLOW_TRACKING_URI"
+            f"there is no MLflow database at {hide(uri)}; train something first, or give --tracking-uri "
+            "(a server, or sqlite:////folder/mlflow.db) or MLFLOW_TRACKING_URI"
         )
     client = tracking_client(uri)
     try:
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow, its HTTP client and its database each raise their own kinds
         raise UserError(
-            f"MLflow at {uri} does not answer ({' '.join(str(error).split())[:150]}); start it, or "
-            "give another --tracking-uri"
+            f"MLflow at {hide(uri)} does not answer ({hide(' '.join(str(error).split()))[:150]}); start it, "
+            "or give another --tracking-uri"
         ) from error
     return client
 

@@ -15,11 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.plan.visible import tell_vanishing
+from pipelines.secrets import hide, reveal
 from pipelines.store.index import StoreIndex
 from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.train.job import Job
@@ -36,6 +35,7 @@ from pipelines.train.tracking import (
     remembered,
     try_open_run,
 )
+from pipelines.yaml_text import dump_yaml, load_yaml
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -85,12 +85,12 @@ def prepare_run(
         raise UserError(f"there is no run to resume at {run.path}; leave --resume out to start one")
     found = None
     if resume:
-        saved = yaml.safe_load(run.fs.cat_file(f"{run.root}/{CONFIG}"))
-        check_same(saved, config.plain(), run.path, allow)
+        saved = load_yaml(run.fs.cat_file(f"{run.root}/{CONFIG}"))
+        check_same(saved, config.shown(), run.path, allow)
         found = newest_checkpoint(run, checksums=False)  # the workers read every byte
     check(found)
     path = run.local(CONFIG)
-    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(dump_yaml(config.shown()), encoding="utf-8")
     run.publish(CONFIG)
     return found
 
@@ -139,7 +139,7 @@ def changes_freely(key: str) -> bool:
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the settings that decide the run's course."""
-    kept = {k: v for k, v in flatten(config.plain()).items() if not changes_freely(k)}
+    kept = {k: v for k, v in flatten(config.shown()).items() if not changes_freely(k)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -229,7 +229,7 @@ def git_commit() -> str | None:
 def _tracking(
     config: Config, store: str, run: RunFolder, index: StoreIndex, plan: Plan, found: Checkpoint | None
 ) -> TrackingRun:
-    uri, artifacts = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
+    uri, artifacts = reveal(config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "") or None, None
     if uri is None:
         runs = Path("runs").resolve() if run.remote else run.base.parent
         runs.mkdir(parents=True, exist_ok=True)
@@ -238,12 +238,12 @@ def _tracking(
             logger.info("tracking.uri is not set: MLflow records go to %s on this machine", uri)
     known = remembered(run)
     if not known and found is not None:
-        known = {"uri": uri, "run_id": found.state.get("mlflow_run_id")}
-    known = known if known.get("uri") == uri else {}
+        known = {"uri": hide(uri), "run_id": found.state.get("mlflow_run_id")}
+    known = known if known.get("uri") == hide(uri) else {}
     tags = {
         UID: known.get("uid") or uuid.uuid4().hex,
         "dataset.fingerprint": index.fingerprint,
-        "dataset.store": store,
+        "dataset.store": hide(store),
         "plan.fingerprint": plan.fingerprint,
         "run.folder": run.path,
         "mlflow.source.name": "unigeoseg train",
@@ -261,7 +261,7 @@ def _tracking(
         uri=uri,
         experiment=config.tracking.experiment,
         name=run.name,
-        params=flatten(config.plain()),
+        params=flatten(config.shown()),
         tags=tags,
         artifacts=artifacts,
         run_id=known.get("run_id"),

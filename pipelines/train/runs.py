@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pipelines.config import Config
+from pipelines.secrets import reveal
 from pipelines.storage import open_filesystem, storage_errors
 from pipelines.train.lease import holder_of
 from pipelines.train.ledger import read_rows
@@ -16,6 +15,7 @@ from pipelines.train.manifest import committed_steps
 from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.train.status import KILLED, RUNNING, Ending, close_run, read_status, write_status
 from pipelines.train.tracking import UNSENT, Tracker, TrackingRun, remembered
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def deliver(run: RunFolder, state: str) -> None:
     if not known:
         return
     tracking = TrackingRun(
-        uri=known["uri"],
+        uri=reveal(known["uri"]),
         experiment=known.get("experiment", "train"),
         name=run.name,
         params={},
@@ -160,7 +160,7 @@ def resumable(run: str) -> tuple[RunFolder, Config, str | None]:
     """
     folder = RunFolder(run)
     try:
-        values = yaml.safe_load(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
+        values = load_yaml(folder.fs.cat_file(f"{folder.root}/{CONFIG}"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"there is no run at {folder.path}; `unigeoseg runs` lists those there are"

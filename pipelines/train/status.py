@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.secrets import hide
 from pipelines.storage import storage_errors
 from pipelines.train.job import Job
 from pipelines.train.run_folder import RunFolder
@@ -31,6 +32,8 @@ def read_status(run: RunFolder) -> dict[str, Any]:
 
 def write_status(run: RunFolder, **changes: Any) -> None:
     """Changes some keys of it."""
+    if isinstance(changes.get("error"), str):
+        changes["error"] = hide(changes["error"])
     content = {**read_status(run), **changes, "updated": time.time()}
     path = run.local(STATUS)
     partial = path.with_suffix(".partial")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.secrets import hide
 from pipelines.train.metric_names import flat_metrics
 from pipelines.train.run_folder import RunFolder
 
@@ -91,7 +92,7 @@ def try_open_run(run: TrackingRun) -> TrackingRun:
     except Exception as error:  # MLflow, its HTTP client and its database each raise their own kinds
         logger.warning(
             "MLflow at %s is out of reach (%s); training goes on, metrics are kept and sent later",
-            run.uri,
+            hide(run.uri),
             _short(error),
         )
         return run
@@ -129,7 +130,7 @@ def end_run(
 def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) -> None:
     """Keeps in ``mlflow.json`` of the run folder which MLflow run is its own, and if that one is ended."""
     content = {
-        "uri": tracking.uri,
+        "uri": hide(tracking.uri),
         "experiment": tracking.experiment,
         "run_id": tracking.run_id,
         "uid": tracking.tags.get(UID),
@@ -154,7 +155,7 @@ def remembered(run: RunFolder) -> dict[str, Any]:
 def known_run_id(run: RunFolder, uri: str) -> str | None:
     """The MLflow run of an earlier start, if it went to the same place."""
     content = remembered(run)
-    return content.get("run_id") if content.get("uri") == uri else None
+    return content.get("run_id") if content.get("uri") == hide(uri) else None
 
 
 class Tracker:
@@ -219,7 +220,7 @@ class Tracker:
             logger.warning(
                 "%d logged steps could not be sent to MLflow at %s; they are in %s and in metrics.jsonl",
                 len(left),
-                self._run.uri,
+                hide(self._run.uri),
                 self._unsent,
             )
         elif self._unsent.exists():
@@ -313,4 +314,4 @@ def tracking_client(uri: str) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return hide(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -158,8 +158,9 @@ class Source(Protocol):
     """A data set that can be turned into a store.
 
     It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
-    decides its labels beside its files and options, and ``keeps_splits: bool``, whether ``split.own``
-    left open means yes.
+    decides its labels beside its files and options, ``told``, whose ``files`` are the counts of the stage
+    "files" once all items were asked for, and ``keeps_splits: bool``, whether ``split.own`` left open means
+    yes.
     """
 
     name: str

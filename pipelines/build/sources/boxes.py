@@ -13,7 +13,7 @@ from pipelines.build.regions import Region
 from pipelines.build.sources.annotations import Annotation, read_annotations
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
 from pipelines.build.sources.coco import coco_shape
-from pipelines.build.sources.listing import list_items
+from pipelines.build.sources.listing import Told, list_items
 from pipelines.build.sources.outlines import Outline, order, reaches_out, tight
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
 from pipelines.build.sources.shapes import Shape, shape_fault
@@ -138,19 +138,30 @@ class BoxSource:
         layout: name of a layout; ``None`` takes the one that fits.
         max_unknown_share: share of an image's objects that may be of an unknown class.
         config: how boxes become masks.
+        max_unmatched_share: share of files and rows that may match nothing.
+
+    Attributes:
+        told: what lies in the folder and matches nothing, once all items were listed.
 
     Raises:
         UserError: the model's folder is none.
     """
 
     def __init__(
-        self, table: SourceTable, root: Path, layout: str | None, max_unknown_share: float, config: BoxConfig
+        self,
+        table: SourceTable,
+        root: Path,
+        layout: str | None,
+        max_unknown_share: float,
+        config: BoxConfig,
+        max_unmatched_share: float = 1.0,
     ) -> None:
         self.name, self.licence = table.name, table.licence
         self._table, self._share, self._config = table, max_unknown_share, config
         weights = weights_fingerprint(config.model) if config.model else ""
         self.fingerprint = table.fingerprint + weights
-        self._root, self._wanted = root, layout
+        self._root, self._wanted, self._max_unmatched = root, layout, max_unmatched_share
+        self.told = Told()
         self._categories = {row.name: row.category for row in table.classes}
 
     def items(self) -> Iterator[SourceItem]:
@@ -159,7 +170,8 @@ class BoxSource:
         Raises:
             UserError: the folder does not hold such a data set.
         """
-        return list_items(self._root, self._table, self._wanted)
+        self.told = Told()
+        return list_items(self._root, self._table, self._wanted, self.told, self._max_unmatched)
 
     def read(self, item: SourceItem) -> BoxImage:
         """Opens an image and its labels.

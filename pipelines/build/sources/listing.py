@@ -1,10 +1,11 @@
 """Finds the images of a table's source below a folder, with their masks or label files, scenes and groups."""
 
+import csv
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pipelines.build.sources.base import SourceItem
 from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
 from pipelines.build.sources.table import Layout, SourceTable
+from pipelines.build.sources.unmatched import Unmatched, csv_ids
+from pipelines.build.stages import StageCounts
 from pipelines.pictures.system_files import is_system_file
 from unigeoseg.errors import UserError
 
@@ -22,14 +25,24 @@ _OF_MANY = ("csv", "coco")
 
 @dataclass
 class Found:
-    """Relative paths that fit one layout: images, and masks or label files."""
+    """Relative paths that fit one layout: images, and masks or label files; and what does not fit."""
 
     layout: Layout
-    images: list[str]
-    labels: set[str]
+    images: list[str] = field(default_factory=list)
+    labels: set[str] = field(default_factory=set)
+    rest: Unmatched = field(default_factory=Unmatched)
 
 
-def list_items(root: Path, table: SourceTable, layout: str | None) -> Iterator[SourceItem]:
+@dataclass
+class Told:
+    """What a listing tells beside its items, once all of them were taken."""
+
+    files: StageCounts = field(default_factory=StageCounts)
+
+
+def list_items(
+    root: Path, table: SourceTable, layout: str | None, told: Told | None = None, max_unmatched: float = 1.0
+) -> Iterator[SourceItem]:
     """The images of a folder in natural order, by the layout that fits.
 
     An image without a mask, and a mask without an image, are listed too: reading them says what is missing.
@@ -39,36 +52,51 @@ def list_items(root: Path, table: SourceTable, layout: str | None) -> Iterator[S
         root: folder.
         table: where files may lie.
         layout: name of the layout to take; ``None`` takes the first that finds images and labels.
+        told: is filled with what matches nothing.
+        max_unmatched: share of files and rows that may match nothing.
 
     Raises:
-        UserError: no image is found, two images claim one mask, a scene is in two of the source's splits.
+        UserError: no image is found, two images claim one mask, a scene is in two of the source's splits, or
+            too much matches nothing.
     """
     if layout is not None and layout not in [known.name for known in table.layouts]:
         names = ", ".join(known.name for known in table.layouts)
         raise UserError(f"source {table.name} has no layout {layout!r}: choose from {names}")
     wanted = [known for known in table.layouts if layout in (None, known.name)]
-    chosen = _choose(root, table, _search(root, wanted))
-    return _items(root, table, chosen)
+    aside = Unmatched()
+    chosen = _choose(root, table, _search(root, wanted, aside))
+    aside.add_all(chosen.rest)
+    return _items(root, table, chosen, aside, told or Told(), max_unmatched)
 
 
-def _files(root: Path) -> Iterator[str]:
+def _files(root: Path, aside: Unmatched) -> Iterator[str]:
     """Relative paths below a folder, no hidden and no system files; links to folders are not followed."""
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not is_system_file(name))
         below = Path(folder).relative_to(root).as_posix()
+        place = "" if below == "." else f"{below}/"
+        folders[:] = sorted(name for name in folders if not is_system_file(name))
+        for name in folders:
+            if (Path(folder) / name).is_symlink():
+                aside.add("link_to_folder", f"{place}{name}")
         for name in sorted(files):
-            if not is_system_file(name):
-                yield name if below == "." else f"{below}/{name}"
+            if is_system_file(name):
+                aside.add("system_file", f"{place}{name}")
+            else:
+                yield f"{place}{name}"
 
 
-def _search(root: Path, layouts: list[Layout]) -> list[Found]:
-    found = [Found(layout, [], set()) for layout in layouts]
-    for path in _files(root):
-        for one in found:
-            if compile_pattern(one.layout.image).fullmatch(path):
+def _search(root: Path, layouts: list[Layout], aside: Unmatched) -> list[Found]:
+    found = [Found(layout) for layout in layouts]
+    patterns = [(compile_pattern(f.layout.image), compile_pattern(_labels_of(f.layout))) for f in found]
+    anyhow = [[re.compile(p.pattern, re.IGNORECASE) for p in pair] for pair in patterns]
+    for path in _files(root, aside):
+        for one, (image, label), loose in zip(found, patterns, anyhow, strict=True):
+            if image.fullmatch(path):
                 one.images.append(path)
-            elif compile_pattern(_labels_of(one.layout)).fullmatch(path):
+            elif label.fullmatch(path):
                 one.labels.add(path)
+            else:
+                one.rest.add_file(path, any(p.fullmatch(path) for p in loose))
     return found
 
 
@@ -85,35 +113,61 @@ def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
     raise UserError(f"{root} holds no image of source {table.name}: --root must hold {wanted}")
 
 
-def _items(root: Path, table: SourceTable, found: Found) -> Iterator[SourceItem]:
+def _items(
+    root: Path, table: SourceTable, found: Found, aside: Unmatched, told: Told, max_unmatched: float
+) -> Iterator[SourceItem]:
     layout, pattern = found.layout, compile_pattern(found.layout.image)
     own = layout.mask is not None or (bool(names_of(layout.labels or "")) and layout.boxes not in _OF_MANY)
-    coco: dict[str, CocoFile] = {}
     claimed: dict[str, str] = {}
+    coco: dict[str, CocoFile] = {}
     splits: dict[str, tuple[str, str]] = {}
     for path in sorted(found.images, key=natural):
         match = pattern.fullmatch(path)
         assert match is not None
         label = fill(_labels_of(layout), match.groupdict())
-        if own and claimed.setdefault(label, path) != path:
+        if claimed.setdefault(label, path) != path and own:
             raise UserError(
                 f"{root}: {claimed[label]} and {path} both belong to {label}: rename or remove one of them"
             )
-        more: Mapping[str, Any] = {}
-        if layout.boxes == "coco":
-            if label not in coco:
-                coco[label] = CocoFile(root / label)
-            listed = coco[label].take(path)
-            more = listed.detail if listed else {}
-        item = _item(root, layout, path, label, match.groupdict(), more)
+        item = _item(root, layout, path, label, match.groupdict(), _of_coco(root, layout, label, path, coco))
         if item.split is not None:
             _check_split(table, item, splits)
         yield item
+    alone = sorted(found.labels - claimed.keys(), key=natural)
     if layout.mask is not None:
-        for path in sorted(found.labels - claimed.keys(), key=natural):
-            yield _orphan(root, layout, path)
+        yield from (_orphan(root, layout, path) for path in alone)
+    else:
+        for path in alone:
+            aside.add("label_without_picture", path)
     for label, file in coco.items():
         yield from _coco_orphans(file, root, label)
+    if layout.boxes == "csv":
+        _tell_rows(root, sorted(claimed), {path.rpartition("/")[2] for path in found.images}, aside)
+    used = len(found.images) + len(found.labels & claimed.keys())
+    told.files.merge(aside.told(used).rows())
+    aside.check(used, max_unmatched, root)
+
+
+def _of_coco(
+    root: Path, layout: Layout, label: str, path: str, files: dict[str, CocoFile]
+) -> Mapping[str, Any]:
+    """What a COCO file has of an image; each file is read once."""
+    if layout.boxes != "coco":
+        return {}
+    if label not in files:
+        files[label] = CocoFile(root / label)
+    listed = files[label].take(path)
+    return listed.detail if listed else {}
+
+
+def _tell_rows(root: Path, labels: list[str], pictures: set[str], aside: Unmatched) -> None:
+    for label in labels:
+        try:
+            with (root / label).open(encoding="utf-8-sig", newline="") as handle:
+                rows = [str(row.get("image_id")) for row in csv.DictReader(handle)]
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue  # reading the images says so
+        csv_ids(rows, pictures, aside, label)
 
 
 def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem]:

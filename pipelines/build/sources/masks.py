@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
 from pipelines.build.sources.encoding import ColourDecoder, IndexDecoder, Tally, ThresholdDecoder
-from pipelines.build.sources.listing import list_items
+from pipelines.build.sources.listing import Told, list_items
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
 from pipelines.build.stages import StageCounts
@@ -101,13 +101,25 @@ class MaskSource:
         root: the data set's folder.
         layout: name of a layout; ``None`` takes the one that fits.
         max_unknown_share: share of a mask that may be unknown.
+        max_unmatched_share: share of files that may match nothing.
+
+    Attributes:
+        told: what lies in the folder and matches nothing, once all items were listed.
     """
 
-    def __init__(self, table: SourceTable, root: Path, layout: str | None, max_unknown_share: float) -> None:
+    def __init__(
+        self,
+        table: SourceTable,
+        root: Path,
+        layout: str | None,
+        max_unknown_share: float,
+        max_unmatched_share: float = 1.0,
+    ) -> None:
         self.name, self.licence = table.name, table.licence
         self.fingerprint = table.fingerprint
         self._table, self._share = table, max_unknown_share
-        self._root, self._wanted = root, layout
+        self._root, self._wanted, self._max_unmatched = root, layout, max_unmatched_share
+        self.told = Told()
 
     def items(self) -> Iterator[SourceItem]:
         """One item an image, then one a mask without image.
@@ -115,7 +127,8 @@ class MaskSource:
         Raises:
             UserError: the folder does not hold such a data set.
         """
-        return list_items(self._root, self._table, self._wanted)
+        self.told = Told()
+        return list_items(self._root, self._table, self._wanted, self.told, self._max_unmatched)
 
     def read(self, item: SourceItem) -> MaskImage:
         """Opens an image with its mask.

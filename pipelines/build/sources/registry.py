@@ -55,9 +55,10 @@ def _of_table(table: SourceTable) -> Opener:
         options: TableOptions = _options(TableOptions, table.name, config)
         changed = options.model_dump(exclude_none=True, exclude={"layout"})
         own = _changed(table, changed)
+        unknown, unmatched = config.max_unknown_share, config.max_unmatched_share
         if table.kind == "masks":
-            return MaskSource(own, root, options.layout, config.max_unknown_share)
-        return BoxSource(own, root, options.layout, config.max_unknown_share, config.boxes)
+            return MaskSource(own, root, options.layout, unknown, unmatched)
+        return BoxSource(own, root, options.layout, unknown, config.boxes, unmatched)
 
     return opener
 

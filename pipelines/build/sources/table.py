@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipelines.build.sources.patterns import compile_pattern, names_of
 from pipelines.build.taxonomy import taxonomy
 from pipelines.pictures.picture import Rules, Stretch
+from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 TABLES = Path(__file__).with_name("tables")
@@ -192,7 +193,7 @@ def read_table(path: Path) -> SourceTable:
         UserError: the file cannot be read or is no sound table; says where and what is expected.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read source table {path}: {error}") from error
     except yaml.YAMLError as error:

@@ -1,0 +1,75 @@
+"""What lies in a source's folder and matches nothing: counted by reason, some named, stopped past a share."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipelines.build.stages import StageCounts
+from unigeoseg.errors import UserError
+
+#: Reasons that speak of data which is missed; others are merely told.
+MISSED = ("label_without_picture", "row_without_picture", "suffix_in_another_case")
+_PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+_NAMED = 5
+
+
+@dataclass
+class Unmatched:
+    """Files, and rows of label files, that no image of the source uses."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        """Counts one; the first few are named."""
+        self.counts[reason] += 1
+        named = self.names.setdefault(reason, [])
+        if len(named) < _NAMED:
+            named.append(name)
+
+    def add_file(self, path: str, other_case: bool) -> None:
+        """A file that fits no pattern; ``other_case``: it would, were capitals and small letters the same."""
+        picture = path.lower().endswith(_PICTURES)
+        reason = "suffix_in_another_case" if other_case else "other_picture" if picture else "other_file"
+        self.add(reason, path)
+
+    def add_all(self, other: "Unmatched") -> None:
+        """Takes over what another one counted."""
+        self.counts.update(other.counts)
+        for reason, names in other.names.items():
+            self.names[reason] = (self.names.get(reason, []) + names)[:_NAMED]
+
+    def told(self, used: int) -> StageCounts:
+        """As the stage "files" of a build; ``used`` files belong to images."""
+        counts = StageCounts()
+        counts.add("files", used + self.counts.total(), used, dict(self.counts))
+        for reason, names in self.names.items():
+            counts.name("files", reason, names)
+        return counts
+
+    def check(self, used: int, share: float, root: object) -> None:
+        """Stops where more is missed than is borne.
+
+        Raises:
+            UserError: says what, names some, and the way out.
+        """
+        missed = sum(self.counts[reason] for reason in MISSED)
+        if missed <= share * (used + missed):
+            return
+        shown = "; ".join(
+            f"{self.counts[r]} {r.replace('_', ' ')}: {', '.join(self.names[r][:3])}"
+            for r in MISSED
+            if self.counts[r]
+        )
+        raise UserError(
+            f"{root}: {missed} of {used + missed} files and rows match nothing ({shown}). Correct names "
+            f"or the table's patterns, or bear it with max_unmatched_share="
+            f"{min(1.0, missed / (used + missed) + 0.005):.2f}"
+        )
+
+
+def csv_ids(rows: Iterable[str], pictures: set[str], into: Unmatched, file: str) -> None:
+    """Tells of image ids of a CSV that no picture has."""
+    for name in dict.fromkeys(rows):
+        if name not in pictures:
+            into.add("row_without_picture", f"{file}: {name}")

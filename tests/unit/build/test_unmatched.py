@@ -1,0 +1,96 @@
+"""What lies in a source's folder and matches nothing is counted and named, and stops a build past a share."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipelines.build import BuildConfig, build_store
+from pipelines.build.build import describe_build
+from tests.unit.build.layouts import write_image
+from unigeoseg.errors import UserError
+
+MASKS = """
+licence: mine
+layouts: [{image: 'i/{name}.png', mask: 'm/{name}.png'}]
+classes: [{name: a, value: 1, category: 25 Building}, {name: b, value: 0, category: null}]
+"""
+BOXES = """
+licence: mine
+layouts: [{image: 'i/{name}.png', labels: '%s', boxes: %s}]
+classes: [{name: ship, category: 79 Ship}]
+"""
+
+
+def pictures(root, names, labels=True):
+    rng = np.random.default_rng(0)
+    for name in names:
+        write_image(root / "i" / f"{name}.png", rng.integers(0, 256, (64, 64, 3)).astype(np.uint8))
+        if labels:
+            mask = np.zeros((64, 64), np.uint8)
+            mask[10:40, 10:40] = 1
+            write_image(root / "m" / f"{name}.png", mask)
+
+
+def build(root, table, **more):
+    (root / "t.yaml").write_text(table)
+    config = BuildConfig.model_validate({"workers": 0} | more)
+    return build_store(
+        str(root / "t.yaml"), root, root.parent / "out", config, progress=False, preview=False, force=True
+    )
+
+
+def files(result):
+    return next(row for row in result["stages"] if row["name"] == "files")
+
+
+def test_system_files_links_and_capitals_are_told(tmp_path):
+    root = tmp_path / "in"
+    pictures(root, "abcd")
+    for name in (".DS_Store", "Thumbs.db", "i/._a.png", "m/desktop.ini"):
+        (root / name).write_bytes(b"x")
+    (root / "i" / "e.PNG").write_bytes((root / "i" / "a.png").read_bytes())
+    (root / "README.txt").write_text("x")
+    (root / "more").mkdir()
+    (root / "more" / "z.jpg").write_bytes(b"x")
+    (root / "linked").symlink_to(root / "more")
+    result = build(root, MASKS)
+    row = files(result)
+    assert (row["in"], row["out"]) == (17, 8)
+    assert row["dropped"] == {
+        "link_to_folder": 1,
+        "other_file": 2,  # the table itself lies there, too
+        "other_picture": 1,
+        "suffix_in_another_case": 1,
+        "system_file": 4,
+    }
+    assert row["named"]["suffix_in_another_case"] == ["i/e.PNG"]
+    assert row["named"]["system_file"] == [".DS_Store", "Thumbs.db", "i/._a.png", "m/desktop.ini"]
+    card = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert next(r for r in card["stages"] if r["name"] == "files") == row
+    assert describe_build(str(root / "t.yaml"), root, "x", BuildConfig())["files"] == row
+
+
+def test_label_files_without_picture_are_told_and_stop_the_build_past_a_share(tmp_path):
+    root = tmp_path / "in"
+    pictures(root, "ab", labels=False)
+    (root / "l").mkdir()
+    for name in "abcdef":
+        (root / "l" / f"{name}.txt").write_text("10 10 40 10 40 40 10 40 ship 0\n")
+    table = BOXES % ("l/{name}.txt", "dota")
+    with pytest.raises(UserError, match=r"4 of 8 .* label without picture: l/c\.txt, l/d\.txt.*=0\.5"):
+        build(root, table, max_unmatched_share=0.4)
+    row = files(build(root, table))
+    assert row["dropped"]["label_without_picture"] == 4
+    assert row["named"]["label_without_picture"] == [f"l/{name}.txt" for name in "cdef"]
+
+
+def test_rows_without_picture_are_told(tmp_path):
+    root = tmp_path / "in"
+    pictures(root, "ab", labels=False)
+    shape = '"[(10, 10), (40, 10), (40, 40), (10, 40)]"'
+    rows = [f"{name}.png,{shape},ship" for name in ("a", "b", "x", "x")]
+    (root / "l.csv").write_text("\n".join(["image_id,geometry,class", *rows]))
+    row = files(build(root, BOXES % ("l.csv", "csv")))
+    assert row["dropped"]["row_without_picture"] == 1
+    assert row["named"]["row_without_picture"] == ["l.csv: x.png"]
