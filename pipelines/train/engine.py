@@ -79,7 +79,7 @@ class Engine:
             lr=config.train.lr,
             betas=config.train.betas,
             weight_decay=config.train.weight_decay,
-            fused=self.device.type == "cuda" and not config.engine.offload_optimizer,
+            fused=not config.engine.offload_optimizer,
         )
         self._engine: Any = deepspeed.initialize(
             model=self._wrapped,
