@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,51 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as FileWindow
 
 from pipelines.pictures.errors import damage
+from pipelines.storage import open_filesystem, storage_errors
 
 Grid = NDArray[Any]
-Source = Path | bytes
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file in an object store or on a web server, of which only the parts that are needed are read."""
+
+    url: str
+
+    def place(self) -> tuple[Any, str]:
+        """Its filesystem, and its path there."""
+        filesystem, path = open_filesystem(self.url)
+        return filesystem, self.url if self.url.lower().startswith("http") else path
+
+    def read(self, first: int | None = None) -> bytes:
+        """All of it, or its first bytes.
+
+        Raises:
+            OSError: it is not there, or cannot be had.
+        """
+        filesystem, path = self.place()
+        try:
+            return bytes(filesystem.cat_file(path, end=first))
+        except OSError:
+            raise
+        except storage_errors() as error:
+            raise OSError(" ".join(str(error).split())) from error
+
+
+class _ByParts:
+    """A filesystem whose files read little ahead: a window of a large file needs a few places of it."""
+
+    def __init__(self, filesystem: Any) -> None:
+        self._filesystem = filesystem
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return self._filesystem.open(path, mode, block_size=_PART)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._filesystem, name)
+
+
+Source = Path | bytes | Remote
 
 #: Formats whose files hold pixels themselves; others of GDAL's may name further files or servers.
 _KINDS = {
@@ -32,6 +75,8 @@ _KINDS = {
     b"GIF8": "GIF",
 }
 _CACHE_MB = 96
+#: Bytes of a remote file that are read at once.
+_PART = 256 * 1024
 _PREVIEW = 1024
 
 
@@ -42,7 +87,7 @@ def kind_of(source: Source) -> str:
         OSError: there is no such file.
         ValueError: it is empty, or of no kind that is read.
     """
-    head = source[:32] if isinstance(source, bytes) else _head(source)
+    head = _head(source)
     if not head:
         raise ValueError("the file is empty: not an image of a known kind")
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -53,18 +98,22 @@ def kind_of(source: Source) -> str:
     raise ValueError("not an image of a known kind")
 
 
-def _head(file: Path) -> bytes:
-    with file.open("rb") as handle:
+def _head(source: Source) -> bytes:
+    if isinstance(source, bytes):
+        return source[:32]
+    if isinstance(source, Remote):
+        return source.read(32)
+    with source.open("rb") as handle:
         return handle.read(32)
 
 
 def png_depth(source: Source) -> int:
     """Bits a channel of a PNG file, from its header (PNG specification, IHDR)."""
-    head = source[:32] if isinstance(source, bytes) else _head(source)
+    head = _head(source)
     return head[24] if len(head) > 24 else 0
 
 
-def check_png(source: Source) -> None:
+def check_png(source: Path | bytes) -> None:
     """Refuses a PNG that is cut off or altered, which GDAL would fill with black: walks its chunks.
 
     Raises:
@@ -137,11 +186,14 @@ class FileRaster:
         self.where, self._what = where, what
         with damage(where, what):
             self.kind = kind_of(source)
-            if self.kind == "PNG":
+            if self.kind == "PNG" and not isinstance(source, Remote):
                 check_png(source)
             if isinstance(source, bytes):
                 self._memory = MemoryFile(io.BytesIO(source))
                 self.data: Any = self._memory.open(driver=self.kind)
+            elif isinstance(source, Remote):
+                filesystem, path = source.place()
+                self.data = rasterio.open(path, driver=self.kind, opener=_ByParts(filesystem))
             else:
                 self.data = rasterio.open(source, driver=self.kind)
         self.height, self.width = int(self.data.height), int(self.data.width)
