@@ -57,7 +57,7 @@ def data(
 
     \b
     Example:
-      unigeoseg bench data stores/synthetic --preset quickstart --set model.image_size=512
+      unigeoseg bench data stores/synthetic --preset quickstart --rows threads
     """
     import ray
 

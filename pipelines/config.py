@@ -278,6 +278,10 @@ class TrackingConfig(Section):
     tags: dict[str, str] = Field(default_factory=dict, description="more tags of the MLflow run")
 
 
+#: Enough for the template and an instruction of usual length.
+_TEXT_TOKENS = 192
+
+
 class Config(Section):
     """A training job, whole."""
 
@@ -303,6 +307,18 @@ class Config(Section):
             raise ValueError(
                 "train.compile=true cannot see through the gathering of engine.zero_stage=3; use stage 2 or "
                 "less, or train.compile=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _text_has_room(self) -> "Config":
+        image, longest = self.model.image_tokens, self.tokenizer.max_length
+        positions = self.model.language.max_positions
+        if image >= min(longest, positions):
+            raise ValueError(
+                f"model.image_size={self.model.image_size} makes {image} image tokens, which leave no room "
+                f"for text in tokenizer.max_length={longest} and model.language.max_positions={positions}; "
+                f"set both to {image + _TEXT_TOKENS} or more, or lower the image size"
             )
         return self
 

@@ -18,6 +18,8 @@ from unigeoseg.tasks import INTERACTIVE, TASK_IDS
 from unigeoseg.tokens import Tokenizer
 
 IGNORE = -100
+#: Reason of a :class:`BadSample` that is as much the settings' fault as the sample's.
+TOO_LONG = "too_long"
 
 
 class BadSample(UserError):
@@ -129,7 +131,10 @@ class Collator:
         length = self._image_tokens + parts.length
         if length > self._max_length:
             raise BadSample(
-                "too_long", sample.sample_id, f"{length} tokens, tokenizer.max_length is {self._max_length}"
+                TOO_LONG,
+                sample.sample_id,
+                f"{self._image_tokens} image tokens and {parts.length} of text, the longest sequence is "
+                f"{self._max_length}",
             )
         return parts
 

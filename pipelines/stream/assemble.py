@@ -12,7 +12,7 @@ from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, ReadStats, StoreReader
 from pipelines.stream.layout import Micro
-from pipelines.stream.quarantine import BadSampleEvent
+from pipelines.stream.quarantine import BadSampleEvent, what_to_do
 from unigeoseg.batch import Batch, ImageGroup, Sample
 from unigeoseg.collate import BadSample, Collator
 from unigeoseg.errors import UserError
@@ -107,10 +107,8 @@ class Assembler:
             row = self.plan.substitute(position, slot, attempt)
             loaded = self._reader.load([row], stats)[0]
         names = "\n".join(f"  {name}: {reason} ({detail})" for name, reason, detail in met[:20])
-        raise UserError(
-            f"position {position}: {_ATTEMPTS} samples in a row are unusable; {self.index.store} is damaged "
-            f"(`unigeoseg data lint` finds all):\n{names}"
-        )
+        advice = what_to_do({reason for _, reason, _ in met}, self.index.store)
+        raise UserError(f"position {position}: {_ATTEMPTS} samples in a row are unusable. {advice}:\n{names}")
 
     def _checked(self, loaded: Loaded) -> _Usable | tuple[str, str]:
         """The sample with its prompt, or the reason why it cannot be used and its detail."""

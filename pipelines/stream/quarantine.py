@@ -1,9 +1,10 @@
 """Records that cannot be used: counted by reason, named in a report, and too many of them stop the run."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from unigeoseg.collate import TOO_LONG
 from unigeoseg.errors import UserError
 
 #: Below this many samples seen, the allowed share is taken of this number: one early record is no disaster.
@@ -33,6 +34,20 @@ class BadSampleEvent:
 def count_reasons(events: Iterable[BadSampleEvent]) -> dict[str, int]:
     """Number of different bad samples, by reason."""
     return dict(sorted(Counter({e.sample_id: e.reason for e in events}.values()).items()))
+
+
+def what_to_do(reasons: Collection[str], store: str = "the store") -> str:
+    """Who is to blame for samples that cannot be used, and the way out: the settings, or the store."""
+    fit = (
+        "their text and the image tokens are longer than tokenizer.max_length: raise it (and "
+        "model.language.max_positions), or lower model.image_size"
+    )
+    mend = f"repair or rebuild {store} (`unigeoseg data lint` finds all that is damaged)"
+    if set(reasons) == {TOO_LONG}:
+        return f"The settings do not fit the store, which may be whole: {fit}"
+    if TOO_LONG in reasons:
+        return f"Of those that are too long, {fit}; for the others, {mend}"
+    return f"R{mend[1:]}"
 
 
 class Quarantine:
@@ -83,8 +98,9 @@ class Quarantine:
         if len(self._found) > _LISTED:
             lines.append(f"  … and {len(self._found) - _LISTED} more")
         where = f"; all are listed in {self._report}" if self._report else ""
+        advice = what_to_do({event.reason for event in self._found.values()})
         return (
             f"{len(self._found)} unusable samples, more than the {allowed} that data.max_bad_share="
-            f"{self._max_share} allows of {base}{where}. Repair or rebuild the store (`unigeoseg data lint` "
-            "finds all), or raise data.max_bad_share:\n" + "\n".join(lines)
+            f"{self._max_share} allows of {base}{where}. {advice}, or raise data.max_bad_share:\n"
+            + "\n".join(lines)
         )

@@ -78,6 +78,13 @@ def test_evaluation_on_the_way_disturbs_nothing(alone, tmp_path, tiny_store):
     assert [r["step"] for r in found if "val" in r] == [9, 19]
     assert all(v["n"] == 5 and 0 <= v["gIoU"] <= 1 for r in (found[9], found[19]) for v in r["val"].values())
     assert set(found[9]["val"]) == {"interactive", "referring", "reasoning"}
+    assert all(r["train_eval"] == r["val"] for r in (found[9], found[19]))  # the same split, the same samples
+    assert [r["step"] for r in found if "grad_norms" in r] == [9, 19]
+    squares = sum(norm**2 for norm in found[9]["grad_norms"].values())
+    assert squares**0.5 == pytest.approx(found[9]["grad_norm"], rel=1e-3)
+    for name in ("empty", "full", "soft_dice"):
+        values = [v for r in found for v in r[name].values() if v is not None]
+        assert values and all(0 <= v <= 1 for v in values)
 
 
 def test_resume_from_before_a_damaged_checkpoint_replays_exactly(alone, tmp_path, tiny_store):

@@ -179,3 +179,30 @@ def test_scenes_of_the_same_name_in_two_sources_are_two(store):
 
 def test_mean_ci95_of_constant_values():
     assert mean_ci95(np.full(9, 0.25), np.arange(9) // 2, seed=0) == [0.25, 0.25]
+
+
+def test_another_threshold_gives_what_was_foretold(evaluation, store, export):
+    """The best threshold's gIoU, as told beside the usual evaluation, is what an evaluation with it gives."""
+    told = evaluation.result["threshold"]
+    assert told["used"] == 0.5
+
+    def reached(threshold):
+        job = Job(store, "val", ModelSource(export), threshold=threshold)
+        tasks = evaluate_store(job, images=5).result["tasks"]
+        return {task: found["gIoU"] for task, found in tasks.items()}
+
+    assert reached(told["best"]) == pytest.approx(told["gIoU"], abs=1e-12)
+    assert np.mean(list(reached(0.3).values())) <= np.mean(list(told["gIoU"].values())) + 1e-12
+    with pytest.raises(ValueError, match="no probability"):
+        Job(store, "val", ModelSource(export), threshold=1.0)
+
+
+def test_empty_and_full_predictions_are_counted(evaluation):
+    masks = [
+        coco_mask.decode({"size": row["size"], "counts": row["prediction"].encode()})
+        for row in evaluation.table.select(["prediction", "size"]).to_pylist()
+    ]
+    shares = np.array([mask.mean() for mask in masks])
+    overall = evaluation.result["overall"]
+    assert overall["empty"] == pytest.approx((shares == 0).mean())
+    assert overall["full"] == pytest.approx((shares >= 0.99).mean())
