@@ -198,3 +198,14 @@ def test_system_files_and_tabs(tmp_path):
     (tmp_path / "seg" / "output_phrase_test.txt").write_text("7\tthe road  in the north\n")
     (image,) = open_layout(str(tmp_path / "seg"), "refsegrs").images("test")
     assert image.triplets[0].instruction == "the road  in the north"
+
+
+def test_runs_of_sior_that_are_none_cost_their_own_samples():
+    from pipelines.triplets.sior import _triplets
+
+    good, bad = compressed(SQUARE), {"size": [H, W], "counts": 7}
+    found = list(_triplets([{"mask": m, "category": "ship"} for m in (good, bad, {})], "x.pkl"))
+    assert [t.n for t in found] == [0, 1, 2, 3, 4, 5] and found[0].box is not None
+    for triplet in found[2:]:
+        with pytest.raises(BadRecord, match="unreadable_mask"):
+            triplet.truth.read(None, H, W)
