@@ -81,6 +81,7 @@ _SMALL = 50_000_000
 #: Bytes of a remote file that are read at once.
 _PART = 256 * 1024
 _PREVIEW = 1024
+_ROWS = 32
 
 
 def kind_of(source: Source) -> str:
@@ -262,6 +263,12 @@ class FileRaster:
         shape = (len(bands), min(self.height, _PREVIEW), min(self.width, _PREVIEW))
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read(list(bands), out_shape=shape))
+
+    def sample(self, band: int) -> Grid:
+        """Values of some rows, evenly spaced: all of a small image, and little of a large one."""
+        step = max(self.height // _ROWS, 1)
+        rows = range(0, self.height, 1 if self._small else step)
+        return np.concatenate([self.read((band,), n, n + 1)[0] for n in rows])
 
     def palette(self) -> NDArray[np.uint8] | None:
         """Colours of the first band's values, uint8 ``[256, 4]`` RGBA, if it has any."""
