@@ -82,7 +82,9 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
 
     Checked are: shards against their checksums, images, masks and their sizes, coordinates inside the masks,
     categories, whether referring phrases name theirs and reasoning questions do not, the area rules, scenes
-    in two splits, and ids, pictures and instructions that occur twice.
+    in two splits, ids, pictures (also scaled or compressed anew) and instructions that occur twice; pictures
+    of one colour or nearly black, masks of the whole picture, of one pixel or where nothing is seen; control
+    characters and text in another script than nearly all of the store.
 
     \b
     Example:

@@ -357,8 +357,7 @@ class Config(Section):
     def world_sizes(self) -> list[int]:
         """Numbers of workers that the run may have, ascending; one number unless it is elastic."""
         most, micro = self.scale.workers, self.train.micro_batch or 1
-        least = self.scale.min_workers or most
-        batch = self.train.global_batch
+        least, batch = self.scale.min_workers or most, self.train.global_batch
         return [n for n in range(least, most + 1) if batch % n == 0 and batch // n % micro == 0]
 
     def plain(self) -> dict[str, Any]:
@@ -367,8 +366,7 @@ class Config(Section):
 
     def shown(self) -> dict[str, Any]:
         """The same without passwords in URIs: what is saved, recorded and shown."""
-        found: dict[str, Any] = hide_all(self.plain())
-        return found
+        return dict(hide_all(self.plain()))
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

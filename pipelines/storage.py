@@ -12,6 +12,11 @@ from typing import Any
 import fsspec
 from fsspec import AbstractFileSystem
 
+from unigeoseg.errors import UserError
+
+#: What fsspec needs for other object stores.
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+
 
 def is_remote(path: str | Path) -> bool:
     """Whether ``path`` names an object store (``s3://bucket/prefix``) rather than a local folder."""
@@ -43,13 +48,29 @@ def open_filesystem(path: str | Path, attempts: int | None = None) -> tuple[Abst
     if not is_remote(text):
         return fsspec.filesystem("file"), str(Path(text.removeprefix("file://")).expanduser().resolve())
     protocol, _, rest = text.partition("://")
+    protocol = protocol.lower()
     options = _options(protocol)
     if protocol != "s3" or attempts is None:
-        return fsspec.filesystem(protocol, **options), rest.rstrip("/")
+        return _filesystem(protocol, options, text), rest.rstrip("/")
     options["config_kwargs"] |= {"retries": {"total_max_attempts": attempts, "mode": "standard"}}
     fs = fsspec.filesystem(protocol, **options)
     fs.retries = attempts  # s3fs repeats around the client's own repetitions
     return fs, rest.rstrip("/")
+
+
+def _filesystem(protocol: str, options: dict[str, Any], path: str) -> AbstractFileSystem:
+    try:
+        return fsspec.filesystem(protocol, **options)
+    except ImportError as error:
+        package = _PACKAGES.get(protocol)
+        way = f"pip install {package}, or " if package else ""
+        raise UserError(
+            f"{path}: {protocol}:// needs a package that is not installed; {way}use a folder or s3://bucket/prefix"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: {protocol}:// is no kind of storage that is known; use a folder or s3://bucket/prefix"
+        ) from error
 
 
 def _options(protocol: str) -> dict[str, Any]:

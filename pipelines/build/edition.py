@@ -13,6 +13,7 @@ _NO_SAY = frozenset(
     {
         "edition.py",
         "lint.py",
+        "lint_pictures.py",
         "lint_shard.py",
         "lint_text.py",
         "preview.py",

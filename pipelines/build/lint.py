@@ -1,6 +1,5 @@
 """Checks every record of a store: readable, sound, and as the index, the card and the rules say."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -9,7 +8,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipelines.build.lint_shard import Finding, Rules, Seen, check_shard
+from pipelines.build.lint_pictures import Seen, twins
+from pipelines.build.lint_shard import Finding, Rules, check_shard
 from pipelines.build.lint_text import authors
 from pipelines.build.progress import Steps
 from pipelines.store.index import StoreIndex
@@ -18,6 +18,8 @@ from pipelines.store.scan import open_all_splits
 Error = dict[str, str]
 #: A smaller store is not worth the start of other processes.
 _ALONE = 3000
+#: From this share on a script is the store's.
+_NEARLY_ALL = 0.9
 
 
 def lint_store(store: str, progress: bool = True, workers: int = 1) -> dict[str, Any]:
@@ -39,11 +41,14 @@ def lint_store(store: str, progress: bool = True, workers: int = 1) -> dict[str,
     errors = _duplicates(index) + _splits(index)
     shards = sorted(set(pc.unique(index.table["shard"]).to_pylist()) | set(_entries(index)))
     images: list[Seen] = []
+    scripts: dict[str, list[str]] = {}
     with Steps("lint", "record", len(index), progress) as bar:
         for finding in _findings(index, shards, workers if len(index) >= _ALONE else 1, bar):
             errors += finding.errors
             images += finding.images
-    errors += _same_images(images)
+            for script, names in finding.scripts.items():
+                scripts.setdefault(script, []).extend(names)
+    errors += _same_images(images) + _scripts(scripts)
     return {"records": len(index), "errors": errors}
 
 
@@ -109,14 +114,24 @@ def _splits(index: StoreIndex) -> list[Error]:
 
 def _same_images(images: list[Seen]) -> list[Error]:
     """Pictures that stand under several keys; across splits they also give the held-out data away."""
-    by_digest: dict[bytes, list[Seen]] = defaultdict(list)
-    for seen in images:
-        by_digest[seen.digest].append(seen)
     errors = []
-    for same in by_digest.values():
-        for other in same[1:]:
-            reason = f"duplicate_image: the same picture as {same[0].sample_id}"
-            if other.split != same[0].split:
-                reason += f", which is in split {same[0].split}, this one in {other.split}"
-            errors.append({"sample_id": other.sample_id, "reason": reason})
+    for seen, first, words in twins(images):
+        reason = f"{words} {first.sample_id}"
+        if seen.split != first.split:
+            reason += f", which is in split {first.split}, this one in {seen.split}"
+        errors.append({"sample_id": seen.sample_id, "reason": reason})
     return errors
+
+
+def _scripts(scripts: dict[str, list[str]]) -> list[Error]:
+    """Samples in another script than nearly all of the store."""
+    total = sum(map(len, scripts.values()))
+    main = max(scripts, key=lambda name: len(scripts[name]), default="")
+    if not total or len(scripts[main]) < _NEARLY_ALL * total:
+        return []
+    return [
+        {"sample_id": name, "reason": f"script: the text is {script}, nearly all others are {main}"}
+        for script, names in sorted(scripts.items())
+        if script not in (main, "")
+        for name in names
+    ]

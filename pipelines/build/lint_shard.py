@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.lint_text import Author, text_faults
+from pipelines.build.lint_pictures import Seen, mask_faults, picture_faults, thumbnail
+from pipelines.build.lint_text import Author, character_faults, script_of, text_faults
 from pipelines.build.taxonomy import taxonomy
 from pipelines.storage import open_filesystem
 from pipelines.store.fetch import FetchStats, RangeFetcher
@@ -23,15 +24,6 @@ from unigeoseg.tasks import INTERACTIVE
 Error = dict[str, str]
 #: Half of the last printed digit, and a little.
 _PRINTED = 0.0006
-
-
-@dataclass(frozen=True)
-class Seen:
-    """An image: the hash of its bytes, its split, its first sample."""
-
-    digest: bytes
-    split: str
-    sample_id: str
 
 
 @dataclass(frozen=True)
@@ -49,11 +41,12 @@ class Rules:
 
 @dataclass
 class Finding:
-    """What the check of a shard found."""
+    """What the check of a shard found; ``scripts`` names the samples by the script of their text."""
 
     records: int = 0
     errors: list[Error] = field(default_factory=list)
     images: list[Seen] = field(default_factory=list)
+    scripts: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, sample_id: str, reason: str) -> None:
         """Notes an error."""
@@ -123,14 +116,15 @@ def _image(index: StoreIndex, place: Place, data: bytes, rules: Rules, found: Fi
     rows = index.table.slice(place.row, place.rows).to_pylist()
     try:
         fragment = parse_fragment(data)
-        decode_image(fragment.image, rows[0]["height"], rows[0]["width"])
+        pixels = decode_image(fragment.image, rows[0]["height"], rows[0]["width"])
     except BadRecord as error:
         for row in rows:
             found.add(row["sample_id"], f"{error.reason}: {error.detail}")
         return
     digest = hashlib.blake2b(fragment.image, digest_size=16).digest()
-    found.images.append(Seen(digest, rows[0]["split"], rows[0]["sample_id"]))
-    for reason in _agrees(fragment, rows):
+    scene = f"{rows[0].get('source')}/{rows[0].get('scene')}"
+    found.images.append(Seen(digest, rows[0]["split"], scene, rows[0]["sample_id"], thumbnail(pixels)))
+    for reason in [*_agrees(fragment, rows), *picture_faults(pixels)]:
         found.add(rows[0]["sample_id"], reason)
     texts: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
     shown = frozenset(row["category"] for row in rows if row.get("category"))
@@ -142,9 +136,11 @@ def _image(index: StoreIndex, place: Place, data: bytes, rules: Rules, found: Fi
         except BadRecord as error:
             found.add(row["sample_id"], f"{error.reason}: {error.detail}")
             continue
-        for reason in _record(sample, row, rules, shown):
-            found.add(row["sample_id"], reason)
         assert sample.mask is not None
+        faults = _record(sample, row, rules, shown)
+        for reason in [*faults, *mask_faults(sample.mask, pixels)]:
+            found.add(row["sample_id"], reason)
+        found.scripts.setdefault(script_of(sample.instruction), []).append(row["sample_id"])
         mask = hashlib.blake2b(sample.mask.tobytes(), digest_size=16).digest()
         texts[sample.instruction].append((row["sample_id"], mask))
     for members in texts.values():
@@ -178,11 +174,18 @@ def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[
         found.append(f"mask_area: the mask has {area} pixels, the index says {row['mask_area']}")
     share = area / mask.size
     least, most = rules.limits.get("min_area", 0.0), rules.limits.get("max_area", 1.0)
-    if area and not least <= share <= most:
+    made_here = row["source"] in rules.authors  # ready samples are taken as they are
+    if area and made_here and not least <= share <= most:
         found.append(f"area: {share:.2%} of the tile, the rules allow {least:.2%} to {most:.2%}")
     found += _category(sample) or text_faults(sample, rules.authors.get(row["source"]), shown)
+    found += character_faults(sample.instruction, sample.answer)
     if sample.task == INTERACTIVE:
         found += _prompt(sample, mask)
+    else:
+        box, points = parse_coordinates(sample.instruction)
+        numbers = [*(box or ()), *(v for point in points or () for v in point)]
+        if any(not 0 <= v <= 1 for v in numbers):
+            found.append("outside: the instruction names a place outside the picture")
     return found
 
 

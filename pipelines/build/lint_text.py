@@ -1,6 +1,8 @@
 """Whether an instruction speaks of what its mask shows."""
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
@@ -11,6 +13,12 @@ from pipelines.build.taxonomy import taxonomy
 from pipelines.triplets.layouts import LAYOUTS
 from unigeoseg.batch import Sample
 from unigeoseg.tasks import REASONING, REFERRING
+
+#: Unicode categories of characters that are not seen, and those of them that text may hold.
+_UNSEEN = ("Cc", "Cf", "Co", "Cn")
+_BORNE = "\n\t\r\u200c\u200d\u00ad"
+#: Scripts with letters that look the same.
+_LOOK_ALIKE = ("LATIN", "CYRILLIC", "GREEK")
 
 #: Who wrote a source's text: the embedded writer, a chat endpoint, or (no entry) people elsewhere.
 Author = Literal["writer", "endpoint"]
@@ -63,6 +71,33 @@ def text_faults(sample: Sample, author: Author | None, shown: frozenset[str]) ->
         others = " and ".join(sorted(named))
         return [f"phrase: it names {others}, the mask is {name}, and no sample of the image shows the former"]
     return []
+
+
+def character_faults(*texts: str) -> list[str]:
+    """Characters that no reader sees: controls, and marks that turn or hide text."""
+    for text in texts:
+        for character in text:
+            if unicodedata.category(character) in _UNSEEN and character not in _BORNE:
+                return [f"control_character: the text holds U+{ord(character):04X}"]
+        for word in re.findall(r"\w+", text):
+            found = {script for c in word if c.isalpha() and (script := _script(c)) in _LOOK_ALIKE}
+            if len(found) > 1:
+                return [f"mixed_script: the word {word!r} mixes {' and '.join(sorted(found))} letters"]
+    return []
+
+
+def script_of(text: str) -> str:
+    """The script of most letters of a text, such as LATIN, CYRILLIC or CJK; empty without letters."""
+    if text.isascii():
+        return "LATIN" if any(c.isalpha() for c in text) else ""
+    counts = Counter(_script(c) for c in text if c.isalpha())
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+@cache
+def _script(letter: str) -> str:
+    """The script of a letter: the first word of its Unicode name."""
+    return unicodedata.name(letter, "UNNAMED").split()[0].partition("-")[0]
 
 
 def _named(text: str) -> set[str]:

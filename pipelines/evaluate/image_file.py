@@ -7,32 +7,51 @@ from numpy.typing import NDArray
 
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import open_picture
+from pipelines.pictures.rasters import Remote
+from pipelines.storage import is_remote
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox
 
+#: More pixels are refused at once: they would take gigabytes.
+_MOST = 178_956_970
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
     """The pixels as uint8 RGB ``[H, W, 3]``, upright, by the same rules as in builds (``docs/files.md``).
 
+    Args:
+        path: a file, or a URL (``s3://``, ``https://``), of which a TIFF is read by ranges.
+
     Raises:
-        UserError: there is no such file, or it is no readable image or cut off.
+        UserError: there is no such file, or it is no readable image, cut off, or too large.
     """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    source: Path | Remote = Remote(str(path)) if is_remote(path) else Path(path)
+    if isinstance(source, Path) and not source.is_file():
+        what = "is a folder" if source.is_dir() else "does not exist"
         raise UserError(f"--image {path} {what}; give an image file (PNG, JPEG, TIFF, ...)")
     try:
-        return open_picture(path).pixels()
+        picture = open_picture(source)
+        if picture.height * picture.width > _MOST:
+            size = f"{picture.width}x{picture.height}"
+            raise UserError(
+                f"{path} is too large ({size} pixels, {_MOST} are taken); cut it into tiles first"
+            )
+        return picture.pixels()
     except UnusableImage as error:
         if "known kind" in error.detail:
             raise UserError(f"{path} is not an image that can be read; convert it to PNG or JPEG") from error
         if error.reason == "huge_image":
             raise UserError(f"{path} is too large ({error.detail}); cut it into tiles first") from error
+        if error.reason == "missing_image":
+            raise UserError(
+                f"--image {path} does not exist; give an image file (PNG, JPEG, TIFF, ...)"
+            ) from error
         if error.reason == "unreadable_image":
             raise UserError(f"{path} is damaged or cut off: {error.detail}") from error
         raise
 
 
-def check_shape(image: NDArray[np.uint8], size: int, smallest: int, path: Path) -> None:
+def check_shape(image: NDArray[np.uint8], size: int, smallest: int, path: str | Path) -> None:
     """Refuses an image that letterboxing would make thinner than ``smallest`` pixels.
 
     Raises:

@@ -116,7 +116,7 @@ def predict_file(
     Raises:
         UserError: model or image cannot be used, or ``out`` cannot be written.
     """
-    source, path = find_export(model), Path(image)
+    source, path = find_export(model), str(image)
     pixels = read_image(path)
     network, tokenizer = ModelSource(source).load(best_device())
     check_shape(pixels, network.config.image_size, network.config.vision.patch, path)

@@ -51,13 +51,12 @@ class Shown:
         self._palette = file.palette() if bands == (1,) and limits is None else None
         self._cmyk = file.bands >= 4 and bands == (1, 2, 3) and file.meaning[0] == ColorInterp.cyan
         self._alpha = real_alpha(file, bands)
+        self._numbers = file.nodata is not None or file.dtype.kind == "f"
         self._clear = self._palette is not None and bool((self._palette[:, 3] == 0).any())
 
     def validity(self) -> Raster | None:
         """Which pixels hold data, or ``None`` if all do."""
-        file = self._file
-        numbers = file.nodata is not None or file.dtype.kind == "f"
-        return _Valid(self) if numbers or self._alpha or file.masked or self._clear else None
+        return _Valid(self) if self._numbers or self._alpha or self._file.masked or self._clear else None
 
     def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """uint8 ``[h, W, 3]``."""
@@ -89,7 +88,7 @@ class Shown:
     def valid(self, values: Grid, start: int, stop: int) -> NDArray[np.bool_] | None:
         """Where there is data, bool ``[h, W]``, given the values ``[bands, h, W]`` of these rows."""
         found = []
-        if self._file.nodata is not None or self._file.dtype.kind == "f":
+        if self._numbers:
             found.append(_has_data(values, self._file.nodata))
         if self._alpha:
             found.append(self._opacity(start, stop) > 0)
@@ -100,8 +99,10 @@ class Shown:
         return np.logical_and.reduce(found) if found else None
 
     def read_valid(self, start: int, stop: int) -> NDArray[np.bool_]:
-        """The same, with the values read here."""
-        valid = self.valid(self._file.read(self._bands, start, stop), start, stop)
+        """The same, with the values read here where they say something of it."""
+        read = self._numbers or self._clear
+        values = self._file.read(self._bands, start, stop) if read else np.zeros((1, 0, 0), np.uint8)
+        valid = self.valid(values, start, stop)
         assert valid is not None
         return valid
 
@@ -151,7 +152,7 @@ def real_alpha(file: FileRaster, bands: tuple[int, ...]) -> int | None:
     if file.alpha is None or file.alpha in bands:
         return None
     if file.kind in ("GTiff", "JP2OpenJPEG"):
-        seen = _bytes_of(file.preview((file.alpha,))[0])
+        seen = _bytes_of(file.sample(file.alpha))
         if ((seen > 0) & (seen < 255)).mean() > _MOST_HALF_CLEAR:
             return None
     return file.alpha

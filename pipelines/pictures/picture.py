@@ -14,7 +14,16 @@ from PIL import Image, UnidentifiedImageError
 
 from pipelines.pictures.colour import Shown, chosen_bands, over_black, preview_values
 from pipelines.pictures.errors import UnusableImage, damage
-from pipelines.pictures.rasters import ArrayRaster, FileRaster, Flipped, Raster, Source, kind_of, png_depth
+from pipelines.pictures.rasters import (
+    ArrayRaster,
+    FileRaster,
+    Flipped,
+    Raster,
+    Remote,
+    Source,
+    kind_of,
+    png_depth,
+)
 from pipelines.pictures.turn import SOUTH_UP, UPRIGHT, turn_pixels
 
 Stretch = Literal["auto", "none", "percentile"] | tuple[float, float]
@@ -27,6 +36,8 @@ _MOST = 4_000_000_000
 _PLAIN = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 #: Kinds whose bytes a store may keep, and what it calls them.
 _KEPT = {"PNG": "png", "JPEG": "jpg"}
+#: Kinds that are always read by parts.
+_BY_PARTS = ("GTiff", "JP2OpenJPEG")
 _ORIENTATION = 0x0112
 
 
@@ -94,7 +105,11 @@ def open_picture(source: Source, rules: Rules = USUAL, name: str | None = None) 
     Raises:
         UnusableImage: missing, unreadable, or without the bands that are asked for.
     """
-    where = name or str(source if isinstance(source, Path) else "the picture")
+    where = name or name_of(source)
+    if isinstance(source, Remote):
+        with damage(where, "image"):
+            if kind_of(source) not in _BY_PARTS:
+                source = source.read()
     if rules.bands is None and rules.stretch in ("auto", "none"):
         plain = _plain(source, rules, where)
         if plain is not None:
@@ -116,6 +131,11 @@ def open_picture(source: Source, rules: Rules = USUAL, name: str | None = None) 
     return picture
 
 
+def name_of(source: Source) -> str:
+    """What messages call a file."""
+    return "the picture" if isinstance(source, bytes) else str(getattr(source, "url", source))
+
+
 def turn_rows(raster: Raster, turn: int) -> Raster:
     """A stored raster turned to be seen; all of it is held, unless it only stands upside down."""
     if turn == UPRIGHT:
@@ -127,13 +147,14 @@ def turn_rows(raster: Raster, turn: int) -> Raster:
 
 def _orientation(source: Source, file: FileRaster) -> int:
     """EXIF's, also of a TIFF without georeference."""
-    if file.kind == "JP2OpenJPEG" or file.data.crs is not None:
+    if file.kind == "JP2OpenJPEG" or file.data.crs is not None or isinstance(source, Remote):
         return UPRIGHT
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return exif_turn(image)
-    except UnidentifiedImageError:  # a TIFF of a sort that Pillow does not know
-        return UPRIGHT
+    except (UnidentifiedImageError, Image.DecompressionBombError):  # a TIFF that Pillow does not take, say
+        turn = str(file.data.tags().get("EXIF_Orientation", ""))
+        return int(turn) if turn in "12345678" and turn else UPRIGHT
 
 
 def exif_turn(image: Image.Image) -> int:
@@ -151,10 +172,14 @@ def _plain(source: Source, rules: Rules, where: str) -> Picture | None:
     """A small file with 8 bits a channel, decoded at once; ``None`` for all others."""
     with damage(where, "image"):
         kind = kind_of(source)
-        if kind in ("GTiff", "JP2OpenJPEG") or (kind == "PNG" and png_depth(source) > 8):
+        if kind in _BY_PARTS or (kind == "PNG" and png_depth(source) > 8) or isinstance(source, Remote):
             return None
         data = source if isinstance(source, bytes) else _small(source)
-        with Image.open(io.BytesIO(data) if data else source) as image:
+        try:
+            opened = Image.open(io.BytesIO(data) if data else source)
+        except Image.DecompressionBombError:  # read strip by strip
+            return None
+        with opened as image:
             if image.width * image.height > _MOST:
                 raise UnusableImage("huge_image", where, f"claims {image.width}x{image.height} pixels")
             if image.width * image.height > _AT_ONCE or not data or image.mode not in _PLAIN:

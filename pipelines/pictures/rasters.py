@@ -2,6 +2,8 @@
 
 import io
 import zlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +16,51 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as FileWindow
 
 from pipelines.pictures.errors import damage
+from pipelines.storage import open_filesystem, storage_errors
 
 Grid = NDArray[Any]
-Source = Path | bytes
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file in an object store or on a web server, of which only the parts that are needed are read."""
+
+    url: str
+
+    def place(self) -> tuple[Any, str]:
+        """Its filesystem, and its path there."""
+        filesystem, path = open_filesystem(self.url)
+        return filesystem, self.url if self.url.lower().startswith("http") else path
+
+    def read(self, first: int | None = None) -> bytes:
+        """All of it, or its first bytes.
+
+        Raises:
+            OSError: it is not there, or cannot be had.
+        """
+        filesystem, path = self.place()
+        try:
+            return bytes(filesystem.cat_file(path, end=first))
+        except OSError:
+            raise
+        except storage_errors() as error:
+            raise OSError(" ".join(str(error).split())) from error
+
+
+class _ByParts:
+    """A filesystem whose files read little ahead: a window of a large file needs a few places of it."""
+
+    def __init__(self, filesystem: Any) -> None:
+        self._filesystem = filesystem
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return self._filesystem.open(path, mode, block_size=_PART)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._filesystem, name)
+
+
+Source = Path | bytes | Remote
 
 #: Formats whose files hold pixels themselves; others of GDAL's may name further files or servers.
 _KINDS = {
@@ -32,7 +76,12 @@ _KINDS = {
     b"GIF8": "GIF",
 }
 _CACHE_MB = 96
+#: Files of no more bytes of pixels are read at once; the values are the same.
+_SMALL = 50_000_000
+#: Bytes of a remote file that are read at once.
+_PART = 256 * 1024
 _PREVIEW = 1024
+_ROWS = 32
 
 
 def kind_of(source: Source) -> str:
@@ -42,7 +91,7 @@ def kind_of(source: Source) -> str:
         OSError: there is no such file.
         ValueError: it is empty, or of no kind that is read.
     """
-    head = source[:32] if isinstance(source, bytes) else _head(source)
+    head = _head(source)
     if not head:
         raise ValueError("the file is empty: not an image of a known kind")
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -53,18 +102,22 @@ def kind_of(source: Source) -> str:
     raise ValueError("not an image of a known kind")
 
 
-def _head(file: Path) -> bytes:
-    with file.open("rb") as handle:
+def _head(source: Source) -> bytes:
+    if isinstance(source, bytes):
+        return source[:32]
+    if isinstance(source, Remote):
+        return source.read(32)
+    with source.open("rb") as handle:
         return handle.read(32)
 
 
 def png_depth(source: Source) -> int:
     """Bits a channel of a PNG file, from its header (PNG specification, IHDR)."""
-    head = source[:32] if isinstance(source, bytes) else _head(source)
+    head = _head(source)
     return head[24] if len(head) > 24 else 0
 
 
-def check_png(source: Source) -> None:
+def check_png(source: Path | bytes) -> None:
     """Refuses a PNG that is cut off or altered, which GDAL would fill with black: walks its chunks.
 
     Raises:
@@ -137,16 +190,21 @@ class FileRaster:
         self.where, self._what = where, what
         with damage(where, what):
             self.kind = kind_of(source)
-            if self.kind == "PNG":
+            if self.kind == "PNG" and not isinstance(source, Remote):
                 check_png(source)
             if isinstance(source, bytes):
                 self._memory = MemoryFile(io.BytesIO(source))
                 self.data: Any = self._memory.open(driver=self.kind)
+            elif isinstance(source, Remote):
+                filesystem, path = source.place()
+                self.data = rasterio.open(path, driver=self.kind, opener=_ByParts(filesystem))
             else:
                 self.data = rasterio.open(source, driver=self.kind)
         self.height, self.width = int(self.data.height), int(self.data.width)
         self.bands = int(self.data.count)
         self.dtype = np.dtype(self.data.dtypes[0])
+        size = self.height * self.width * self.bands * self.dtype.itemsize
+        self._small = size <= _SMALL and not isinstance(source, Remote)
         self.meaning: tuple[ColorInterp, ...] = tuple(self.data.colorinterp)
 
     @property
@@ -182,9 +240,17 @@ class FileRaster:
 
     def read(self, bands: tuple[int, ...], start: int, stop: int) -> Grid:
         """``[bands, stop - start, W]``."""
+        if self._small:
+            return self._whole[[n - 1 for n in bands], start:stop]
         window = FileWindow(0, start, self.width, stop - start)
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read(list(bands), window=window))
+
+    @cached_property
+    def _whole(self) -> Grid:
+        """All bands of a small file: much quicker than strip by strip."""
+        with damage(self.where, self._what), _settings():
+            return np.asarray(self.data.read())
 
     def read_mask(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Valid pixels by the file's own mask, bool ``[stop - start, W]``."""
@@ -197,6 +263,12 @@ class FileRaster:
         shape = (len(bands), min(self.height, _PREVIEW), min(self.width, _PREVIEW))
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read(list(bands), out_shape=shape))
+
+    def sample(self, band: int) -> Grid:
+        """Values of some rows, evenly spaced: all of a small image, and little of a large one."""
+        step = max(self.height // _ROWS, 1)
+        rows = range(0, self.height, 1 if self._small else step)
+        return np.concatenate([self.read((band,), n, n + 1)[0] for n in rows])
 
     def palette(self) -> NDArray[np.uint8] | None:
         """Colours of the first band's values, uint8 ``[256, 4]`` RGBA, if it has any."""

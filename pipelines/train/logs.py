@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from pipelines.secrets import hide
+from pipelines.secrets import hide, keep_out_of_logs
 
 #: Loggers that are ours, here and in workers.
 LOGGERS = ("pipelines", "unigeoseg")
@@ -45,6 +45,7 @@ class RunLogs(logging.Handler):
         print(hide(self.format(record)), file=sys.stderr, flush=True)
 
     def __enter__(self) -> "RunLogs":
+        keep_out_of_logs()  # also for other libraries' loggers
         for name in LOGGERS:
             logger = logging.getLogger(name)
             self._levels[name] = logger.level

@@ -293,14 +293,14 @@ def default_uri(runs: Path) -> str:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted keys with values in text."""
+    """A nested configuration as dotted keys with values in text, without passwords in URIs."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             flat |= flatten(value, f"{name}.")
         else:
-            flat[name] = value if isinstance(value, str) else json.dumps(value)
+            flat[name] = hide(value) if isinstance(value, str) else hide(json.dumps(value))
     return flat
 
 

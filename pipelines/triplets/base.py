@@ -1,5 +1,6 @@
 """What a reader of triplets gives: images with their instructions, and how their masks are read."""
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from unigeoseg.errors import UserError
 from unigeoseg.prompts import interactive_sentence
 from unigeoseg.tasks import REASONING
 
+_LOG = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
 
@@ -161,6 +163,8 @@ class TripletSource(ABC):
         triplet = self.complete(triplet)
         mask = read_upright(triplet.truth, self.folder, height, width, turn)
         if isinstance(triplet.truth, Segments) and triplet.truth.own_size(height, width):
+            if not self.stretched:
+                _LOG.warning("%s: masks are stretched to pictures of another size: %s", self.name, image.file)
             self.stretched += 1
         if turn != UPRIGHT:
             triplet = _turned(triplet, turn)

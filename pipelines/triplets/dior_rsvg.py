@@ -50,10 +50,10 @@ class DiorRSVGSource(TripletSource):
         wanted = self._numbers(split)
         counts: dict[str, int] = {}
         pairs, number = [], 0
-        for number, (file, element, where) in enumerate(self._objects()):
+        for number, (file, element) in enumerate(self._objects()):
             if number in wanted:
                 n = counts[file] = counts.get(file, -1) + 1
-                pairs.append((file, _triplet(element, n, where)))
+                pairs.append((file, _triplet(element, n)))
         if wanted and max(wanted) > number:
             raise UserError(
                 f"{self.folder.path}/{split}.txt names object {max(wanted)}, but {_NOTES} holds "
@@ -71,13 +71,13 @@ class DiorRSVGSource(TripletSource):
                 f"{self.folder.path}/{split}.txt holds no numbers ({error}); correct it"
             ) from error
 
-    def _objects(self) -> Iterator[tuple[str, ElementTree.Element, str]]:
+    def _objects(self) -> Iterator[tuple[str, ElementTree.Element]]:
         for name in sorted(n for n in self.folder.names(_NOTES) if n.endswith(".xml")):
             where = f"{self.folder.path}/{_NOTES}/{name}"
             root = parse_xml(self.folder.read(f"{_NOTES}/{name}"), where)
             named = (root.findtext("filename") or "").strip() or f"{name[:-4]}.jpg"
             file = inside(f"{_IMAGES}/{named}", where)
-            yield from ((file, element, where) for element in root.iter("object"))
+            yield from ((file, element) for element in root.iter("object"))
 
 
 def parse_xml(data: bytes, where: str) -> ElementTree.Element:
@@ -95,11 +95,11 @@ def parse_xml(data: bytes, where: str) -> ElementTree.Element:
         raise UserError(f"{where} is no readable XML ({error}); download it again") from error
 
 
-def _triplet(element: ElementTree.Element, n: int, where: str) -> Triplet:
+def _triplet(element: ElementTree.Element, n: int) -> Triplet:
     box = element.find("bndbox")
     text = (element.findtext("description") or "").strip()
-    if box is None:
-        raise UserError(f"{where}: an object has no bndbox; download it again")
-    edges = tuple((box.findtext(name) or "").strip() for name in ("xmin", "ymin", "xmax", "ymax"))
+    names = ("xmin", "ymin", "xmax", "ymax")
+    # What is no box is that sample's own fault, told when it is read.
+    edges = tuple("" if box is None else (box.findtext(name) or "").strip() for name in names)
     category = (element.findtext("name") or "").strip()
     return Triplet(REFERRING, n, FilledBox(edges), text, category=category)

@@ -81,7 +81,7 @@ def _object(name: str, outline: Callable[[Any], Any], given: Any) -> Annotation:
     """An object whose outline is read here: what is no list of x, y is its own fault alone."""
     try:
         corners = np.asarray(outline(given), np.float64)
-    except (ValueError, SyntaxError, TypeError, LookupError):
+    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
         corners = np.zeros(0)
     if corners.ndim != 2 or corners.shape[1] != 2 or not np.isfinite(corners).all():
         return Annotation(name, np.zeros((0, 2)), "coordinates")

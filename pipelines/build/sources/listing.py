@@ -13,7 +13,7 @@ from pipelines.build.sources.base import SourceItem
 from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
 from pipelines.build.sources.table import Layout, SourceTable
-from pipelines.build.sources.unmatched import Unmatched, csv_ids
+from pipelines.build.sources.unmatched import PICTURES, Unmatched, csv_ids
 from pipelines.build.stages import StageCounts
 from pipelines.pictures.system_files import is_system_file
 from unigeoseg.errors import UserError
@@ -78,6 +78,8 @@ def _files(root: Path, aside: Unmatched) -> Iterator[str]:
         for name in folders:
             if (Path(folder) / name).is_symlink():
                 aside.add("link_to_folder", f"{place}{name}")
+            elif name.lower().endswith(PICTURES):
+                aside.add("folder_named_as_picture", f"{place}{name}")
         for name in sorted(files):
             if is_system_file(name):
                 aside.add("system_file", f"{place}{name}")

@@ -9,40 +9,51 @@ from unigeoseg.errors import UserError
 
 #: Reasons that speak of data which is missed; others are merely told.
 MISSED = ("label_without_picture", "row_without_picture", "suffix_in_another_case")
-_PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+#: Ends of the names of picture files.
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 _NAMED = 5
 
 
 @dataclass
 class Unmatched:
-    """Files, and rows of label files, that no image of the source uses."""
+    """Files, and rows of label files, that no image of the source uses; ``notes`` are of used ones."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, name: str) -> None:
         """Counts one; the first few are named."""
         self.counts[reason] += 1
+        self._name(reason, name)
+
+    def note(self, remark: str, name: str) -> None:
+        """The same of a file that is used all the same."""
+        self.notes[remark] += 1
+        self._name(remark, name)
+
+    def _name(self, reason: str, name: str) -> None:
         named = self.names.setdefault(reason, [])
         if len(named) < _NAMED:
             named.append(name)
 
     def add_file(self, path: str, other_case: bool) -> None:
         """A file that fits no pattern; ``other_case``: it would, were capitals and small letters the same."""
-        picture = path.lower().endswith(_PICTURES)
+        picture = path.lower().endswith(PICTURES)
         reason = "suffix_in_another_case" if other_case else "other_picture" if picture else "other_file"
         self.add(reason, path)
 
     def add_all(self, other: "Unmatched") -> None:
         """Takes over what another one counted."""
         self.counts.update(other.counts)
+        self.notes.update(other.notes)
         for reason, names in other.names.items():
             self.names[reason] = (self.names.get(reason, []) + names)[:_NAMED]
 
     def told(self, used: int) -> StageCounts:
         """As the stage "files" of a build; ``used`` files belong to images."""
         counts = StageCounts()
-        counts.add("files", used + self.counts.total(), used, dict(self.counts))
+        counts.add("files", used + self.counts.total(), used, dict(self.counts), dict(self.notes))
         for reason, names in self.names.items():
             counts.name("files", reason, names)
         return counts
@@ -69,7 +80,10 @@ class Unmatched:
 
 
 def csv_ids(rows: Iterable[str], pictures: set[str], into: Unmatched, file: str) -> None:
-    """Tells of image ids of a CSV that no picture has."""
-    for name in dict.fromkeys(rows):
+    """Tells of image ids of a CSV that no picture has, and of pictures that it has no row of."""
+    named = dict.fromkeys(rows)
+    for name in named:
         if name not in pictures:
             into.add("row_without_picture", f"{file}: {name}")
+    for name in sorted(pictures - named.keys()):
+        into.note("picture_without_row", f"{file}: {name}")

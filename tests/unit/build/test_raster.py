@@ -130,7 +130,7 @@ def test_a_twenty_thousand_pixel_scene_needs_little_memory(tmp_path):
     folder.mkdir(parents=True)
     side, rng = 20_000, np.random.default_rng(0)
     options = {"driver": "GTiff", "height": side, "width": side, "dtype": "uint8", "tiled": True}
-    for name, bands in (("m_1_naip-new", 4), ("m_1_lc", 1)):
+    for name, bands in (("m_12345_1_naip-new", 4), ("m_12345_1_lc", 1)):
         with rasterio.open(folder / f"{name}.tif", "w", count=bands, compress="lzw", **options) as data:
             for y in range(0, side, 500):
                 rows = np.kron(rng.integers(1, 7, (bands, 2, 80)), np.ones((1, 250, 250))).astype(np.uint8)

@@ -54,10 +54,12 @@ def test_system_files_links_and_capitals_are_told(tmp_path):
     (root / "more").mkdir()
     (root / "more" / "z.jpg").write_bytes(b"x")
     (root / "linked").symlink_to(root / "more")
+    (root / "i" / "f.png").mkdir()
     result = build(root, MASKS)
     row = files(result)
-    assert (row["in"], row["out"]) == (17, 8)
+    assert (row["in"], row["out"]) == (18, 8)
     assert row["dropped"] == {
+        "folder_named_as_picture": 1,
         "link_to_folder": 1,
         "other_file": 2,  # the table itself lies there, too
         "other_picture": 1,
@@ -87,10 +89,13 @@ def test_label_files_without_picture_are_told_and_stop_the_build_past_a_share(tm
 
 def test_rows_without_picture_are_told(tmp_path):
     root = tmp_path / "in"
-    pictures(root, "ab", labels=False)
+    pictures(root, "abc", labels=False)
     shape = '"[(10, 10), (40, 10), (40, 40), (10, 40)]"'
     rows = [f"{name}.png,{shape},ship" for name in ("a", "b", "x", "x")]
     (root / "l.csv").write_text("\n".join(["image_id,geometry,class", *rows]))
     row = files(build(root, BOXES % ("l.csv", "csv")))
     assert row["dropped"]["row_without_picture"] == 1
     assert row["named"]["row_without_picture"] == ["l.csv: x.png"]
+    assert row["noted"] == {"picture_without_row": 1} and row["named"]["picture_without_row"] == [
+        "l.csv: c.png"
+    ]

@@ -191,11 +191,14 @@ def test_exif_orientations_are_turned_as_pillow_turns_them(turn, kind):
 
 def test_the_size_of_a_file_does_not_change_what_it_shows(monkeypatch):
     import pipelines.pictures.picture as module
+    import pipelines.pictures.rasters as rasters
 
     for name, (data, *_) in FORMS.items():
         monkeypatch.setattr(module, "_AT_ONCE", 50_000_000)
+        monkeypatch.setattr(rasters, "_SMALL", 50_000_000)
         small = open_picture(data)
         monkeypatch.setattr(module, "_AT_ONCE", 10)
+        monkeypatch.setattr(rasters, "_SMALL", 10)
         large = open_picture(data)
         assert large.file is not None, name
         assert (small.pixels() == large.pixels()).all(), name

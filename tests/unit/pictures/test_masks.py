@@ -80,6 +80,14 @@ TRUTHS = {
 }
 
 
+@pytest.fixture(params=["at once", "by rows"], autouse=True)
+def size(request, monkeypatch):
+    """Whatever is decided must not depend on the size of the file."""
+    import pipelines.pictures.rasters as rasters
+
+    monkeypatch.setattr(rasters, "_SMALL", 50_000_000 if request.param == "at once" else 0)
+
+
 @pytest.mark.parametrize("name", sorted(TRUTHS))
 def test_truth_masks(name):
     assert (read_truth(TRUTHS[name]) == MASK).all()

@@ -1,0 +1,132 @@
+"""Pictures on a web server or in an object store, storage of other kinds, and pictures of any size."""
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from cluster.s3 import LocalS3
+from pipelines.evaluate.image_file import read_image
+from pipelines.pictures.errors import UnusableImage
+from pipelines.pictures.picture import open_picture
+from pipelines.pictures.rasters import Remote
+from pipelines.storage import open_filesystem
+from tests.unit.pictures.test_forms import FORMS, tiff
+from unigeoseg.errors import UserError
+
+LARGE = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files():
+    return {name: FORMS[name][0] for name in ("rgb.png", "wide.tif", "rgba.webp")} | {
+        "cog.tif": tiff(LARGE, "COG", BLOCKSIZE=256),
+        "cut.png": FORMS["rgb.png"][0][:60],
+    }
+
+
+@pytest.fixture(scope="module")
+def web(files):
+    """A web server that answers to ranges; ``sent`` counts bytes by file."""
+    sent = dict.fromkeys(files, 0)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.do_GET(body=False)
+
+        def do_GET(self, body=True):
+            data = files.get(self.path[1:])
+            if data is None:
+                return self.send_error(404)
+            wanted = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            start = int(wanted[1]) if wanted else 0
+            end = int(wanted[2]) + 1 if wanted and wanted[2] else len(data)
+            part = data[start:end]
+            self.send_response(206 if wanted else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(part)))
+            if wanted:
+                self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
+            self.end_headers()
+            if body:
+                sent[self.path[1:]] += len(part)
+                self.wfile.write(part)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", sent
+    server.shutdown()
+
+
+def test_pictures_on_a_web_server(web, files):
+    url, sent = web
+    for name in ("rgb.png", "wide.tif", "rgba.webp"):
+        assert (read_image(f"{url}/{name}") == open_picture(files[name]).pixels()).all(), name
+    picture = open_picture(Remote(f"{url}/cog.tif"))
+    assert (picture.raster.rows(700, 720) == LARGE[700:720]).all()
+    assert 0 < sent["cog.tif"] < len(files["cog.tif"]) / 2  # by ranges
+    with pytest.raises(UserError, match="does not exist"):
+        read_image(f"{url}/nothing.png")
+    with pytest.raises(UserError, match="damaged or cut off"):
+        read_image(f"{url}/cut.png")
+
+
+def test_pictures_in_an_object_store(files, monkeypatch):
+    with LocalS3() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        filesystem, root = open_filesystem(server.url)
+        for name, data in files.items():
+            filesystem.pipe_file(f"{root}/{name}", data)
+        for name in ("rgb.png", "wide.tif", "rgba.webp", "cog.tif"):
+            for scheme in ("s3", "S3"):
+                found = read_image(f"{scheme}://{server.bucket}/{name}")
+                assert (found == open_picture(files[name]).pixels()).all(), name
+        with pytest.raises(UserError, match="does not exist"):
+            read_image(f"{server.url}/nothing.tif")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("gs://b/x", r"gs:// needs a package.*pip install gcsfs"),
+        ("az://b/x", r"pip install adlfs"),
+        ("nothing://b/x", "no kind of storage"),
+    ],
+)
+def test_other_storage_says_what_there_is(path, words):
+    with pytest.raises(UserError, match=words) as found:
+        open_filesystem(path)
+    assert "s3://bucket/prefix" in str(found.value)
+
+
+def test_pictures_of_hundreds_of_megapixels_are_read_by_rows(tmp_path):
+    Image.MAX_IMAGE_PIXELS, before = 1000, Image.MAX_IMAGE_PIXELS
+    try:
+        Image.fromarray(LARGE).save(tmp_path / "a.png")
+        picture = open_picture(tmp_path / "a.png")
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    assert picture.file is not None and (picture.raster.rows(900, 910) == LARGE[900:910]).all()
+    with rasterio.open(
+        tmp_path / "huge.tif", "w", driver="GTiff", height=50_000, width=50_000, count=3, dtype="uint8",
+        tiled=True, blockxsize=512, blockysize=512, sparse_ok=True, compress="deflate",
+    ) as data:  # fmt: skip
+        data.write(
+            LARGE[:512, :512].transpose(2, 0, 1), window=rasterio.windows.Window(40_960, 40_960, 512, 512)
+        )
+    huge = open_picture(tmp_path / "huge.tif")
+    assert (huge.height, huge.width) == (50_000, 50_000)
+    assert (huge.raster.rows(40_960, 40_970)[:, 40_960:41_472] == LARGE[:10, :512]).all()
+    with pytest.raises(UserError, match=r"50000x50000 pixels.*cut it into tiles"):
+        read_image(tmp_path / "huge.tif")
+    (tmp_path / "claims.bmp").write_bytes(b"BM" + bytes(100))
+    with pytest.raises(UnusableImage, match="cannot be read"):
+        open_picture(tmp_path / "claims.bmp")
