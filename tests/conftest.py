@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,48 @@ def run_module() -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_cli(run_module: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the ``unigeoseg`` command in a fresh process at the repository's root."""
     return partial(run_module, "jobs.cli")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many skipped tests are borne."""
+    parser.addoption(
+        "--most-skips",
+        type=int,
+        metavar="N",
+        help="Fail when more tests than N are skipped; default: report them.",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What was skipped and why: a green suite alone does not say what it did not look at."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    passed = len(terminalreporter.stats.get("passed", []))
+    budget = config.getoption("--most-skips")
+    allowed = "" if budget is None else f", {budget} allowed"
+    terminalreporter.section(f"{len(skipped)} tests did not run, {passed} passed{allowed}")
+    for line in skip_lines(skipped):
+        terminalreporter.write_line(line)
+
+
+def skip_lines(reports: Sequence[Any]) -> list[str]:
+    """Skipped tests by reason, the most frequent first, each with the files that they are in."""
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in reports:
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[text.removeprefix("Skipped: ")][report.nodeid.partition("::")[0]] += 1
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1].total(), item[0]))
+    return [f"{files.total():5d}  {reason}  ({_counted(files)})" for reason, files in ordered]
+
+
+def _counted(files: Counter[str]) -> str:
+    return ", ".join(f"{file} {count}" for file, count in sorted(files.items()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Too many skipped tests are a failure, where a limit was given."""
+    budget = session.config.getoption("--most-skips")
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None and budget is not None and len(reporter.stats.get("skipped", [])) > budget:
+        session.exitstatus = max(int(session.exitstatus), pytest.ExitCode.TESTS_FAILED)

@@ -32,6 +32,7 @@ def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:
         fingerprint: what the source adds: its table of classes, the weights that make masks from boxes.
     """
     plain = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    plain["split"]["own"] = bool(plain["split"]["own"])  # left open it means no
     facts = {"source": source, "schema": SCHEMA_VERSION, "config": plain, "fingerprint": fingerprint}
     facts["edition"] = edition(config.endpoint.model is not None)
     text = json.dumps(facts, sort_keys=True)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +14,13 @@ from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.worker import Job
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.storage import is_remote, open_filesystem, storage_errors
 
 #: Folder of the portions inside the output folder; removed when the evaluation is finished.
 PARTIAL = "partial"
 _BAD = b"bad"
+#: What :func:`evaluation_key` gives, and so the name of a folder of ours.
+_KEY = re.compile(r"[0-9a-f]{20}")
 
 
 class Finished:
@@ -71,10 +74,17 @@ class Finished:
 
 
 def forget_portions(out: str) -> None:
-    """Removes what was kept in an output folder, of abandoned evaluations as well."""
+    """Removes what was kept in an output folder, of abandoned evaluations as well; nothing else beside it."""
     fs, root = open_filesystem(out)
-    if fs.exists(f"{root}/{PARTIAL}"):
-        fs.rm(f"{root}/{PARTIAL}", recursive=True)
+    fs.invalidate_cache()
+    place = f"{root}/{PARTIAL}"
+    if not fs.isdir(place):
+        return
+    for path in [str(p).rstrip("/") for p in fs.ls(place, detail=False)]:
+        if _KEY.fullmatch(path.rpartition("/")[2]):
+            fs.rm(path, recursive=True)
+    if not is_remote(out) and not fs.ls(place, detail=False):
+        fs.rmdir(place)
 
 
 def evaluation_key(job: Job, index: Index, rows: Rows, images: int) -> str:

@@ -77,6 +77,11 @@ def prepare_run(
             raise UserError(
                 f"{run.path} holds a run already: add --resume to go on with it, or choose another with --run"
             )
+        if run.exists(TOKENIZER) and not run.exists(CONFIG):
+            raise UserError(
+                f"{run.path} holds a {TOKENIZER} that no run put there: choose another --run, and "
+                "name a tokenizer of yours with --set tokenizer.path=…"
+            )
         # What a start that failed before the first step left is of another store or configuration, perhaps.
         for name in (TOKENIZER, MLFLOW, "status.json"):
             if run.exists(name):

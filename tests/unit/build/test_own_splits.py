@@ -219,3 +219,14 @@ def test_a_build_that_has_finished_something_is_still_not_replaced(tmp_path, mon
             "synthetic", None, tmp_path / "s", config.model_copy(update={"seed": 9}), False, preview=False
         )
     build_store("synthetic", None, tmp_path / "s", config, False, preview=False)
+
+
+def test_a_setting_left_open_is_the_same_configuration_as_no(tmp_path):
+    """Or a quickstart would build its store anew each time."""
+    from pipelines.quickstart import prepare_store
+
+    build = BuildConfig(workers=0, source={"scenes": 4})
+    assert prepare_store(build, str(tmp_path / "s"), progress=False)
+    assert not prepare_store(build, str(tmp_path / "s"), progress=False)
+    closed = build.model_copy(update={"split": SplitConfig(own=False)})
+    assert not prepare_store(closed, str(tmp_path / "s"), progress=False)

@@ -17,7 +17,7 @@ from pipelines.evaluate.data import choose_data
 from pipelines.evaluate.evaluate import evaluate_store, write_evaluation
 from pipelines.evaluate.models import ModelSource
 from pipelines.evaluate.published import read_published
-from pipelines.evaluate.resume import PARTIAL
+from pipelines.evaluate.resume import PARTIAL, forget_portions
 from pipelines.evaluate.worker import Job, Worker
 from tests.release_layouts import LAYOUTS, SHAPES, block, dior_rsvg, refsegrs
 from tests.tiny_store import write_store
@@ -182,6 +182,10 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(folder, export, tmp_path, 
     assert seen == [1, 2, 3]
     assert rows_of(evaluation, out) == whole
     assert not (out / PARTIAL).exists()
+    (out / PARTIAL / "mine").mkdir(parents=True)  # a folder of somebody else's of that name
+    (out / PARTIAL / "mine/notes.txt").write_text("x")
+    forget_portions(str(out))
+    assert (out / PARTIAL / "mine/notes.txt").read_text() == "x"
     # another setting is another evaluation
     evaluate_store(job_of(folder, export, compare="inside"), images=2, resume=str(out))
     assert seen == [1, 2, 3, 0, 1, 2, 3]

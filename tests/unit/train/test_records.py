@@ -124,6 +124,14 @@ def test_a_run_is_not_overwritten_and_none_is_not_resumed(tmp_path):
         prepare_run(_config(), run, resume=False)
 
 
+def test_a_tokenizer_that_no_run_put_there_is_not_removed(tmp_path):
+    (tmp_path / "mine/tokenizer").mkdir(parents=True)
+    (tmp_path / "mine/tokenizer/tokenizer.json").write_text("weeks of work")
+    with pytest.raises(UserError, match="tokenizer that no run put there"):
+        prepare_run(_config(), RunFolder(tmp_path / "mine"), resume=False)
+    assert (tmp_path / "mine/tokenizer/tokenizer.json").read_text() == "weeks of work"
+
+
 def test_a_file_in_the_way_of_the_run_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to the run folder"):
