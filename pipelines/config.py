@@ -102,8 +102,7 @@ class DataConfig(Section):
     min_pixels: float = Field(
         0,
         ge=0,
-        description="leaves out samples whose region has fewer pixels at the model's size than this; below 1 "
-        "there is next to nothing to see. 0 keeps all",
+        description="leaves out samples whose region has fewer pixels at the model's size; 0 keeps all",
     )
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
@@ -167,6 +166,12 @@ class TrainConfig(Section):
     )
     encoder_lr: float = Field(
         1.0, gt=0, description="factor on lr for an encoder that is not frozen (model.vision.frozen=false)"
+    )
+    embedding_lr: float = Field(
+        1.0,
+        gt=0,
+        description="factor on lr for token embeddings and output layer: a word's row moves only in steps "
+        "that hold the word",
     )
     encoder_lr_decay: float = Field(
         1.0, gt=0, le=1, description="layer-wise: factor on lr per encoder block, from the last one down"
@@ -242,12 +247,8 @@ class EvaluationConfig(Section):
         description="optimizer steps between evaluations during training, on held-out and on training "
         "samples; null: only at the end (as always with engine.zero_stage=3)",
     )
-    every_samples: int = Field(
-        64, ge=1, description="samples per task and split of an evaluation during training"
-    )
-    threshold: float = Field(
-        0.5, gt=0, lt=1, description="probability from which on a pixel belongs to the mask"
-    )
+    every_samples: int = Field(64, ge=1, description="samples per task and split of one during training")
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel is foreground")
 
 
 class ScaleConfig(Section):

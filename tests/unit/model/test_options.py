@@ -96,6 +96,15 @@ def test_layer_wise_rates_fall_from_the_last_block_down(tokenizer):
     groups, factors = parameter_groups(model, train)
     assert sum(len(g["params"]) for g in groups) == sum(1 for _ in model.parameters())
     assert sorted(factors) == pytest.approx(sorted([0.1 * 0.5**k for k in range(6)] + [1.0]))
+    groups, factors = parameter_groups(model, TrainConfig(embedding_lr=5))
+    words = {id(p) for p in groups[factors.index(5.0)]["params"]}
+    language = model.language.model
+    assert sorted(factors) == [1.0, 5.0]
+    assert words == {
+        id(p)
+        for layer in (language.get_input_embeddings(), language.get_output_embeddings())
+        for p in layer.parameters()
+    }
     groups, factors = parameter_groups(model, TrainConfig())
     assert factors == [1.0]
     assert [id(p) for p in groups[0]["params"]] == [id(p) for p in model.parameters()]
