@@ -20,7 +20,7 @@ STEPS = 4
 SETTINGS = (
     f"train.steps={STEPS}",
     "train.log_every=1",
-    "train.micro_batch=8",
+    "train.micro_batch=4",
     "scale.workers=1",
     "checkpoint.every=1000",
 )
