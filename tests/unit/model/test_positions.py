@@ -50,7 +50,7 @@ def test_the_prior_is_where_an_untrained_model_starts(tokenizer, batch):
     biased = UniGeoSeg(_with(prior=0.03), tokenizer.vocab_size)
     missing = biased.load_state_dict(without.state_dict(), strict=False)
     assert missing.missing_keys == ["mask_decoder.bias"] and not missing.unexpected_keys
-    assert float(biased.mask_decoder.bias) == pytest.approx(math.log(0.03 / 0.97))
+    assert biased.mask_decoder.bias.item() == pytest.approx(math.log(0.03 / 0.97))
     with torch.no_grad():
         # The first prediction comes before any attention that a bias could turn elsewhere.
         first, _ = without._run(batch)
