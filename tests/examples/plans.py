@@ -55,7 +55,9 @@ PLANS: dict[str, How] = {
         _TRAIN, {"STORE": "stores/synthetic"}
     ),
     "unigeoseg train --preset my.yaml --store STORE": How(_TRAIN, {"STORE": "stores/synthetic"}),
-    "unigeoseg train --preset small-cpu --store stores/dubai": How(_TRAIN),
+    "unigeoseg train --preset small-cpu --store stores/dubai --set init.model=runs/quickstart/export": How(
+        _TRAIN
+    ),
     "unigeoseg train --preset paper --store STORE --run mine --set init.model=CHECKPOINT": How(
         covered=_RELEASED
     ),
