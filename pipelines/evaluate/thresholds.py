@@ -14,8 +14,6 @@ from unigeoseg.tasks import TASKS
 
 #: Probabilities that are tried besides the one that is used.
 TRIED: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
-#: Share of the compared pixels from which on a prediction counts as full.
-FULL: Final = 0.99
 
 
 def thresholds(used: float) -> list[float]:

@@ -102,11 +102,11 @@ def visible(index: PlanIndex, config: Config) -> PlanIndex:
 
 def tell_vanishing(index: Any, config: Config) -> int:
     """Says how many training regions cover less than a pixel at the model's size; returns the number."""
-    if not set(_COLUMNS) <= set(index.table.column_names):
-        return 0
+    if config.data.min_pixels or not set(_COLUMNS) <= set(index.table.column_names):
+        return 0  # with a limit, visible() says what is left out
     area = pixels_at(index.table, config.model.image_size)
-    count = int(((area > 0) & (area < max(1.0, config.data.min_pixels))).sum())
-    if count and not config.data.min_pixels:
+    count = int(((area > 0) & (area < 1)).sum())
+    if count:
         log.warning(
             "%d of %d training regions cover less than one pixel at the model's size of %d: such targets are "
             "little more than noise; data.min_pixels=1 leaves them out, smaller tiles or a larger "

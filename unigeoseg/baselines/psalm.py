@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
-from unigeoseg.losses import Losses, mask_losses
+from unigeoseg.losses import Losses, cell_shares, mask_losses
 from unigeoseg.mask_watch import watch_masks
 from unigeoseg.model import UniGeoSeg, sum_losses
 from unigeoseg.vision import feature_sides
@@ -109,8 +109,7 @@ def matching_cost(
         dice: weight.
         classes: weight.
     """
-    height, width = masks.shape[-2:]
-    target = nn.functional.adaptive_avg_pool2d(truth[:, None].float(), (height, width)).flatten(1)  # [B, N]
+    target = cell_shares(truth, *masks.shape[-2:]).flatten(1)  # [B, N]
     costs = []
     for logits, score in zip(masks.float().flatten(3), scores.float(), strict=True):
         probability = logits.sigmoid()
