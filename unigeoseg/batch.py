@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unigeoseg.packing import Packing
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -70,6 +72,7 @@ class Batch:
         sample_ids: B identifiers, in order.
         positions: the plan positions that the batch came from (empty outside training).
         token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
+        places, first: of its :class:`~unigeoseg.packing.Packing`; ``None``: the padded sequences are read.
     """
 
     images: Tensor
@@ -87,6 +90,15 @@ class Batch:
     sample_ids: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     token_mask: Tensor | None = None
+    places: Tensor | None = None
+    first: Tensor | None = None
+
+    @property
+    def packing(self) -> Packing | None:
+        """Where each distinct token stands, if the batch was packed."""
+        if self.places is None or self.first is None:
+            return None
+        return Packing(self.places, self.first)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""

@@ -12,6 +12,7 @@ from unigeoseg.batch import Batch, ImageGroup, Sample
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox, letterbox_image, letterbox_mask
+from unigeoseg.packing import packed_places
 from unigeoseg.prompts import PromptEncoder, PromptTokens, check_prompt
 from unigeoseg.released.text import ReleasedPromptEncoder
 from unigeoseg.tasks import INTERACTIVE, TASK_IDS
@@ -101,8 +102,10 @@ class Collator:
             masks = torch.from_numpy(
                 np.stack([letterbox_mask(s.mask, size, smooth) for s in samples if s.mask is not None])
             )
-        ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(
-            [self._tokens(s) for s in samples] if prompts is None else prompts
+        prompts = [self._tokens(s) for s in samples] if prompts is None else prompts
+        ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(prompts)
+        places, first = packed_places(
+            ids, tokens.sum(1).tolist(), instruction_mask.argmax(1).tolist(), image_index
         )
         return Batch(
             images=torch.from_numpy(images),
@@ -120,6 +123,8 @@ class Collator:
             sample_ids=[s.sample_id for s in samples],
             positions=list(positions),
             token_mask=torch.from_numpy(tokens),
+            places=torch.from_numpy(places),
+            first=torch.from_numpy(first),
         )
 
     def _tokens(self, sample: Sample) -> PromptTokens:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unigeoseg.causal_lm import build_causal_lm
 from unigeoseg.config import LanguageConfig
+from unigeoseg.packing import PACKED, Packing, takes_packing
 
 
 class LanguageModel(nn.Module):
@@ -31,9 +32,26 @@ class LanguageModel(nn.Module):
         embedded: Tensor = self.model.get_input_embeddings()(input_ids)
         return embedded
 
-    def forward(self, embeddings: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Hidden states after the final norm, ``[B, L, d]``; ``attention_mask [B, L]`` hides positions."""
+    def forward(
+        self, embeddings: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
+        """Hidden states after the final norm, ``[B, L, d]``.
+
+        Args:
+            embeddings: ``[B, L, d]``.
+            attention_mask: ``[B, L]`` hides positions.
+            packing: of the batch: each token is computed once. The states of padding are then some token's.
+        """
         backbone = self.model.get_decoder()
+        if packing is not None and attention_mask is None and takes_packing(self.model):
+            self.model.config._attn_implementation = PACKED
+            row: Tensor = backbone(
+                inputs_embeds=packing.pack(embeddings),
+                position_ids=packing.positions,
+                use_cache=False,
+                packing=packing,
+            ).last_hidden_state
+            return packing.unpack(row)
         states: Tensor = backbone(
             inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state

@@ -122,7 +122,7 @@ class UniGeoSeg(nn.Module):
 
     def _read(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Final hidden states of the language model, ``[B, L, d]``."""
-        return self.language(embeddings)
+        return self.language(embeddings, packing=batch.packing)
 
     def _instruction_state(self, states: Tensor, batch: Batch) -> Tensor:
         """Memory and pooling: one state per instruction, ``[B, d]``."""

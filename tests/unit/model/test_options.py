@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from pipelines.config import Config, TrainConfig
+from pipelines.config import Config
+from pipelines.config_train import TrainConfig
 from pipelines.train.model import exported_state
 from pipelines.train.parameter_groups import parameter_groups
 from tests.train_runs import tiny_values

@@ -29,7 +29,7 @@ def mixed() -> ImageGroup:
 
 
 def padded(batch, extra: int):
-    """The same batch with ``extra`` more positions of padding."""
+    """The same batch with ``extra`` more positions of padding, all of which are computed."""
     fill = {"input_ids": 0, "labels": -100, "attention_mask": 0, "image_mask": 0, "instruction_mask": 0}
     return dataclasses.replace(
         batch,
@@ -37,6 +37,8 @@ def padded(batch, extra: int):
             name: torch.nn.functional.pad(getattr(batch, name), (0, extra), value=value)
             for name, value in fill.items()
         },
+        places=None,
+        first=None,
     )
 
 
