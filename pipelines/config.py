@@ -7,18 +7,14 @@ files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from pipelines.build.config import BuildConfig
+from pipelines.config_section import Section
+from pipelines.config_train import EngineConfig, TrainConfig
 from pipelines.secrets import hide_all
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TokenizerConfig(Section):
@@ -126,65 +122,6 @@ class InitConfig(Section):
         ("vision", "pixel_decoder", "mask_decoder"), description="what mask2former fills"
     )
     strict: bool = Field(True, description="refuse missing and unexpected keys; false only reports them")
-
-
-class LoRAConfig(Section):
-    """Low-rank adapters on the language model instead of training all of it; ours, not the paper's."""
-
-    rank: int = Field(0, ge=0, description="0: off, the whole language model is trained")
-    alpha: float = Field(16.0, gt=0, description="the adapters' part is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
-        (), description="names of the linear layers that get adapters; none: all of the blocks"
-    )
-    embeddings: bool = Field(True, description="train embeddings and output layer too ([SEG] is new to them)")
-
-
-class TrainConfig(Section):
-    """Optimisation."""
-
-    steps: int | None = Field(None, ge=1, description="optimizer steps; null: derived from epochs")
-    epochs: float = Field(3.0, gt=0, description="passes over the split's samples when steps is null")
-    global_batch: int = Field(
-        16, ge=1, description="plan positions in one optimizer step, all workers together"
-    )
-    micro_batch: int | None = Field(
-        None, ge=1, description="positions a worker holds at once; null: no accumulation"
-    )
-    lr: float = Field(1e-4, gt=0)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    grad_clip: float = Field(1.0, ge=0, description="0 switches clipping off")
-    precision: Literal["bf16", "fp32"] = "bf16"
-    activation_checkpointing: bool = True
-    compile: bool = Field(
-        False,
-        description="torch.compile of the encoder's stages and the language model's blocks: faster steps on "
-        "a GPU for a minute at the start; not with ZeRO stage 3",
-    )
-    encoder_lr: float = Field(
-        1.0, gt=0, description="factor on lr for an encoder that is not frozen (model.vision.frozen=false)"
-    )
-    embedding_lr: float = Field(
-        1.0,
-        gt=0,
-        description="factor on lr for token embeddings and output layer: a word's row moves only in steps "
-        "that hold the word",
-    )
-    encoder_lr_decay: float = Field(
-        1.0, gt=0, le=1, description="layer-wise: factor on lr per encoder block, from the last one down"
-    )
-    lora: LoRAConfig = LoRAConfig()
-    log_every: int = Field(10, ge=1)
-
-
-class EngineConfig(Section):
-    """DeepSpeed."""
-
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    offload_optimizer: bool = False
 
 
 class CheckpointConfig(Section):
@@ -308,6 +245,15 @@ class Config(Section):
             raise ValueError(
                 "train.compile=true cannot see through the gathering of engine.zero_stage=3; use stage 2 or "
                 "less, or train.compile=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _matrices_are_whole_for_muon(self) -> "Config":
+        if self.train.optimizer == "muon" and (self.engine.zero_stage == 3 or self.engine.offload_optimizer):
+            raise ValueError(
+                "train.optimizer=muon turns whole matrices where they are trained: it needs "
+                "engine.zero_stage=0, 1 or 2 and engine.offload_optimizer=false; or use train.optimizer=adamw"
             )
         return self
 

@@ -29,10 +29,12 @@ from pipelines.train.run_folder import RunFolder
 from pipelines.train.schedule import learning_rate
 from pipelines.train.step import NonFiniteLossError
 from tests.train_runs import tiny_values
+from unigeoseg.orthogonal import matrix_names
 
 #: In runs with a bad sample, that is in the step ``BAD``.
 STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1
 OFFLOAD: dict[str, Any] = {"engine.offload_optimizer": True}
+MUON: dict[str, Any] = {"train.optimizer": "muon", "train.muon_lr": 3.0}
 ADAPTERS: dict[str, Any] = {"train.lora.rank": 2, "train.lora.embeddings": False}
 #: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
 BASE: dict[str, Any] = {
@@ -77,14 +79,16 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
 
 
 def option_runs(world: int, every: bool = True) -> list[Run]:
-    """With adapters in place of the language model's weights, and in bfloat16."""
+    """With adapters in place of the language model's weights, in bfloat16, and with Muon."""
     narrow = {"train.precision": "bf16"}
     runs = [Run(f"w{world}-stage{stage}-lora", stage, options=ADAPTERS) for stage in range(4)]
     runs += [Run(f"w{world}-stage{stage}-bf16", stage, options=narrow) for stage in range(4)]
     runs += [Run(f"w{world}-stage{stage}-bf16-offload", stage, options=narrow | OFFLOAD) for stage in (2, 3)]
+    runs += [Run(f"w{world}-stage{stage}-muon", stage, options=MUON) for stage in range(3)]
+    runs.append(Run(f"w{world}-stage1-bf16-muon", 1, options=narrow | MUON))
     quick = {
-        1: ("stage0-lora", "stage0-bf16"),
-        2: ("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16"),
+        1: ("stage0-lora", "stage0-bf16", "stage2-muon"),
+        2: ("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16", "stage0-muon", "stage2-muon"),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
@@ -107,15 +111,17 @@ def resumed_runs(world: int, every: bool = True) -> list[Run]:
         *((f"w{other}-stage{a}", b, {}) for a, b in ((2, 2), (3, 3), (2, 3), (3, 1), (2, 0), (0, 2))),
         (f"w{other}-stage0", 2, OFFLOAD),
         (f"w{other}-stage3-offload", 0, {}),
+        (f"w{other}-stage2-muon", 2, MUON),
+        (f"w{world}-stage0-muon", 1, MUON),
     ]
     quick = {
-        1: [("w2-stage2", 3), ("w2-stage3", 1), ("w2-stage2", 0)],
-        2: [("w1-stage0", 2), ("w1-stage3", 3)],
+        1: [("w2-stage2", 3), ("w2-stage3", 1), ("w2-stage2", 0), ("w2-stage2-muon", 2)],
+        2: [("w1-stage0", 2), ("w1-stage3", 3), ("w1-stage2-muon", 2)],
     }
     return [
-        Run(f"w{world}-stage{stage}{'-offload' * bool(more)} from {source}", stage, source, more)
+        Run(f"w{world}-stage{stage}{'-offload' * (more == OFFLOAD)} from {source}", stage, source, more)
         for source, stage, more in table
-        if every or ((source, stage) in quick[world] and not more)
+        if every or ((source, stage) in quick[world] and more != OFFLOAD)
     ]
 
 
@@ -176,7 +182,11 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
     model = bench.model(config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     train = config.train
-    optimizer = torch.optim.AdamW(trained, betas=train.betas, weight_decay=train.weight_decay)
+    turned = matrix_names(model) if train.optimizer == "muon" else set()
+    matrices = [p for n, p in model.named_parameters() if n in turned and p.requires_grad]
+    others = [p for n, p in model.named_parameters() if n not in turned and p.requires_grad]
+    optimizer = torch.optim.AdamW(others, betas=train.betas, weight_decay=train.weight_decay)
+    momenta = [torch.zeros_like(p, dtype=torch.float64) for p in matrices]
     losses, norms, modules = [], [], []
     for step in range(STEPS):
         if step == left_out:
@@ -197,8 +207,27 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
         norms.append(float(nn.utils.clip_grad_norm_(trained, train.grad_clip)))
         losses.append(float(loss.detach()))
         optimizer.step()
-        optimizer.zero_grad()
+        for matrix, momentum in zip(matrices, momenta, strict=True):
+            rate = learning_rate(train, step, STEPS) * train.muon_lr
+            _turn(matrix, momentum, rate, train.weight_decay)
+        model.zero_grad()
     return {"loss": losses, "norm": norms, "modules": modules}
+
+
+def _turn(matrix: nn.Parameter, momentum: torch.Tensor, rate: float, decay: float) -> None:
+    """Muon as it is written down, in float64: momentum, five rounds of the polynomial, AdamW's length."""
+    assert matrix.grad is not None
+    gradient = matrix.grad.double()
+    momentum.mul_(0.95).add_(gradient, alpha=0.05)
+    x = (0.05 * gradient + 0.95 * momentum).flatten(1)
+    rows, columns = x.shape
+    x = x / x.norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    with torch.no_grad():
+        matrix.mul_(1 - rate * decay)
+        matrix.sub_(rate * 0.2 * max(rows, columns) ** 0.5 * x.view_as(matrix).float())
 
 
 def _wait_for(run: RunFolder) -> None:
@@ -221,6 +250,7 @@ def main() -> None:
     if world == 1:
         found |= {"torch": run_torch(bench), "torch without a step": run_torch(bench, left_out=BAD)}
         found["torch with adapters"] = run_torch(bench, **ADAPTERS)
+        found["torch with muon"] = run_torch(bench, **MUON)
     if dist.get_rank() == 0:
         (folder / f"world-{world}.json").write_text(json.dumps(found))
     dist.barrier()

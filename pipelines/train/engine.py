@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.distributed import ensure_process_group, import_deepspeed, local_device, mixed_seed
+from pipelines.train.muon import MuonAdamW
 from pipelines.train.parameter_groups import parameter_groups
 from pipelines.train.pieces import Piece, held_pieces, own_pieces, publish_weights, set_steps
 from pipelines.train.schedule import learning_rate
 from pipelines.train.shards import ShardReader
+from pipelines.train.spans import spans
 from pipelines.train.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
 from unigeoseg.batch import Batch
 from unigeoseg.losses import Losses
@@ -74,7 +76,7 @@ class Engine:
             model.enable_compilation()
         self._wrapped = _LossModule(model)
         groups, self._rate_scales = parameter_groups(model, config.train)
-        optimizer = torch.optim.AdamW(
+        optimizer = MuonAdamW(
             groups,
             lr=config.train.lr,
             betas=config.train.betas,
@@ -87,6 +89,7 @@ class Engine:
             config=deepspeed_config(config, self.world),
             dist_init_required=False,
         )[0]
+        optimizer.place(spans(self._engine, model, config.engine.zero_stage, self.rank, (0, 1)))
         self._engine.train()
 
     @property

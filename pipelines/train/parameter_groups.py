@@ -1,27 +1,34 @@
-"""The optimizer's parameter groups: one, or several when the encoder learns at rates of its own."""
+"""The optimizer's parameter groups: one, or several when parts learn at rates or by rules of their own."""
 
 from typing import Any
 
 from torch import nn
 
-from pipelines.config import TrainConfig
+from pipelines.config_train import TrainConfig
 from unigeoseg.layer_scales import encoder_scales
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.orthogonal import matrix_names
 from unigeoseg.weights.words import word_parameters
 
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> tuple[list[dict[str, Any]], list[float]]:
-    """Trainable parameters by the factor on their learning rate, in the order of the model.
+    """Trainable parameters by rule and by the factor on their learning rate, in the order of the model.
 
     Returns:
-        Groups for the optimizer, and the factor of each; one group of factor 1 unless
-        ``train.encoder_lr``, ``train.encoder_lr_decay`` or ``train.embedding_lr`` says otherwise.
+        Groups for the optimizer (``params``, their ``names``, and whether ``muon`` trains them), and the
+        factor of each; one group of factor 1 unless ``train.encoder_lr``, ``train.encoder_lr_decay``,
+        ``train.embedding_lr`` or ``train.optimizer`` says otherwise.
     """
     scales = encoder_scales(model, train.encoder_lr, train.encoder_lr_decay)
     if train.embedding_lr != 1.0 and isinstance(model, UniGeoSeg):
         scales |= dict.fromkeys(word_parameters(model), train.embedding_lr)
-    groups: dict[float, list[nn.Parameter]] = {}
+    turned = matrix_names(model) if train.optimizer == "muon" else set()
+    groups: dict[tuple[bool, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(scales.get(name, 1.0), []).append(parameter)
-    return [{"params": members} for members in groups.values()], list(groups)
+            muon = name in turned
+            factor = scales.get(name, 1.0) * (train.muon_lr if muon else 1.0)
+            group = groups.setdefault((muon, factor), {"params": [], "names": set(), "muon": muon})
+            group["params"].append(parameter)
+            group["names"].add(name)
+    return list(groups.values()), [factor for _, factor in groups]

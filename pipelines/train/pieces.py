@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: What is kept of each element: the float32 weight, and AdamW's first and second moment.
+from pipelines.train.muon import MuonAdamW
+from pipelines.train.spans import Span, spans
+
+#: What is kept of each element: the float32 weight, and AdamW's first and second moment (Muon has no second).
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 KINDS = (WEIGHT, *MOMENTS)
@@ -48,18 +51,6 @@ class Piece:
         return 0.0 if self.counter is None else float(self.counter)
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Where a piece lies: ``count`` elements at ``offset`` of a tensor that the optimizer updates."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    count: int
-    flat: Tensor
-    offset: int
-
-
 def own_pieces(engine: Any, model: nn.Module, stage: int, rank: int, world: int) -> list[Piece]:
     """What this rank has to write, so that all ranks together write every element once.
 
@@ -71,16 +62,15 @@ def own_pieces(engine: Any, model: nn.Module, stage: int, rank: int, world: int)
         world: number of ranks.
     """
     share = (rank, world) if stage == 0 else (0, 1)
-    spans = _spans(engine, model, stage, rank, share)
-    return [_piece(span, engine) for span in spans]
+    return [_piece(span, engine) for span in spans(engine, model, stage, rank, share)]
 
 
 def held_pieces(engine: Any, model: nn.Module, stage: int, rank: int) -> list[Piece]:
     """All that this rank holds, and so has to be given on loading; the optimizer's state exists then."""
-    spans = _spans(engine, model, stage, rank, (0, 1))
-    for span in spans:
+    held = spans(engine, model, stage, rank, (0, 1))
+    for span in held:
         _ensure_state(span.flat, engine)
-    return [_piece(span, engine) for span in spans]
+    return [_piece(span, engine) for span in held]
 
 
 def set_steps(pieces: Iterable[Piece], steps: dict[str, float]) -> None:
@@ -111,69 +101,27 @@ def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
     return inner
 
 
+def _moments(flat: Tensor, engine: Any) -> tuple[str, ...]:
+    optimizer = _torch_optimizer(engine)
+    return optimizer.moments(flat) if isinstance(optimizer, MuonAdamW) else MOMENTS
+
+
 def _ensure_state(flat: Tensor, engine: Any) -> None:
-    """AdamW makes its state in its first update; a fresh one is made here in the same form."""
+    """The optimizer makes its state in its first update; a fresh one is made here in the same form."""
     state = _torch_optimizer(engine).state[flat]
     if not state:
         state["step"] = torch.tensor(0.0, dtype=torch.float32)
-        for kind in MOMENTS:
+        for kind in _moments(flat, engine):
             state[kind] = torch.zeros_like(flat)
 
 
-def _piece(span: _Span, engine: Any) -> Piece:
+def _piece(span: Span, engine: Any) -> Piece:
     state = _torch_optimizer(engine).state.get(span.flat) or {}
     values = {WEIGHT: _cut(span.flat, span)}
-    for kind in MOMENTS:
+    for kind in _moments(span.flat, engine):
         values[kind] = _cut(state[kind], span) if state else torch.zeros_like(values[WEIGHT])
     return Piece(span.name, span.shape, span.start, values, state.get("step"))
 
 
-def _cut(tensor: Tensor, span: _Span) -> Tensor:
+def _cut(tensor: Tensor, span: Span) -> Tensor:
     return tensor.detach().view(-1).narrow(0, span.offset, span.count)
-
-
-def _spans(engine: Any, model: nn.Module, stage: int, rank: int, share: tuple[int, int]) -> list[_Span]:
-    found = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if stage == 0:
-            span = _whole(name, parameter, share)
-        elif stage == 3:
-            span = _of_partition(name, parameter, engine.optimizer, rank)
-        else:
-            span = _of_flat_group(name, parameter, engine.optimizer)
-        if span is not None:
-            found.append(span)
-    return found
-
-
-def _whole(name: str, parameter: nn.Parameter, share: tuple[int, int]) -> _Span | None:
-    part, parts = share
-    start, end = (parameter.numel() * i // parts for i in (part, part + 1))
-    if start == end:
-        return None
-    return _Span(name, tuple(parameter.shape), start, end - start, parameter, start)
-
-
-def _of_flat_group(name: str, parameter: Any, optimizer: Any) -> _Span | None:
-    link = parameter._hp_mapping
-    if link is None:  # another rank's
-        return None
-    # BF16_Optimizer and the optimizer of stages 1 and 2 call the same thing by two names.
-    groups = (
-        getattr(optimizer, "single_partition_of_fp32_groups", None) or optimizer.fp32_groups_flat_partition
-    )
-    at, place = link.lp_fragment_address, link.hp_fragment_address
-    flat = groups[link.param_group_index]
-    return _Span(name, tuple(parameter.shape), at.start, at.numel, flat, place.start)
-
-
-def _of_partition(name: str, parameter: Any, optimizer: Any, rank: int) -> _Span | None:
-    group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
-    start = rank * size
-    count = min(size, parameter.ds_numel - start)  # the last partitions are padded
-    if count <= 0:
-        return None
-    flat = optimizer.fp32_partitioned_groups_flat[group]
-    return _Span(name, tuple(parameter.ds_shape), start, count, flat, offset)

@@ -2,7 +2,7 @@
 
 import math
 
-from pipelines.config import TrainConfig
+from pipelines.config_train import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.train.pieces import KINDS, WEIGHT, Piece
+from pipelines.train.pieces import WEIGHT, Piece
+from unigeoseg.errors import UserError
 
 LAYOUT = "layout.json"
 #: Of ``layout.json``; another number is another format.
@@ -176,10 +177,20 @@ class ShardReader:
         return flat.view(shape)
 
     def restore(self, pieces: Iterable[Piece]) -> None:
-        """Fills the values of pieces in place."""
+        """Fills the values of pieces in place.
+
+        Raises:
+            UserError: the checkpoint lacks a moment, having been written with another optimizer.
+        """
         for piece in pieces:
-            for kind in KINDS:
-                self.read(kind, piece.name, piece.start, piece.values[kind])
+            for kind, values in piece.values.items():
+                try:
+                    self.read(kind, piece.name, piece.start, values)
+                except SafetensorError as error:
+                    raise UserError(
+                        f"{self._folder} has no {kind} of {piece.name}: it was written with another "
+                        "train.optimizer; set that one, or start a new run with --set init.model=EXPORT"
+                    ) from error
 
     def _file(self, name: str) -> Any:
         if name not in self._open:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.train.manifest import checkpoint_name
-from pipelines.train.pieces import KINDS
+from pipelines.train.pieces import KINDS, WEIGHT
 from pipelines.train.shards import ShardReader
 from tests.engine_runs import SAVED, STEPS, option_runs, resumed_runs, skipping_runs, whole_runs
 from tests.train_runs import ROOT
@@ -67,8 +67,9 @@ def _trains_as_torch(results, run):
 
 
 def _trains_as_torch_with_its_options(results, run):
-    narrow = run.config.train.precision == "bf16"
-    found, plain = results[0][run.name], results[0]["torch" if narrow else "torch with adapters"]
+    narrow, muon = run.config.train.precision == "bf16", run.config.train.optimizer == "muon"
+    name = "torch with muon" if muon else "torch" if narrow else "torch with adapters"
+    found, plain = results[0][run.name], results[0][name]
     near = 0.02 if narrow else 1e-5
     assert found["loss"] != results[0]["torch"]["loss"]
     assert found["loss"] == pytest.approx(plain["loss"], rel=near)
@@ -96,7 +97,7 @@ def _goes_on(results, run):
     assert before.shapes == after.shapes and before.steps == after.steps
     assert set(after.steps.values()) == {SAVED}
     for name, shape in before.shapes.items():
-        for kind in KINDS:
+        for kind in KINDS if run.config.train.optimizer == "adamw" else (WEIGHT, "exp_avg"):
             values = [torch.empty(shape).flatten() for _ in range(2)]
             before.read(kind, name, 0, values[0])
             after.read(kind, name, 0, values[1])
