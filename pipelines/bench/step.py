@@ -14,7 +14,7 @@ from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.train.model import make_model
-from pipelines.train.parameter_groups import parameter_groups
+from pipelines.train.optimizer import make_optimizer
 from unigeoseg.batch import Batch
 from unigeoseg.bfloat16_cpu import bfloat16_products
 from unigeoseg.errors import UserError
@@ -67,9 +67,8 @@ def bench_step(
     torch.manual_seed(config.seed)
     tokenizer = bench_tokenizer(config)
     model = _model(config, tokenizer, place)
-    groups, _ = parameter_groups(model, config.train)
     on_gpu = place.type == "cuda"
-    optimizer = torch.optim.AdamW(groups, lr=config.train.lr, betas=config.train.betas, fused=on_gpu)
+    optimizer, _ = make_optimizer(model, config.train, fused=True)
     plain = _plain(config, tokenizer.vocab_size, place) if beside else None
     results = []
     for size in batches or (config.micro_batch,):

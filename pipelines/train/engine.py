@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.distributed import ensure_process_group, import_deepspeed, local_device, mixed_seed
-from pipelines.train.muon import MuonAdamW
-from pipelines.train.parameter_groups import parameter_groups
+from pipelines.train.optimizer import make_optimizer
 from pipelines.train.pieces import Piece, held_pieces, own_pieces, publish_weights, set_steps
 from pipelines.train.schedule import learning_rate
 from pipelines.train.shards import ShardReader
@@ -75,13 +74,8 @@ class Engine:
         if config.train.compile and isinstance(model, UniGeoSeg):
             model.enable_compilation()
         self._wrapped = _LossModule(model)
-        groups, self._rate_scales = parameter_groups(model, config.train)
-        optimizer = MuonAdamW(
-            groups,
-            lr=config.train.lr,
-            betas=config.train.betas,
-            weight_decay=config.train.weight_decay,
-            fused=not config.engine.offload_optimizer,
+        optimizer, self._rate_scales = make_optimizer(
+            model, config.train, fused=not config.engine.offload_optimizer
         )
         self._engine: Any = deepspeed.initialize(
             model=self._wrapped,

@@ -8,7 +8,7 @@ import torch
 from pipelines.config import Config
 from pipelines.config_train import TrainConfig
 from pipelines.train.model import exported_state
-from pipelines.train.parameter_groups import parameter_groups
+from pipelines.train.optimizer import parameter_groups
 from tests.train_runs import tiny_values
 from tests.unit.model.conftest import group, tiny_config
 from unigeoseg.build import build_model

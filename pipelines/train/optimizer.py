@@ -1,10 +1,11 @@
-"""The optimizer's parameter groups: one, or several when parts learn at rates or by rules of their own."""
+"""The optimizer and its parameter groups: one, or several when parts learn at rates or rules of their own."""
 
 from typing import Any
 
 from torch import nn
 
 from pipelines.config_train import TrainConfig
+from pipelines.train.muon import MuonAdamW
 from unigeoseg.layer_scales import encoder_scales
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.orthogonal import matrix_names
@@ -32,3 +33,16 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> tuple[list[dict[st
             group["params"].append(parameter)
             group["names"].add(name)
     return list(groups.values()), [factor for _, factor in groups]
+
+
+def make_optimizer(model: nn.Module, train: TrainConfig, fused: bool) -> tuple[MuonAdamW, list[float]]:
+    """The optimizer that ``train.optimizer`` names, and the factor on the learning rate of each group.
+
+    Args:
+        model: whose trainable parameters it updates.
+        train: rates and rules.
+        fused: AdamW in one kernel; not for parameters that are moved between devices.
+    """
+    groups, scales = parameter_groups(model, train)
+    settings = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay, "fused": fused}
+    return MuonAdamW(groups, **settings), scales
