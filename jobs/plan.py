@@ -121,4 +121,5 @@ def _needs_text(needs: dict[str, Any]) -> list[str]:
         f"{written['count']} checkpoints of {written['bytes'] / gib:.1f} GiB, "
         f"{written['kept'] / gib:.1f} GiB kept"
     )
+    lines.append(f"not in USD: {'; '.join(needs['left_out'])}")
     return lines + [f"warning: {text}" for text in needs["warnings"]]

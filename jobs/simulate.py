@@ -82,7 +82,7 @@ def simulate(
         per_node=per_node,
         communication=communication,
         samples=samples,
-        data_rate=data_rate or float("inf"),
+        data_rate=float("inf") if data_rate is None else data_rate,
     )
     if failures is not None:
         times = _times("--failures", failures)
@@ -135,13 +135,24 @@ def _rows(path: Path, key: str, command: str) -> list[dict[str, Any]]:
     raise UserError(f"{path}: not what `unigeoseg {command} --json` prints (rows with {key})")
 
 
+def _hours(hours: float | None) -> str:
+    return "never" if hours is None else f"{hours:.1f}"
+
+
 def _text(result: dict[str, Any]) -> str:
     lines = [f"{'GPUs':>6}{'every':>8}{'goodput':>10}{'samples/s':>12}{'hours':>9}{'best every':>12}"]
     lines += [
         f"{row['gpus']:>6}{row['every']:>8}{row['goodput']:>10.1%}{row['samples_per_second']:>12.1f}"
-        f"{row['hours']:>9.1f}{row['young_every']:>12}"
+        f"{_hours(row['hours']):>9}{row['young_every']:>12}"
         for row in result["rows"]
     ]
+    if any(row["hours"] is None for row in result["rows"]):
+        from pipelines.planner.simulate import ENDLESS
+
+        lines.append(
+            f"never: nodes are lost before the next checkpoint, and less than {ENDLESS:.0%} of the time "
+            "becomes training; write checkpoints more often"
+        )
     given = result["assumptions"]
     lines.append(
         f"simulated, not measured: step {given['compute']:g} s, checkpoint {given['checkpoint']:g} s, "

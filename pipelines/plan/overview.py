@@ -9,6 +9,16 @@ from unigeoseg.tasks import TASKS
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+def expected_instructions(plan: Plan) -> float:
+    """Instructions that the whole run draws: each position is an image with up to a set number of them."""
+    counts = plan.counts_at(plan.steps * plan.batch_size)
+    drawn = 0.0
+    for t in range(len(TASKS)):
+        units = plan.units.count(t)
+        drawn += counts[t] / units * plan.units.samples(t) if units else 0.0
+    return drawn
+
+
 def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     """Steps, passes and shares of each task, the first batches, the fingerprint.
 
@@ -25,11 +35,10 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     """
     total = plan.steps * plan.batch_size
     counts = plan.counts_at(total)
-    tasks, instructions = {}, 0.0
+    tasks = {}
     for t, task in enumerate(TASKS):
         units, samples = plan.units.count(t), plan.units.samples(t)
         passes = counts[t] / units if units else 0.0
-        instructions += passes * samples
         shares = [float(plan.share_at(min(round(p * total), total - 1))[t]) for p in _PROGRESS]
         tasks[task] = {"samples": samples, "positions": counts[t], "passes": passes, "shares": shares}
     first = [plan.batch(step) for step in range(min(batches, plan.steps))]
@@ -37,7 +46,7 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "steps": plan.steps,
         "global_batch": plan.batch_size,
-        "instructions": round(instructions),
+        "instructions": round(expected_instructions(plan)),
         "progress": list(_PROGRESS),
         "tasks": tasks,
         "left_out": len(index) - sum(plan.units.samples(t) for t in range(len(TASKS))),

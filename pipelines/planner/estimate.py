@@ -1,5 +1,6 @@
 """Memory, time, storage and money of a run on the groups of a cluster file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from pipelines.bench.device import peak_flops
 from pipelines.config import Config
 from pipelines.model_info import OF_IMAGE, describe
+from pipelines.plan.overview import expected_instructions
 from pipelines.plan.plan import Plan
 from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
 from pipelines.planner.prices import Prices, read_prices
@@ -19,6 +21,35 @@ from unigeoseg.errors import UserError
 #: Of a GPU's memory, what CUDA, fragmentation and buffers leave to a model.
 USABLE = 0.9
 GIB = 2**30
+#: What a run needs beside the steps on its GPU nodes, and ``cost`` does not hold.
+LEFT_OUT = (
+    "disks",
+    "what the store, checkpoints and MLflow's database occupy",
+    "traffic out of the region",
+    "time for starting nodes, evaluation, checkpoints and restarts",
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run computes: FLOPs of forward and backward pass without recomputation, as MFU counts them.
+
+    Attributes:
+        images: that go through the encoder.
+        instructions: that go through the language model and the mask decoder.
+        of_image: FLOPs of one image.
+        of_instruction: FLOPs of one instruction.
+    """
+
+    images: int
+    instructions: float
+    of_image: int
+    of_instruction: int
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run."""
+        return self.images * self.of_image + self.instructions * self.of_instruction
 
 
 def estimate(
@@ -36,18 +67,18 @@ def estimate(
 
     Returns:
         ``sizes``, ``memory`` (rows), ``groups`` (``fits``, ``hours``, ``cost``, ``storage`` ...),
-        ``cheapest``, ``checkpoints``, ``prices_of`` and ``prices_source``, ``assumptions``, ``warnings``.
+        ``cheapest``, ``checkpoints``, ``prices_of`` and ``prices_source``, ``assumptions``, ``left_out``
+        (what ``cost`` does not hold), ``warnings``.
 
     Raises:
         UserError: the file cannot be read or has no groups.
     """
-    groups = read_groups(cluster)
+    groups, head = read_groups(cluster)
     prices = read_prices(price_file)
-    sizes, flops = measure_model(config)
+    sizes, of_image, of_instruction = measure_model(config)
+    work = Work(plan.steps * plan.batch_size, expected_instructions(plan), of_image, of_instruction)
     world = config.scale.workers
-    found = [
-        _group(name, group, config, plan, index, sizes, flops, mfu, prices) for name, group in groups.items()
-    ]
+    found = [_group(name, group, config, work, index, sizes, mfu, prices) for name, group in groups.items()]
     wanted = config.scale.gpus_per_worker > 0
     gpu = [row for row in found if row["gpus"] or not wanted]
     fitting = sorted(
@@ -63,13 +94,22 @@ def estimate(
         "checkpoints": checkpoints(config, sizes, plan.steps),
         "prices_of": prices.date,
         "prices_source": prices.source,
-        "assumptions": {"mfu": mfu, "spot_share": prices.spot, "usable_memory": USABLE},
+        "assumptions": {
+            "mfu": mfu,
+            "spot_share": prices.spot,
+            "usable_memory": USABLE,
+            "images": work.images,
+            "instructions": round(work.instructions),
+            "flops_of_image": work.of_image,
+            "flops_of_instruction": work.of_instruction,
+        },
+        "left_out": [*_beside(head, found if wanted else [], prices), *LEFT_OUT],
         "warnings": _warnings(config, gpu, fitting, mfu),
     }
 
 
-def read_groups(path: Path) -> dict[str, dict[str, Any]]:
-    """Node groups of a cluster file, the head left out.
+def read_groups(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Node groups of a cluster file: those of workers by name, and the head's.
 
     Raises:
         UserError: it cannot be read, or is no cluster file.
@@ -83,11 +123,15 @@ def read_groups(path: Path) -> dict[str, dict[str, Any]]:
         raise UserError(
             f"--cluster {path}: no available_node_types; give a file for `ray up` such as ray_cluster.yaml"
         )
-    return {name: group for name, group in groups.items() if name != content.get("head_node_type")}
+    head = content.get("head_node_type")
+    return {name: group for name, group in groups.items() if name != head}, groups.get(head, {})
 
 
-def measure_model(config: Config) -> tuple[Sizes, int]:
-    """Sizes of the model and FLOPs of training on one sample, recomputation included if it is on."""
+def measure_model(config: Config) -> tuple[Sizes, int, int]:
+    """Sizes of the model, and FLOPs of training on an image and on each of its instructions.
+
+    Recomputation is left out of the FLOPs, as MFU leaves it out.
+    """
     told = {}
     for on in (False, True):
         train = config.train.model_copy(update={"activation_checkpointing": on})
@@ -102,7 +146,9 @@ def measure_model(config: Config) -> tuple[Sizes, int]:
         largest=max(layers // language, head),
         modules={on: _module_sizes(rows["modules"]) for on, rows in told.items()},
     )
-    return sizes, chosen["flops_forward"] + chosen["flops_backward"]
+    flops = {row["name"]: row["flops_forward"] + row["flops_backward"] for row in told[False]["modules"]}
+    of_image = sum(flops[name] for name in OF_IMAGE)
+    return sizes, of_image, sum(flops.values()) - of_image
 
 
 def _module_sizes(rows: list[dict[str, Any]]) -> tuple[ModuleSizes, ...]:
@@ -127,11 +173,10 @@ def checkpoints(config: Config, sizes: Sizes, steps: int) -> dict[str, Any]:
 
 
 def _group(
-    name: str, group: dict[str, Any], config: Config, plan: Plan, index: StoreIndex,
-    sizes: Sizes, flops: int, mfu: float, prices: Prices,
+    name: str, group: dict[str, Any], config: Config, work: Work, index: StoreIndex,
+    sizes: Sizes, mfu: float, prices: Prices,
 ) -> dict[str, Any]:  # fmt: skip
-    node = group.get("node_config", {})
-    machine = node.get("InstanceType") or node.get("machineType")
+    node, machine = group.get("node_config", {}), _machine(group)
     facts = prices.machines.get(machine) if machine else None
     spot = "InstanceMarketOptions" in node or node.get("scheduling", {}).get("provisioningModel") == "SPOT"
     gpus = int(group.get("resources", {}).get("GPU", 0))
@@ -154,18 +199,17 @@ def _group(
     peak = peak_flops(facts.gpu) if facts and facts.gpu else None
     if facts is None or peak is None:
         return result
-    images = plan.steps * plan.batch_size
-    samples = images * config.data.instructions_per_image
-    rate = world * peak * mfu / flops
-    hours = samples / rate / 3600
+    images = work.images
+    seconds = work.flops / (world * peak * mfu)
+    hours = seconds / 3600
     money = hours * nodes * facts.hour * (prices.spot if spot else 1.0)
     image_bytes = float(np.mean(index.table["nbytes"].to_numpy()))
     store = prices.storage
     result |= {
         "hours": hours,
-        "samples_per_second": rate,
+        "samples_per_second": work.instructions / seconds,
         "storage": {
-            "bytes_per_second": rate / config.data.instructions_per_image * image_bytes,
+            "bytes_per_second": images * image_bytes / seconds,
             "requests": images,
             "bytes": images * image_bytes,
             "request_cost": images / 1000 * store.get_per_1000,
@@ -174,6 +218,24 @@ def _group(
         "cost": money + images / 1000 * store.get_per_1000,
     }
     return result
+
+
+def _machine(group: dict[str, Any]) -> str | None:
+    node = group.get("node_config", {})
+    return node.get("InstanceType") or node.get("machineType")
+
+
+def _beside(head: dict[str, Any], groups: list[dict[str, Any]], prices: Prices) -> list[str]:
+    """The nodes that run beside the training group, which the cost leaves out."""
+
+    def told(machine: str | None) -> str:
+        facts = prices.machines.get(machine or "")
+        return f"{machine}, {facts.hour:.2f} an hour" if facts else machine or "no price known"
+
+    found = [f"the head ({told(_machine(head))})"]
+    return found + [
+        f"nodes of {row['name']} ({told(row['machine'])} each)" for row in groups if not row["gpus"]
+    ]
 
 
 def _needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow:
@@ -192,6 +254,11 @@ def _warnings(config: Config, groups: list[dict[str, Any]], fitting: list[Any], 
         f"time and cost rest on an assumed MFU of {mfu:.0%}, and a worker that holds {held} at once reaches "
         f"less than one that holds 32; measure it with `unigeoseg bench step --device cuda --batch {held}`"
     ]
+    if config.train.precision != "bf16":
+        found.append(
+            f"hours and cost take the GPUs' bfloat16 peak, and train.precision={config.train.precision} "
+            "reaches less: they are too low"
+        )
     if not fitting:
         found.append("no group with a known price fits; see reasons")
     found += [

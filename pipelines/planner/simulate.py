@@ -5,14 +5,25 @@ lost node stops the group; a failure costs the work since the last checkpoint an
 nodes fail as well; a checkpoint holds the step for a fixed time; a spare node is always there. A step takes
 the longer of its compute and its data: ``samples / rate``. Communication grows with the logarithm of the
 nodes.
+
+Work between two checkpoints that is long against the cluster's time between failures is begun again almost
+for ever. What events cannot show in reasonable time is taken from the exact mean (:func:`expected_wall`).
 """
 
 import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+from unigeoseg.errors import UserError
+
+#: Events of one run (strides and losses) beyond which its time is taken as its exact mean.
+_EVENTS = 200_000
+#: A run that makes less of its time training than this is told as one that does not end.
+ENDLESS = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Cluster:
         node_life: mean time between failures of one node.
         checkpoint: that a checkpoint holds the training.
         restart: from a loss to the first step again.
+
+    Raises:
+        UserError: a time that is no number or negative, or 0 where only more makes sense.
     """
 
     gpus: int
@@ -40,6 +54,15 @@ class Cluster:
     communication: float = 0.0
     samples: float = 1.0
     data_rate: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("compute", "node_life", "samples", "data_rate"):
+            value = getattr(self, name)
+            if not value > 0 or (value == math.inf and name != "data_rate"):
+                raise UserError(f"{name.replace('_', ' ')} {value:g}: give a number above 0")
+        for name in ("checkpoint", "restart", "communication"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} {getattr(self, name):g}: give seconds, 0 or more")
 
     @property
     def nodes(self) -> int:
@@ -61,7 +84,8 @@ class Cluster:
 def simulate(cluster: Cluster, steps: int, every: int, seed: int) -> float:
     """Wall seconds of ``steps`` steps with a checkpoint after each ``every``-th, event by event.
 
-    Each node's next failure waits in a queue; a replaced node gets a life of its own.
+    Each node's next failure waits in a queue; a replaced node gets a life of its own. This takes as long as
+    there are losses: :func:`mean_wall` never takes long.
     """
     draw = np.random.default_rng(seed)
     failures = [draw.exponential(cluster.node_life) for _ in range(cluster.nodes)]
@@ -95,17 +119,39 @@ def _restart(cluster: Cluster, failures: list[float], life: Callable[[], float])
             return when + cluster.restart
 
 
+def mean_wall(cluster: Cluster, steps: int, every: int, seeds: int = 8) -> float:
+    """Mean wall seconds of ``seeds`` runs; the exact mean where events are too many."""
+    exact = expected_wall(cluster, steps, every)
+    if steps / every + exact / cluster.life > _EVENTS:
+        return exact
+    return float(np.mean([simulate(cluster, steps, every, seed) for seed in range(seeds)]))
+
+
 def goodput(cluster: Cluster, steps: int, every: int, seeds: int = 8) -> float:
-    """Share of the wall time that undisturbed steps would have taken, mean over ``seeds`` runs."""
-    walls = [simulate(cluster, steps, every, seed) for seed in range(seeds)]
-    return steps * cluster.step / float(np.mean(walls))
+    """Share of the wall time that undisturbed steps would have taken, over the mean of ``seeds`` runs."""
+    return steps * cluster.step / mean_wall(cluster, steps, every, seeds)
 
 
 def expected_wall(cluster: Cluster, steps: int, every: int) -> float:
-    """The exact mean for exponential failures (Daly 2006, equation 20): M e^(R/M) (e^((τ+δ)/M) - 1) T/τ."""
-    life, work = cluster.life, every * cluster.step
-    rounds = steps / every
-    return life * math.exp(cluster.restart / life) * math.expm1((work + cluster.checkpoint) / life) * rounds
+    """The exact mean for exponential failures (Daly 2006, equation 20), infinite beyond floating point.
+
+    Work of τ seconds with a checkpoint of δ takes M e^(R/M) (e^((τ+δ)/M) - 1) seconds; the last stretch may
+    be shorter than the others.
+    """
+    life, (whole, rest) = cluster.life, divmod(steps, every)
+    try:
+        restart = math.exp(cluster.restart / life)
+        return (
+            life
+            * restart
+            * sum(
+                count * math.expm1((stride * cluster.step + cluster.checkpoint) / life)
+                for count, stride in ((whole, every), (int(rest > 0), rest))
+                if count
+            )
+        )
+    except OverflowError:
+        return math.inf
 
 
 def young_interval(cluster: Cluster) -> int:
@@ -115,14 +161,15 @@ def young_interval(cluster: Cluster) -> int:
 
 def sweep(
     base: Cluster, gpus: list[int], cadences: list[int], steps: int, seeds: int = 4
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Goodput over cluster sizes and checkpoint cadences.
 
     Returns:
         Rows of ``gpus``, ``every``, ``goodput``, ``young_every`` (the cadence of :func:`young_interval`),
-        ``step_seconds``, ``samples_per_second`` (lost work left out) and ``hours``.
+        ``step_seconds``, ``samples_per_second`` (lost work left out) and ``hours``, which is ``None`` for a
+        run that does not end (:data:`ENDLESS`).
     """
-    rows = []
+    rows: list[dict[str, float | None]] = []
     for count in gpus:
         cluster = replace(base, gpus=count)
         best = young_interval(cluster)
@@ -136,13 +183,13 @@ def sweep(
                     "young_every": best,
                     "step_seconds": cluster.step,
                     "samples_per_second": share * count * cluster.samples / cluster.step,
-                    "hours": steps * cluster.step / share / 3600,
+                    "hours": steps * cluster.step / share / 3600 if share >= ENDLESS else None,
                 }
             )
     return rows
 
 
-def draw(rows: list[dict[str, float]], path: str) -> None:
+def draw(rows: list[dict[str, Any]], path: str) -> None:
     """The rows as curves of goodput against cluster size, one a cadence."""
     from matplotlib.figure import Figure
 

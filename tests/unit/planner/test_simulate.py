@@ -14,6 +14,7 @@ from pipelines.planner.simulate import (
     draw,
     expected_wall,
     goodput,
+    mean_wall,
     replay,
     simulate,
     sweep,
@@ -41,6 +42,31 @@ def test_youngs_cadence_is_near_the_best():
     assert best == round(math.sqrt(2 * 20.0 * 3600.0))
     wall = {every: expected_wall(BASE, 36000, every) for every in range(50, 2000, 10)}
     assert expected_wall(BASE, 36000, best) < 1.01 * min(wall.values())
+
+
+def test_the_mean_has_a_last_stretch_that_is_shorter():
+    walls = np.array([simulate(BASE, 1000, 300, seed) for seed in range(600)])
+    assert abs(walls.mean() - expected_wall(BASE, 1000, 300)) < 4 * walls.std() / math.sqrt(len(walls))
+
+
+@pytest.mark.parametrize(
+    ("change", "share"),
+    [
+        # Strides of 1,000 s on a cluster that loses a node every 10 s, or 0.1 s: beyond what floats hold.
+        ({"node_life": 80.0}, 0.0),
+        ({"node_life": 0.8}, 0.0),
+        # Restarts that are hit themselves: e^-120 of the time.
+        ({"node_life": 8.0, "restart": 120.0, "compute": 1e-3, "checkpoint": 0.0}, 0.0),
+        # Many losses, each of them cheap: a share in closed form.
+        ({"node_life": 8.0, "restart": 0.0, "checkpoint": 0.0, "compute": 1e-4}, 0.1 / math.expm1(0.1)),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_a_run_that_hardly_ends_is_told_at_once(change, share):
+    cluster = replace(BASE, **change)
+    steps = 10**9 if share else 10_000
+    assert goodput(cluster, steps, 1000) == pytest.approx(share, rel=1e-6, abs=1e-20)
+    assert mean_wall(cluster, steps, 1000) == expected_wall(cluster, steps, 1000)
 
 
 def test_storage_limits_the_step():
@@ -93,10 +119,26 @@ def test_the_command_replays_given_failures():
     ]
 
 
+@pytest.mark.timeout(60)
+def test_the_command_tells_of_a_run_that_never_ends():
+    given = ["--step", "10", "--node-life", "1", "--gpus", "8,1024", "--every", "5,1000", "--steps", "2000"]
+    rows = {(row["gpus"], row["every"]): row for row in _simulate(*given, "--restart", "10")["rows"]}
+    assert rows[8, 5]["hours"] == pytest.approx(2000 * 10 / rows[8, 5]["goodput"] / 3600)
+    assert rows[1024, 1000]["hours"] is None and rows[1024, 1000]["goodput"] < 1e-9
+    text = CliRunner().invoke(command, given, standalone_mode=False).stdout
+    assert " never " in text and "checkpoints more often" in text and "inf" not in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ((), "--step"),
+        (("--step", "0"), "compute 0"),
+        (("--step", "nan"), "compute nan"),
+        (("--step", "1", "--node-life", "0"), "node life 0"),
+        (("--step", "1", "--restart", "-1"), "restart -1"),
+        (("--step", "1", "--data-rate", "0"), "data rate 0"),
+        (("--step", "1", "--checkpoint", "inf"), "checkpoint inf"),
         (("--step", "1", "--gpus", "eight"), "--gpus eight"),
         (("--step", "1", "--every", "0"), "--every 0"),
         (("--step", "1", "--failures", "soon"), "--failures soon"),
