@@ -98,8 +98,10 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     from pipelines.plan import Plan
     from pipelines.plan.overview import overview
     from pipelines.store.index import StoreIndex
+    from pipelines.train.best import check_best
     from pipelines.train.deepspeed_config import deepspeed_config
 
+    check_best(config, store)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
     return {

@@ -5,14 +5,17 @@ files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipelines.build.config import BuildConfig
+from pipelines.config_data import DataConfig, PTSConfig
 from pipelines.config_section import Section
 from pipelines.config_train import EngineConfig, TrainConfig
 from pipelines.secrets import hide_all
+from pipelines.train.metric_names import BEST_BY
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 
@@ -23,86 +26,6 @@ class TokenizerConfig(Section):
     path: str | None = Field(None, description="tokenizer folder; null trains a BPE on the store's own text")
     vocab_size: int = Field(512, ge=64, description="size of the trained tokenizer")
     max_length: int = Field(512, ge=16, description="longest sequence, image tokens included")
-
-
-class SharePhase(Section):
-    """Fixed task shares up to a point of training progress (an interactive-first warm-up)."""
-
-    until: float = Field(gt=0, le=1, description="training progress in (0, 1] at which the phase ends")
-    shares: dict[str, float] = Field(description="share of each task; normalised to sum 1")
-
-
-class AdaptiveConfig(Section):
-    """Shares that follow each task's learning progress (``pts.schedule: adaptive``)."""
-
-    segment_steps: int = Field(
-        100, ge=4, description="steps with the same shares; a choice is made after each"
-    )
-    low: float = Field(0.5, ge=0, le=1, description="least factor on a task's share at the start")
-    high: float = Field(2.0, ge=1, description="largest factor on it")
-    smoothing: float = Field(0.5, ge=0, lt=1, description="weight of the segment before in the next shares")
-
-
-class PTSConfig(Section):
-    """Progressive task scheduling."""
-
-    schedule: Literal["linear", "cosine", "step", "constant", "adaptive", "recorded"] = Field(
-        "linear",
-        description="constant is the paper's average sampling; adaptive follows each task's learning "
-        "progress; recorded follows pts.record (an adaptive run leaves its own in replay.yaml)",
-    )
-    adaptive: AdaptiveConfig = Field(default_factory=AdaptiveConfig)
-    record: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]] = Field(
-        default_factory=list,
-        description="of schedule recorded: positions of each task (interactive, referring, reasoning) by "
-        "segment; the last segment's shares hold until the run ends",
-    )
-    end_weight: float = Field(0.7, ge=0, le=1, description="interactive weight w(1); the paper's 0.7")
-    base: Literal["natural"] | dict[str, float] = Field(
-        "natural", description="shares at the start: the index's own, or one number a task"
-    )
-    warmup: list[SharePhase] = Field(default_factory=list, description="phases that come before the schedule")
-
-    @model_validator(mode="after")
-    def _record_fits(self) -> "PTSConfig":
-        if self.schedule == "recorded":
-            if not self.record:
-                raise ValueError(
-                    "pts.schedule=recorded needs pts.record, a list of segments such as [[8, 6, 2]]"
-                )
-            if self.warmup:
-                raise ValueError("a recorded schedule is whole: leave pts.warmup out")
-        elif self.record:
-            raise ValueError(f"pts.record is of no use with pts.schedule={self.schedule}; use recorded")
-        return self
-
-
-class DataConfig(Section):
-    """How samples are drawn and read."""
-
-    split: str = "train"
-    instructions_per_image: int = Field(
-        1, ge=1, description="a plan position is one image with up to k of its instructions of one task"
-    )
-    decode: Literal["worker", "actors"] = Field(
-        "worker", description="decode in the training worker, or in Ray Data actors that scale out"
-    )
-    actors: int = Field(
-        2,
-        ge=1,
-        description="most decoding actors of all workers together, each of a CPU (decode: actors); a worker "
-        "has at least one of its own",
-    )
-    block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
-    prefetch_batches: int = Field(2, ge=0)
-    min_pixels: float = Field(
-        0,
-        ge=0,
-        description="leaves out samples whose region has fewer pixels at the model's size; 0 keeps all",
-    )
-    max_bad_share: float = Field(
-        0.01, ge=0, le=1, description="share of quarantined records that stops a run"
-    )
 
 
 class InitConfig(Section):
@@ -131,9 +54,13 @@ class CheckpointConfig(Section):
     keep: int = Field(2, ge=1, description="newest checkpoints that stay")
     keep_best: int = Field(0, ge=0, description="best ones that stay besides, by best_by")
     best_by: str = Field(
-        "loss", description="of a checkpoint's metrics: loss is the mean since the one before"
+        "loss",
+        description="loss (mean since the checkpoint before), or of the evaluations on the way val/gIoU, "
+        "val/cIoU (means over the tasks), val/TASK/gIoU, val/TASK/cIoU: a checkpoint is then written "
+        "wherever one is the best so far, and the best one always stays",
     )
-    best_is: Literal["lowest", "highest"] = "lowest"
+    best_is: Literal["lowest", "highest"] | None = Field(None, description="null: as best_by says")
+    export: Literal["last", "best"] = Field("last", description="which checkpoint's model the run exports")
     asynchronous: bool = Field(
         True, description="written beside training from a copy in host memory; false: training waits, no copy"
     )
@@ -146,6 +73,30 @@ class CheckpointConfig(Section):
         description="restarts of the workers without a new checkpoint between them, before the run fails; "
         "lost nodes that were announced (spot preemption) do not count; -1: no limit",
     )
+
+    @field_validator("best_by")
+    @classmethod
+    def _is_a_metric(cls, name: str) -> str:
+        if name not in BEST_BY:
+            close = get_close_matches(name, BEST_BY, n=2)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise ValueError(f"no such metric: {hint}There are {', '.join(BEST_BY)}")
+        return name
+
+    @property
+    def by_evaluation(self) -> bool:
+        """Whether the evaluations on the way decide which checkpoint is the best."""
+        return self.best_by.startswith("val/")
+
+    @property
+    def best_kept(self) -> int:
+        """How many of the best stay: one at least where a run names what is best, or exports it."""
+        return max(self.keep_best, int(self.by_evaluation or self.export == "best"))
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a higher value of ``best_by`` is better."""
+        return BEST_BY[self.best_by] if self.best_is is None else self.best_is == "highest"
 
 
 class RecoveryConfig(Section):
@@ -185,6 +136,12 @@ class EvaluationConfig(Section):
         "samples; null: only at the end (as always with engine.zero_stage=3)",
     )
     every_samples: int = Field(64, ge=1, description="samples per task and split of one during training")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="evaluations on the way in a row without a better checkpoint.best_by after which "
+        "training ends; null: it never ends early",
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel is foreground")
 
 
@@ -254,6 +211,28 @@ class Config(Section):
             raise ValueError(
                 "train.optimizer=muon turns whole matrices where they are trained: it needs "
                 "engine.zero_stage=0, 1 or 2 and engine.offload_optimizer=false; or use train.optimizer=adamw"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_can_be_told(self) -> "Config":
+        kept, by = self.checkpoint, f"checkpoint.best_by={self.checkpoint.best_by}"
+        if kept.best_is is not None and kept.more_is_better != BEST_BY[kept.best_by]:
+            raise ValueError(
+                f"checkpoint.best_is={kept.best_is} with {by} would keep the worst; leave best_is out"
+            )
+        if not kept.by_evaluation:
+            if self.evaluation.patience is not None:
+                raise ValueError(
+                    f"evaluation.patience={self.evaluation.patience} counts evaluations, and {by} is none of "
+                    "their metrics; use checkpoint.best_by=val/gIoU, or another of them"
+                )
+        elif self.evaluation.every is None:
+            raise ValueError(f"{by} needs evaluations on the way; set evaluation.every, in steps")
+        elif self.engine.zero_stage == 3:
+            raise ValueError(
+                f"{by} needs evaluations on the way, and with engine.zero_stage=3 no worker has whole "
+                "weights for one; use stage 2 or less, or checkpoint.best_by=loss"
             )
         return self
 

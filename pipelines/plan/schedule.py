@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from pipelines.config import Config, PTSConfig
+from pipelines.config import Config
+from pipelines.config_data import PTSConfig
 from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, IntShares, Number, Phase, Schedule, ShareCurve, build_curve

@@ -124,7 +124,7 @@ class Totals:
 
 
 def in_words(summary: dict[str, Any]) -> str:
-    """The end of a training in two lines, from ``summary.json``."""
+    """The end of a training in a few lines, from ``summary.json``."""
     minutes, seconds = divmod(round(summary["train_seconds"]), 60)
     parts = [f"{summary['steps']} steps, {summary['samples_seen']} samples in {minutes} min {seconds} s"]
     watched = summary.get("training", {})
@@ -143,6 +143,14 @@ def in_words(summary: dict[str, Any]) -> str:
         if count
     ]
     lines = [", ".join(parts), *([", ".join(odd)] if odd else [])]
+    if summary.get("stopped"):
+        lines.append(f"ended early: {summary['stopped']}")
+    if best := summary.get("best"):
+        lines.append(
+            f"best {best['metric']} {best['value']:.4f} at step {best['step']} ({best['checkpoint']})"
+        )
+        exported = summary["exported"]
+        lines.append(f"exported: step {exported['step']}, {exported['why']}")
     return "\n".join([*lines, *(f"warning: {text}" for text in summary.get("warnings", ()))])
 
 

@@ -112,7 +112,8 @@ class Checkpoints:
         """Starts the checkpoint after ``state["step"]`` steps; every rank calls it at the same step.
 
         Args:
-            state: content of ``state.json``; its ``metrics`` decide which checkpoints are the best.
+            state: content of ``state.json``; its ``metrics`` decide which checkpoints are the best, and
+                the one that its ``best`` names stays.
             records: called on rank 0 before the checkpoint counts: brings the run's records to storage.
             may_write: called on rank 0 before anything is written; what it raises ends the save on all ranks.
 
@@ -203,7 +204,8 @@ class Checkpoints:
                 frozen = self._frozen.result() if self._frozen else None
                 patience(records)
                 patience(lambda: commit(run, name, {**state, "frozen": frozen}, parts, engine.tied_names()))
-                patience(lambda: prune(run, self._settings))
+                best = (state.get("best") or {}).get("step")
+                patience(lambda: prune(run, self._settings, best))
                 if run.remote:
                     shutil.rmtree(run.base / name, ignore_errors=True)
 

@@ -57,13 +57,20 @@ def clear(run: RunFolder, name: str) -> None:
         run.fs.rm(root, recursive=True)
 
 
-def prune(run: RunFolder, settings: CheckpointConfig) -> None:
-    """Removes checkpoints that are neither among the last ``keep`` nor among the best ``keep_best``.
+def prune(run: RunFolder, settings: CheckpointConfig, best: int | None = None) -> None:
+    """Removes checkpoints that are neither among the last ``keep`` nor among the best ``best_kept``.
 
     Unfinished ones before the newest go as well.
+
+    Args:
+        run: where.
+        settings: what stays.
+        best: step of the checkpoint that the run holds for the best, whatever others there are.
     """
     committed = committed_steps(run)
     kept = {*committed[-settings.keep :], *_best(run, committed, settings)}
+    if settings.best_kept and best is not None:
+        kept.add(best)
     newest = committed[-1] if committed else 0
     for step in all_steps(run):
         if step not in kept and step < newest:
@@ -71,15 +78,15 @@ def prune(run: RunFolder, settings: CheckpointConfig) -> None:
 
 
 def _best(run: RunFolder, steps: list[int], settings: CheckpointConfig) -> list[int]:
-    if not settings.keep_best:
+    if not settings.best_kept:
         return []
-    sign = -1 if settings.best_is == "highest" else 1
+    sign = -1 if settings.more_is_better else 1
     values = {}
     for step in steps:
         value = read_checkpoint(run, step).state.get("metrics", {}).get(settings.best_by)
         if value is not None:
             values[step] = sign * value
-    return sorted(values, key=lambda step: (values[step], -step))[: settings.keep_best]
+    return sorted(values, key=lambda step: (values[step], step))[: settings.best_kept]
 
 
 def _write(path: Path, text: str) -> None:

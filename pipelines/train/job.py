@@ -39,12 +39,16 @@ class Outcome:
     """How a loop ended.
 
     Attributes:
-        steps: optimizer steps of the run.
+        steps: optimizer steps done.
         samples_seen: instructions trained on, each step counted once.
         checkpoint: folder of the newest checkpoint inside the run.
         mlflow_run_id: if MLflow was ever reached.
         unsent: logged rows that MLflow does not have.
         skipped: steps that were left out because their loss or gradient was not finite.
+        exported: ``checkpoint`` and ``step`` of the exported model, and in words ``why`` it is that one.
+        best: what stays as the best: ``metric``, ``value``, ``step``, ``checkpoint``, and of how many
+            measured (``of``); ``None`` where none is kept.
+        stopped: why training ended before the plan did.
     """
 
     steps: int
@@ -53,6 +57,9 @@ class Outcome:
     mlflow_run_id: str | None
     unsent: int
     skipped: int = 0
+    exported: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    stopped: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """As a dictionary."""

@@ -11,6 +11,7 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
+from pipelines.train.best import check_best
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
 from pipelines.train.lease import held
@@ -61,6 +62,7 @@ def train(
     index = StoreIndex.open(store, config.data.split)
     if evaluate:
         StoreIndex.open(store, config.evaluation.split)
+    check_best(config, store)
     plan = Plan.from_config(index, config)
     folder.check_writable()
     try:

@@ -1,11 +1,13 @@
 """The training loop of one rank, the same in a Ray Train worker, under torchrun and in a plain process."""
 
 import json
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
@@ -17,14 +19,17 @@ from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
 from pipelines.train.adaptive import AdaptiveShares
 from pipelines.train.background import NO_SPACE, in_background
+from pipelines.train.best import Best, recalled
 from pipelines.train.channel import ANSWER, Channel
 from pipelines.train.checkpoint import Checkpoints, SaveReport
+from pipelines.train.checkpoint_export import export_checkpoint
 from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
 from pipelines.train.lease import LeaseLostError, check_held
 from pipelines.train.logs import at_step
-from pipelines.train.manifest import Checkpoint
+from pipelines.train.manifest import Checkpoint, checkpoint_name, find_problem
+from pipelines.train.metric_names import validation_metrics
 from pipelines.train.model import exported_state, make_model, with_local_language
 from pipelines.train.notice import Notice, Wish
 from pipelines.train.recorder import Recorder
@@ -39,6 +44,7 @@ from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
 from unigeoseg.tokens import load_tokenizer
 
+logger = logging.getLogger(__name__)
 #: Opens a rank's stream: ``pipelines.stream.open_stream`` or ``open_plain_stream``.
 OpenStream = Callable[..., Stream]
 #: What was loaded from where, before the first step.
@@ -150,6 +156,10 @@ class _Loop:
             )
             self.plan = self.adaptive.plan()
         skipped = int(found.state.get("skipped_steps", 0)) if found else 0
+        keeping, known = self.config.checkpoint, {}
+        if found and self.engine.rank == 0:  # one rank's view of storage, for all
+            known = recalled(self.run_folder, keeping, found.state)
+        self.best = Best(keeping, self.config.evaluation.patience, self.engine.gather(known)[0])
         self.skipping = Skipping(
             self.run_folder, self.config.recovery.max_skipped_steps, skipped, self.engine.rank
         )
@@ -161,9 +171,11 @@ class _Loop:
         self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
         try:
             with self.watchdog, self.notice:
-                while start < self.plan.steps:
+                while start < self.plan.steps and not self.best.exhausted:
                     start = self._train(start, self._stop(start))
-                self._export()
+                if self.config.checkpoint.export == "best":  # the last one may be it
+                    self._saved(self.checkpoints.finish())
+                exported = self._export(start)
                 self._saved(self.checkpoints.finish())
         finally:
             self.checkpoints.close()
@@ -174,7 +186,10 @@ class _Loop:
         self.engine.close()
         self.run_folder.close()
         committed, skipped = self.checkpoints.committed, self.skipping.count
-        return Outcome(self.plan.steps, samples, committed, run_id, unsent, skipped)
+        stopped = self.best.why_stopped if start < self.plan.steps else None
+        return Outcome(
+            start, samples, committed, run_id, unsent, skipped, exported, self.best.kept(), stopped
+        )
 
     def _restore(self, found: Checkpoint) -> None:
         began = time.perf_counter()
@@ -202,7 +217,7 @@ class _Loop:
         return adaptive.end
 
     def _train(self, start: int, stop: int) -> int:
-        """The steps from ``start`` to ``stop``, which it returns."""
+        """The steps from ``start`` to ``stop``, or to where nothing gets better; how many are done then."""
         engine = self.engine
         stream = self.open_stream(
             self.adaptive.config if self.adaptive else self.config,
@@ -223,20 +238,31 @@ class _Loop:
                 if self.adaptive:
                     self.adaptive.add(result)
                 now, done = time.perf_counter(), item.step + 1
-                measured = self.validation.run() if self.validation.due(done) else None
+                measured = self.validation.run() if self._measures(done) else None
+                metrics = validation_metrics(measured.get("val", {})) if measured else {}
+                better = self.best.offer(done, metrics)
+                ends = done == self.plan.steps or self.best.exhausted
                 retries = self._retries + item.stats.read.retries
                 self.recorder.step(result, item.sample_ids, now - ended, retries, item.events, measured)
                 self.watchdog.beat(f"step {item.step}")
                 wish = self.notice.agreed()
                 if measured is not None:
                     now = time.perf_counter()  # neither is an evaluation's
-                if done % self.config.checkpoint.every == 0 or done == self.plan.steps or wish.checkpoint:
-                    self._checkpoint(done)
+                if done % self.config.checkpoint.every == 0 or ends or better or wish.checkpoint:
+                    self._checkpoint(done, metrics)
                     self._answer(done, wish)
                     now = time.perf_counter()  # a checkpoint's time is no step's
                 ended = now
+                if ends:
+                    stop = done
+                    break
             self._retries += stream.stats.read.retries
         return stop
+
+    def _measures(self, done: int) -> bool:
+        """Whether an evaluation follows ``done`` steps: where it is due, and of the last where it decides."""
+        decides = self.config.checkpoint.by_evaluation and done == self.plan.steps
+        return decides or self.validation.due(done)
 
     def _answer(self, done: int, wish: Wish) -> None:
         """Tells of a checkpoint that was asked for, and ends if that was asked too."""
@@ -262,8 +288,13 @@ class _Loop:
             self.skipping.met(error)
             return error.result
 
-    def _checkpoint(self, done: int) -> None:
+    def _checkpoint(self, done: int, metrics: dict[str, float]) -> None:
+        """Starts the checkpoint of ``done`` steps; ``metrics`` are of an evaluation after them, if any."""
         self.recorder.flush()
+        if self._losses:
+            loss = {"loss": sum(self._losses) / len(self._losses)}
+            self.best.offer(done, loss)
+            metrics = metrics | loss
         tracker = self.recorder.tracker
         state = {
             "step": done,
@@ -277,7 +308,8 @@ class _Loop:
             "zero_stage": self.config.engine.zero_stage,
             "mlflow_run_id": tracker.run_id if tracker else None,
             "versions": self.job.versions,
-            "metrics": {"loss": sum(self._losses) / max(1, len(self._losses))},
+            "metrics": metrics,
+            "best": self.best.state(),
         }
         if self.adaptive:
             state["adaptive"] = self.adaptive.state()
@@ -293,18 +325,46 @@ class _Loop:
         if report is not None:
             self.recorder.checkpoint = report
 
-    def _export(self) -> None:
+    def _export(self, done: int) -> dict[str, Any]:
+        """Exports the best model where that is asked for, else that of ``done`` steps; says which and why."""
         from unigeoseg.export import write_export
 
+        step, why = self.engine.gather(self._chosen(done))[0]
+        told = {"checkpoint": checkpoint_name(step), "step": step, "why": why}
+        if step != done:
+            if self.engine.rank == 0:
+                folder = self.run_folder.local(f"{EXPORT}/config.json").parent
+                export_checkpoint(f"{self.run_folder.path}/{checkpoint_name(step)}", folder)
+                self.run_folder.publish(EXPORT)
+            self.engine.barrier()
+            return told
         state = self.engine.full_state()
         if self.engine.rank == 0:
-            note = {"run": self.run_folder.name, "step": self.plan.steps}
+            note = {"run": self.run_folder.name, "step": done}
             folder = self.run_folder.local(f"{EXPORT}/config.json").parent
             state = exported_state(self.config, state)
             write_export(folder, state, with_local_language(self.config).model, self.tokenizer, note)
             keep_unused(self.config, folder)
             self.run_folder.publish(EXPORT)
         self.engine.barrier()
+        return told
+
+    def _chosen(self, done: int) -> tuple[int, str]:
+        """The step whose model is exported, and why; rank 0's answer counts."""
+        best = self.best.kept()
+        if self.config.checkpoint.export != "best":
+            return done, "the last step"
+        if best is None:
+            return done, f"the last step: {self.best.metric} was never measured"
+        why = f"the best {best['metric']}, {best['value']:.4f}, of {best['of']} measured"
+        if best["step"] == done or self.engine.rank:
+            return best["step"], why
+        problem = find_problem(self.run_folder, best["checkpoint"])
+        if problem is not None:
+            why = f"the last step: the best checkpoint, {best['checkpoint']}, is damaged ({problem})"
+            logger.warning("exporting %s", why)
+            return done, why
+        return best["step"], why
 
     def _tokenizer_path(self) -> str:
         if self.job.tokenizer is not None:

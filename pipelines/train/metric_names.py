@@ -1,7 +1,31 @@
-"""The names under which MLflow and the comparison of runs show a logged step."""
+"""The names under which MLflow and the comparison of runs show a logged step, and what is better of each."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
+
+from unigeoseg.tasks import TASKS
+
+_OVERLAPS: Final = ("gIoU", "cIoU")
+#: What checkpoints can be the best by, and whether more is better; ``val/gIoU`` is the mean over tasks.
+BEST_BY: Final[dict[str, bool]] = {
+    "loss": False,
+    **{f"val/{name}": True for name in _OVERLAPS},
+    **{f"val/{task}/{name}": True for task in TASKS for name in _OVERLAPS},
+}
+
+
+def validation_metrics(val: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """An evaluation on the way under the names of :data:`BEST_BY`; tasks without a sample count for nothing.
+
+    Args:
+        val: gIoU and cIoU by task, as a row of ``metrics.jsonl`` has them.
+    """
+    named = {f"val/{task}/{name}": val[task][name] for task in val for name in _OVERLAPS}
+    means = {
+        f"val/{name}": sum(found[name] for found in val.values()) / len(val) for name in _OVERLAPS if val
+    }
+    return means | named
 
 
 def flat_metrics(row: dict[str, Any]) -> dict[str, float]:

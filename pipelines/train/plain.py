@@ -22,6 +22,7 @@ from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
 from pipelines.train import recorder
+from pipelines.train.best import check_best
 from pipelines.train.channel import Mailbox
 from pipelines.train.distributed import ensure_process_group
 from pipelines.train.job import Job, Outcome
@@ -152,6 +153,7 @@ def _prepared(
     index = StoreIndex.open(store, config.data.split)
     if evaluate:
         StoreIndex.open(store, config.evaluation.split)
+    check_best(config, store)
     plan = Plan.from_config(index, config)
     folder.check_writable()
     lease = stack.enter_context(held(folder, config.recovery.lease_seconds))

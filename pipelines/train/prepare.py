@@ -15,7 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipelines.config import Config
+from pipelines.config_data import DataConfig, PTSConfig
+from pipelines.config_section import Section
 from pipelines.plan.plan import Plan
 from pipelines.plan.visible import tell_vanishing
 from pipelines.secrets import hide, reveal
@@ -90,7 +94,7 @@ def prepare_run(
         raise UserError(f"there is no run to resume at {run.path}; leave --resume out to start one")
     found = None
     if resume:
-        saved = load_yaml(run.fs.cat_file(f"{run.root}/{CONFIG}"))
+        saved = _completed(load_yaml(run.fs.cat_file(f"{run.root}/{CONFIG}")))
         check_same(saved, config.shown(), run.path, allow)
         found = newest_checkpoint(run, checksums=False)  # the workers read every byte
     check(found)
@@ -98,6 +102,19 @@ def prepare_run(
     path.write_text(dump_yaml(config.shown()), encoding="utf-8")
     run.publish(CONFIG)
     return found
+
+
+def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the settings of these sections that its version did not have.
+
+    Their defaults leave every plan and every picture as it was without them.
+    """
+    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig}
+    filled = {}
+    for name, section in sections.items():
+        with suppress(ValidationError):  # what another version had besides is told by its name
+            filled[name] = section.model_validate(saved.get(name, {})).model_dump(mode="json")
+    return saved | filled
 
 
 def check_same(saved: dict[str, Any], now: dict[str, Any], where: str, allow: Sequence[str] = ()) -> None:

@@ -69,7 +69,9 @@ def _summary(config: Config, outcome: Outcome, started: float) -> dict[str, Any]
         "wall_seconds": round(time.time() - started, 1),
         "train_seconds": round(time.time() - started, 1),
         "checkpoint": outcome.checkpoint,
-        "exported": {"checkpoint": outcome.checkpoint, "step": outcome.steps, "why": "the last step"},
+        "exported": outcome.exported,
+        "best": outcome.best,
+        "stopped": outcome.stopped,
     }
 
 

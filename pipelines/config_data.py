@@ -1,0 +1,87 @@
+"""The parts of the configuration tree that say which samples are drawn, when, and how they are read."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from pipelines.config_section import Section
+
+
+class SharePhase(Section):
+    """Fixed task shares up to a point of training progress (an interactive-first warm-up)."""
+
+    until: float = Field(gt=0, le=1, description="training progress in (0, 1] at which the phase ends")
+    shares: dict[str, float] = Field(description="share of each task; normalised to sum 1")
+
+
+class AdaptiveConfig(Section):
+    """Shares that follow each task's learning progress (``pts.schedule: adaptive``)."""
+
+    segment_steps: int = Field(
+        100, ge=4, description="steps with the same shares; a choice is made after each"
+    )
+    low: float = Field(0.5, ge=0, le=1, description="least factor on a task's share at the start")
+    high: float = Field(2.0, ge=1, description="largest factor on it")
+    smoothing: float = Field(0.5, ge=0, lt=1, description="weight of the segment before in the next shares")
+
+
+class PTSConfig(Section):
+    """Progressive task scheduling."""
+
+    schedule: Literal["linear", "cosine", "step", "constant", "adaptive", "recorded"] = Field(
+        "linear",
+        description="constant is the paper's average sampling; adaptive follows each task's learning "
+        "progress; recorded follows pts.record (an adaptive run leaves its own in replay.yaml)",
+    )
+    adaptive: AdaptiveConfig = Field(default_factory=AdaptiveConfig)
+    record: list[tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]] = Field(
+        default_factory=list,
+        description="of schedule recorded: positions of each task (interactive, referring, reasoning) by "
+        "segment; the last segment's shares hold until the run ends",
+    )
+    end_weight: float = Field(0.7, ge=0, le=1, description="interactive weight w(1); the paper's 0.7")
+    base: Literal["natural"] | dict[str, float] = Field(
+        "natural", description="shares at the start: the index's own, or one number a task"
+    )
+    warmup: list[SharePhase] = Field(default_factory=list, description="phases that come before the schedule")
+
+    @model_validator(mode="after")
+    def _record_fits(self) -> "PTSConfig":
+        if self.schedule == "recorded":
+            if not self.record:
+                raise ValueError(
+                    "pts.schedule=recorded needs pts.record, a list of segments such as [[8, 6, 2]]"
+                )
+            if self.warmup:
+                raise ValueError("a recorded schedule is whole: leave pts.warmup out")
+        elif self.record:
+            raise ValueError(f"pts.record is of no use with pts.schedule={self.schedule}; use recorded")
+        return self
+
+
+class DataConfig(Section):
+    """How samples are drawn and read."""
+
+    split: str = "train"
+    instructions_per_image: int = Field(
+        1, ge=1, description="a plan position is one image with up to k of its instructions of one task"
+    )
+    decode: Literal["worker", "actors"] = Field(
+        "worker", description="decode in the training worker, or in Ray Data actors that scale out"
+    )
+    actors: int = Field(
+        2,
+        ge=1,
+        description="most decoding actors of all workers together, each of a CPU (decode: actors); a worker "
+        "has at least one of its own",
+    )
+    block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
+    prefetch_batches: int = Field(2, ge=0)
+    min_pixels: float = Field(
+        0,
+        ge=0,
+        description="leaves out samples whose region has fewer pixels at the model's size; 0 keeps all",
+    )
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="share of quarantined records that stops a run"
+    )
