@@ -166,6 +166,20 @@ def test_elements_are_read_across_files(tmp_path):
         reader.read("weight", "p", 19, torch.empty(3))
 
 
+def test_moments_of_another_optimizer_are_refused_with_the_way_out(tmp_path):
+    """Muon keeps no second moment, and AdamW would take huge steps from one of zeros."""
+    values = torch.randn(4)
+    muon = Piece("p", (2, 2), 0, {"weight": values, "exp_avg": values}, torch.tensor(1.0))
+    snapshot = take_snapshot([muon])
+    write_shard(tmp_path / "0", snapshot)
+    reader = ShardReader(tmp_path, json.loads(json.dumps(layout_of({"0": snapshot.parameters}, {}))))
+    fresh = {"weight": torch.zeros(4), "exp_avg": torch.zeros(4)}
+    reader.restore([Piece("p", (2, 2), 0, fresh, None)])
+    assert torch.equal(fresh["exp_avg"], values)
+    with pytest.raises(UserError, match=r"no exp_avg_sq of p: .* another train.optimizer; .*init.model"):
+        reader.restore([Piece("p", (2, 2), 0, {k: torch.zeros(4) for k in KINDS}, None)])
+
+
 def test_another_model_is_refused_by_name():
     with pytest.raises(UserError, match=r"b \(\(2,\) in the checkpoint, \(3,\) in the model\); c \(absent"):
         check_shapes({"a": (1,), "b": (3,), "c": (1,)}, {"a": (1,), "b": (2,)}, "there")

@@ -49,6 +49,13 @@ def test_offload_needs_a_stage():
         _config(**{"engine.zero_stage": 0, "engine.offload_optimizer": True})
 
 
+@pytest.mark.parametrize("setting", [{"engine.zero_stage": 3}, {"engine.offload_optimizer": True}])
+def test_muon_needs_whole_matrices_on_the_device(setting):
+    _config(**{"train.optimizer": "muon", "engine.zero_stage": 2})
+    with pytest.raises(ValueError, match=r"zero_stage=0, 1 or 2 .* or use train.optimizer=adamw"):
+        _config(**{"train.optimizer": "muon", "engine.zero_stage": 2, **setting})
+
+
 def test_learning_rate_warms_up_then_falls_as_a_cosine():
     config = _config(**{"train.lr": 2.0, "train.warmup_ratio": 0.03}).train
     rates = [learning_rate(config, step, 100) for step in range(100)]
