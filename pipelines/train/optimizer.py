@@ -24,15 +24,29 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> tuple[list[dict[st
     if train.embedding_lr != 1.0 and isinstance(model, UniGeoSeg):
         scales |= dict.fromkeys(word_parameters(model), train.embedding_lr)
     turned = matrix_names(model) if train.optimizer == "muon" else set()
-    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    members: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             muon = name in turned
             factor = scales.get(name, 1.0) * (train.muon_lr if muon else 1.0)
-            group = groups.setdefault((muon, factor), {"params": [], "names": set(), "muon": muon})
-            group["params"].append(parameter)
-            group["names"].add(name)
-    return list(groups.values()), [factor for _, factor in groups]
+            members.setdefault((muon, factor), []).append((name, parameter))
+    groups = []
+    for (muon, _), pairs in members.items():
+        ordered = _mixed(pairs) if muon else pairs
+        groups.append({"params": [p for _, p in ordered], "names": {n for n, _ in ordered}, "muon": muon})
+    return groups, [factor for _, factor in members]
+
+
+def _mixed(pairs: list[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:
+    """An order in which every stretch has its share of large matrices.
+
+    ZeRO gives each rank a stretch of equal size, and turning a matrix costs its size times its smaller side.
+    In the model's order one rank would hold the encoder's wide end and the others wait for it. Sorted by that
+    side and taken at multiples of the golden section, any stretch has its share of each.
+    """
+    ranked = sorted(pairs, key=lambda pair: (min(pair[1].flatten(1).shape), pair[0]))
+    golden = (5**0.5 - 1) / 2
+    return [ranked[i] for i in sorted(range(len(ranked)), key=lambda i: i * golden % 1)]
 
 
 def make_optimizer(model: nn.Module, train: TrainConfig, fused: bool) -> tuple[MuonAdamW, list[float]]:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pipelines.config import Config
 from pipelines.config_data import DataConfig, PTSConfig
 from pipelines.config_section import Section
+from pipelines.config_train import TrainConfig
 from pipelines.plan.plan import Plan
 from pipelines.plan.visible import tell_vanishing
 from pipelines.secrets import hide, reveal
@@ -107,9 +108,9 @@ def prepare_run(
 def _completed(saved: dict[str, Any]) -> dict[str, Any]:
     """A saved configuration with the settings of these sections that its version did not have.
 
-    Their defaults leave every plan and every picture as it was without them.
+    Their defaults leave every plan, picture and update as it was without them.
     """
-    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig}
+    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig, "train": TrainConfig}
     filled = {}
     for name, section in sections.items():
         with suppress(ValidationError):  # what another version had besides is told by its name

@@ -7,6 +7,9 @@ from pipelines.config_train import TrainConfig
 from pipelines.train.muon import MuonAdamW
 from pipelines.train.optimizer import make_optimizer, parameter_groups
 from pipelines.train.spans import Span
+from tests.unit.model.conftest import tiny_config
+from unigeoseg.config import VisionConfig
+from unigeoseg.model import UniGeoSeg
 from unigeoseg.orthogonal import orthogonal, step_scale
 
 SHAPES = {"a": (12, 20), "b": (16, 4, 3, 3), "c": (12, 20)}
@@ -89,3 +92,19 @@ def test_other_parameters_are_trained_by_adamw_exactly(model, batch):
 def test_without_muon_there_is_one_group_of_adamw(model):
     groups, factors = parameter_groups(model, TrainConfig())
     assert factors == [1.0] and [g["muon"] for g in groups] == [False]
+
+
+def test_each_half_of_the_matrices_costs_about_as_much_to_turn():
+    """ZeRO cuts them in the middle; in the model's own order one half costs 1.6 of the other."""
+    vision = VisionConfig(embed_dim=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 8), window=2, frozen=False)
+    model = UniGeoSeg(tiny_config(vision=vision), 320)
+    groups, _ = parameter_groups(model, TrainConfig(optimizer="muon"))
+    (matrices,) = [g["params"] for g in groups if g["muon"]]
+    half, done, costs = sum(p.numel() for p in matrices) / 2, 0, [0.0, 0.0]
+    for matrix in matrices:
+        cost = matrix.numel() * min(matrix.flatten(1).shape)
+        first = min(max(half - done, 0), matrix.numel()) / matrix.numel()
+        costs[0] += first * cost
+        costs[1] += (1 - first) * cost
+        done += matrix.numel()
+    assert 0.75 < costs[0] / costs[1] < 1.33, costs
