@@ -20,16 +20,14 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     Returns:
         Plain values: ``fingerprint``, ``steps``, ``global_batch``, ``instructions`` (expected over the run),
         ``progress`` (where shares are given), ``tasks`` (samples, positions, passes, shares of each),
-        ``left_out`` (samples of the split that the plan does not draw), ``first_batches`` (step, sample_ids,
-        tasks).
+        ``left_out`` (samples of the split that the plan does not draw), ``phases`` (where the run begins to
+        draw from other samples, and how many there are), ``first_batches`` (step, sample_ids, tasks).
     """
     total = plan.steps * plan.batch_size
     counts = plan.counts_at(total)
-    tasks, instructions = {}, 0.0
+    tasks = {}
     for t, task in enumerate(TASKS):
-        units, samples = plan.units.count(t), plan.units.samples(t)
-        passes = counts[t] / units if units else 0.0
-        instructions += passes * samples
+        samples, passes = plan.units.samples(t), plan.passes(t)
         shares = [float(plan.share_at(min(round(p * total), total - 1))[t]) for p in _PROGRESS]
         tasks[task] = {"samples": samples, "positions": counts[t], "passes": passes, "shares": shares}
     first = [plan.batch(step) for step in range(min(batches, plan.steps))]
@@ -37,10 +35,17 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "steps": plan.steps,
         "global_batch": plan.batch_size,
-        "instructions": round(instructions),
+        "instructions": round(plan.instructions()),
         "progress": list(_PROGRESS),
         "tasks": tasks,
         "left_out": len(index) - sum(plan.units.samples(t) for t in range(len(TASKS))),
+        "phases": [
+            {
+                "step": leg.begin / plan.batch_size,
+                "samples": {task: leg.pool.units.samples(t) for t, task in enumerate(TASKS)},
+            }
+            for leg in plan.legs
+        ],
         "first_batches": [
             {
                 "step": b.step,

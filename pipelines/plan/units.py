@@ -43,6 +43,16 @@ class PlanIndex(Protocol):
         """Samples of each task."""
 
 
+class Positions(Protocol):
+    """How many positions samples take; a :class:`UnitTable` tells it."""
+
+    def count(self, task: int) -> int:
+        """Units of a task."""
+
+    def per_sample(self, task: int) -> Fraction:
+        """Positions for each sample of a task."""
+
+
 @dataclass(frozen=True)
 class UnitTable:
     """All units, ordered by task, then image; in arrays.
