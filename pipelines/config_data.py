@@ -1,8 +1,9 @@
 """The parts of the configuration tree that say which samples are drawn, when, and how they are read."""
 
+import math
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from pipelines.config_section import Section
 
@@ -108,8 +109,18 @@ class DataConfig(Section):
     filters: tuple[SampleFilter, ...] = Field(
         (), description="leaves out the samples that do not pass all of them"
     )
+    source_shares: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict,
+        description="share of each source among the samples of a task, whatever the store holds; all of its "
+        "sources are named, 0 leaves one out; none: as many as there are. Where a source lacks a task, the "
+        "others share it",
+    )
     instructions_per_image: int = Field(
         1, ge=1, description="a plan position is one image with up to k of its instructions of one task"
+    )
+    recut: bool = Field(
+        False,
+        description="cut an image's instructions into other groups at each pass (instructions_per_image > 1)",
     )
     decode: Literal["worker", "actors"] = Field(
         "worker", description="decode in the training worker, or in Ray Data actors that scale out"
@@ -130,3 +141,9 @@ class DataConfig(Section):
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
     )
+
+    @model_validator(mode="after")
+    def _sources_share(self) -> "DataConfig":
+        if self.source_shares and not 0 < sum(self.source_shares.values()) < math.inf:
+            raise ValueError("data.source_shares needs a share above 0, and numbers that have an end")
+        return self

@@ -1,7 +1,7 @@
 """Which samples a plan draws: an index without the rows that filters leave out, each step told."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -57,12 +57,55 @@ class Chosen:
 
 
 def chosen_samples(index: PlanIndex, config: Config) -> Chosen:
-    """The samples that a run draws: ``data.min_pixels`` and ``data.filters``.
+    """The samples that a run draws: ``data.min_pixels``, ``data.filters``, sources with a share.
 
     Raises:
         UserError: the index does not tell what is asked, or a filter names what the store does not have.
     """
-    return filtered(visible(index, config), config.data.filters, "data.filters")
+    chosen = filtered(visible(index, config), config.data.filters, "data.filters")
+    if not config.data.source_shares:
+        return chosen
+    shares, key = config.data.source_shares, "data.source_shares"
+    check_sources(chosen.index, shares, key)
+    unwanted = [name for name, share in shares.items() if not share]
+    if not unwanted:
+        return chosen
+    tasks, emptied = chosen.index.tasks.copy(), dict(chosen.emptied)
+    out = (tasks >= 0) & np.isin(source_of(chosen.index, key), unwanted)
+    _leave_out(f"{key}, 0 for {', '.join(unwanted)},", out, tasks, emptied, chosen.index)
+    return Chosen(Kept(chosen.index, tasks), emptied)
+
+
+def check_sources(index: PlanIndex, shares: Mapping[str, float], key: str) -> None:
+    """Refuses shares by source that leave a source of the index out of account, or name one without samples.
+
+    Raises:
+        UserError: with the names.
+    """
+    names = source_of(index, key)
+    there = {
+        name: int(count)
+        for name, count in zip(*np.unique(names[index.tasks >= 0], return_counts=True), strict=True)
+    }
+    for name, share in shares.items():
+        if share and name not in there:
+            raise UserError(
+                f"{key}: no sample that the filters leave has source {name!r}; {near(name, [*there])}"
+            )
+    if missing := [name for name in there if name not in shares]:
+        raise UserError(
+            f"{key} says nothing of {', '.join(missing)} ({sum(there[name] for name in missing)} samples): "
+            "give each a share; 0 leaves it out"
+        )
+
+
+def source_of(index: PlanIndex, key: str) -> NDArray[np.str_]:
+    """Name of the source of each row; ``key`` is the setting that asks.
+
+    Raises:
+        UserError: the index does not tell.
+    """
+    return np.asarray(_table(index, "sources", key)["source"].to_numpy().astype(np.str_))
 
 
 def filtered(index: PlanIndex, filters: Sequence[SampleFilter], where: str) -> Chosen:
@@ -78,21 +121,32 @@ def filtered(index: PlanIndex, filters: Sequence[SampleFilter], where: str) -> C
     """
     if not filters:
         return Chosen(index)
-    tasks, emptied = index.tasks.copy(), {}
-    first = _counts(tasks)
+    tasks = index.tasks.copy()
+    emptied: dict[int, str] = {}
     for i, one in enumerate(filters):
         meant = np.isin(tasks, [TASK_IDS[name] for name in one.tasks or TASKS])
         for criterion, passes in _criteria(one, index, f"{where}[{i}]"):
-            before, out = _counts(tasks), meant & (tasks >= 0) & ~passes
-            tasks[out] = -1
-            log.info("%s: %d of %d samples are left out", criterion, int(out.sum()), sum(before))
-            for t, left in enumerate(_counts(tasks)):
-                if before[t] and not left:
-                    emptied[t] = (
-                        f"{criterion} leaves no {TASKS[t]} sample of the {before[t]} that remained before it "
-                        f"(of {first[t]} in split {index.split!r} of {index.store})"
-                    )
+            _leave_out(criterion, meant & (tasks >= 0) & ~passes, tasks, emptied, index)
     return Chosen(Kept(index, tasks), emptied)
+
+
+def _leave_out(
+    criterion: str,
+    out: NDArray[np.bool_],
+    tasks: NDArray[np.int8],
+    emptied: dict[int, str],
+    index: PlanIndex,
+) -> None:
+    """Takes the rows ``out`` from ``tasks``, and notes in ``emptied`` whose last ones they were."""
+    before, first = _counts(tasks), index.counts()
+    tasks[out] = -1
+    log.info("%s: %d of %d samples are left out", criterion, int(out.sum()), sum(before))
+    for t, left in enumerate(_counts(tasks)):
+        if before[t] and not left:
+            emptied[t] = (
+                f"{criterion} leaves no {TASKS[t]} sample of the {before[t]} that remained before it "
+                f"(of {first[t]} in split {index.split!r} of {index.store})"
+            )
 
 
 def _criteria(one: SampleFilter, index: PlanIndex, where: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -21,7 +21,8 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
         Plain values: ``fingerprint``, ``steps``, ``global_batch``, ``instructions`` (expected over the run),
         ``progress`` (where shares are given), ``tasks`` (samples, positions, passes, shares of each),
         ``left_out`` (samples of the split that the plan does not draw), ``phases`` (where the run begins to
-        draw from other samples, and how many there are), ``first_batches`` (step, sample_ids, tasks).
+        draw from other samples, and how many there are), ``sources`` (their shares, where they are set),
+        ``first_batches`` (step, sample_ids, tasks).
     """
     total = plan.steps * plan.batch_size
     counts = plan.counts_at(total)
@@ -46,6 +47,7 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
             }
             for leg in plan.legs
         ],
+        **({"sources": dict(plan.pool.shares)} if plan.pool.shares else {}),
         "first_batches": [
             {
                 "step": b.step,

@@ -37,11 +37,15 @@ _CHUNKS_KEPT: Final = 4
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Positions that are computed together: counts before them, task ids (int8), unit numbers (int64)."""
+    """Positions that are computed together: counts before them, task ids (int8), unit numbers (int64).
+
+    ``cuts`` (uint64) are the keys by which images are cut into units; ``None`` where they are always alike.
+    """
 
     counts: Counts
     tasks: NDArray[np.int8]
     units: NDArray[np.int64]
+    cuts: NDArray[np.uint64] | None
 
 
 @dataclass(frozen=True)
@@ -185,26 +189,34 @@ class Plan:
             content["legs"] = [[leg.begin, leg.pool.name, leg.pool.record()] for leg in self.legs]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def span(self, begin: int, end: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Task ids (int8) and unit numbers (int64) of the positions [begin, end)."""
+    def span(
+        self, begin: int, end: int
+    ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.uint64] | None]:
+        """Task ids (int8), unit numbers (int64) and cuts (:class:`Pool`) of the positions [begin, end)."""
         parts = []
         for number in range(begin // _CHUNK, -(-end // _CHUNK)):
             chunk = self._chunk(number)
-            low, high = max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK)
-            parts.append((chunk.tasks[low:high], chunk.units[low:high]))
+            here = slice(max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK))
+            cuts = None if chunk.cuts is None else chunk.cuts[here]
+            parts.append((chunk.tasks[here], chunk.units[here], cuts))
         if len(parts) == 1:
             return parts[0]
-        empty = (np.empty(0, np.int8), np.empty(0, np.int64))
-        return np.concatenate([p[0] for p in parts or [empty]]), np.concatenate(
-            [p[1] for p in parts or [empty]]
+        if not parts:
+            return np.empty(0, np.int8), np.empty(0, np.int64), None
+        cut = [cuts for _, _, cuts in parts if cuts is not None]
+        return (
+            np.concatenate([tasks for tasks, _, _ in parts]),
+            np.concatenate([units for _, units, _ in parts]),
+            np.concatenate(cut) if cut else None,
         )
 
     def positions(self, begin: int, end: int, step: int = 0) -> PlanBatch:
         """The positions [begin, end) with their rows."""
-        tasks, units = self.span(begin, end)
+        tasks, units, cuts = self.span(begin, end)
         rows, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for leg, low, high in self._legs(begin, end):
-            part, splits = leg.pool.units.rows_of(units[low - begin : high - begin])
+            here = slice(low - begin, high - begin)
+            part, splits = leg.pool.units.rows_of(units[here], None if cuts is None else cuts[here])
             rows.append(part)
             sizes.append(np.diff(splits))
         starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
@@ -259,8 +271,8 @@ class Plan:
         task = int(chunk.tasks[place])
         before = chunk.counts[task] + int(np.count_nonzero(chunk.tasks[:place] == task))
         ((leg, _, _),) = self._legs(position, position + 1)
-        unit = leg.pool.draw(np.array([before + leg.offset[task] + 1 + attempt]), task)
-        rows, _ = leg.pool.units.rows_of(unit)
+        unit, cut = leg.pool.draw(np.array([before + leg.offset[task] + 1 + attempt]), task)
+        rows, _ = leg.pool.units.rows_of(unit, cut)
         return int(rows[slot % len(rows)])
 
     def passes(self, task: int) -> float:
@@ -304,14 +316,18 @@ class Plan:
         counts = counts_at(self.curve, begin)
         tasks = assign(self.curve, begin, begin + _CHUNK, counts)
         units = np.empty(_CHUNK, np.int64)
+        cuts = np.zeros(_CHUNK, np.uint64) if self.pool.recut else None
         for t in range(3):
             places = np.flatnonzero(tasks == t)
             ordinals = counts[t] + np.arange(len(places), dtype=np.int64)
             for leg, low, high in self._legs(begin, begin + _CHUNK):
                 here = slice(*np.searchsorted(places, [low - begin, high - begin]))
                 if len(places[here]):
-                    units[places[here]] = leg.pool.draw(ordinals[here] + leg.offset[t], t)
-        return _Chunk(counts, tasks, units)
+                    drawn, cut = leg.pool.draw(ordinals[here] + leg.offset[t], t)
+                    units[places[here]] = drawn
+                    if cuts is not None and cut is not None:
+                        cuts[places[here]] = cut
+        return _Chunk(counts, tasks, units, cuts)
 
 
 def positions_per_worker(batch_size: int, world: int) -> int:
