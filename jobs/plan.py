@@ -89,6 +89,10 @@ def _as_text(result: dict[str, Any]) -> str:
         row = result["tasks"][task]
         shares = "".join(f"{share:>9.3f}" for share in row["shares"])
         lines.append(f"{task:<12}{row['samples']:>10}{row['passes']:>9.2f}{shares}")
+    if len(result["phases"]) > 1:
+        for phase in result["phases"]:
+            there = ", ".join(f"{phase['samples'][task]} {task}" for task in TASKS)
+            lines.append(f"from step {phase['step']:g} on: {there}")
     lines.append("")
     for batch in result["first_batches"]:
         lines.append(f"step {batch['step']}: " + " ".join(batch["sample_ids"]))

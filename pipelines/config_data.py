@@ -1,10 +1,43 @@
 """The parts of the configuration tree that say which samples are drawn, when, and how they are read."""
 
+import math
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from pipelines.config_section import Section
+
+
+class SampleFilter(Section):
+    """Which samples stay: those for which everything that is given holds.
+
+    A sample without a region (a question with no answer in the picture) has neither area nor fill, and stays.
+    """
+
+    tasks: tuple[Literal["interactive", "referring", "reasoning"], ...] = Field(
+        (), description="tasks that it is for; others stay whole; none: all tasks"
+    )
+    min_area: float | None = Field(None, ge=0, le=1, description="least share of the picture in the region")
+    max_area: float | None = Field(None, gt=0, le=1, description="largest share of the picture in it")
+    min_fill: float | None = Field(
+        None, ge=0, le=1, description="least share of its tight box that the region fills"
+    )
+    max_fill: float | None = Field(None, gt=0, le=1, description="largest share of its tight box")
+    subtasks: tuple[str, ...] = Field((), description="such as box, point, attribute; none: all")
+    categories: tuple[int | str, ...] = Field((), description="ids or names of the taxonomy; none: all")
+    sources: tuple[str, ...] = Field((), description="names of source datasets; none: all")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "SampleFilter":
+        if not self.model_dump(exclude_defaults=True, exclude={"tasks"}):
+            raise ValueError(
+                f"it leaves nothing out; give one of {', '.join(list(type(self).model_fields)[1:])}"
+            )
+        for name in ("area", "fill"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{name}={least:g} is more than max_{name}={most:g}")
+        return self
 
 
 class SharePhase(Section):
@@ -12,6 +45,11 @@ class SharePhase(Section):
 
     until: float = Field(gt=0, le=1, description="training progress in (0, 1] at which the phase ends")
     shares: dict[str, float] = Field(description="share of each task; normalised to sum 1")
+    filters: tuple[SampleFilter, ...] = Field(
+        (),
+        description="the phase draws only samples that pass all of them, and data.filters; a phase with "
+        "filters has its own passes over its samples",
+    )
 
 
 class AdaptiveConfig(Section):
@@ -54,7 +92,12 @@ class PTSConfig(Section):
                 )
             if self.warmup:
                 raise ValueError("a recorded schedule is whole: leave pts.warmup out")
-        elif self.record:
+        if self.schedule == "adaptive" and any(phase.filters for phase in self.warmup):
+            raise ValueError(
+                "pts.warmup with filters goes with a schedule that is known beforehand; leave the filters "
+                "out of pts.warmup, or use another pts.schedule than adaptive"
+            )
+        if self.schedule != "recorded" and self.record:
             raise ValueError(f"pts.record is of no use with pts.schedule={self.schedule}; use recorded")
         return self
 
@@ -63,8 +106,21 @@ class DataConfig(Section):
     """How samples are drawn and read."""
 
     split: str = "train"
+    filters: tuple[SampleFilter, ...] = Field(
+        (), description="leaves out the samples that do not pass all of them"
+    )
+    source_shares: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict,
+        description="share of each source among the samples of a task, whatever the store holds; all of its "
+        "sources are named, 0 leaves one out; none: as many as there are. Where a source lacks a task, the "
+        "others share it",
+    )
     instructions_per_image: int = Field(
         1, ge=1, description="a plan position is one image with up to k of its instructions of one task"
+    )
+    recut: bool = Field(
+        False,
+        description="cut an image's instructions into other groups at each pass (instructions_per_image > 1)",
     )
     decode: Literal["worker", "actors"] = Field(
         "worker", description="decode in the training worker, or in Ray Data actors that scale out"
@@ -85,3 +141,9 @@ class DataConfig(Section):
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
     )
+
+    @model_validator(mode="after")
+    def _sources_share(self) -> "DataConfig":
+        if self.source_shares and not 0 < sum(self.source_shares.values()) < math.inf:
+            raise ValueError("data.source_shares needs a share above 0, and numbers that have an end")
+        return self

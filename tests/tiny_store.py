@@ -72,6 +72,7 @@ def write_store(
                         "height": height,
                         "width": width,
                         "mask_area": area,
+                        "box_area": area,
                         "words": 3,
                     }
                 )

@@ -49,6 +49,10 @@ class Phase:
     until: float
     shares: Shares
 
+    def end(self, length: int) -> int:
+        """First position after the phase, in a run of ``length`` positions."""
+        return round(Fraction(self.until) * length)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -241,7 +245,12 @@ class ShareCurve:
         return bisect.bisect_right(self._begins, position) - 1
 
 
-def build_curve(schedule: Schedule, length: int, unit_weight: Sequence[Number] = (1, 1, 1)) -> ShareCurve:
+def build_curve(
+    schedule: Schedule,
+    length: int,
+    unit_weight: Sequence[Number] = (1, 1, 1),
+    phase_weights: Sequence[Sequence[Number]] = (),
+) -> ShareCurve:
     """The schedule as integer shares over ``length`` positions.
 
     Args:
@@ -249,12 +258,14 @@ def build_curve(schedule: Schedule, length: int, unit_weight: Sequence[Number] =
         length: number of plan positions; position i has progress i / length.
         unit_weight: positions per instruction of each task: where a position holds several instructions
             (1 / mean number), its shares are over positions, and proportional to share x weight.
+        phase_weights: the same of each warm-up phase; none: everywhere as ``unit_weight``.
     """
     pieces: list[Piece] = []
     begin = 0
-    for phase in schedule.warmup:
-        end = round(Fraction(phase.until) * length)
-        shares = _weighted(integer_shares(phase.shares), unit_weight)
+    weights = phase_weights or [unit_weight] * len(schedule.warmup)
+    for phase, weight in zip(schedule.warmup, weights, strict=True):
+        end = phase.end(length)
+        shares = _weighted(integer_shares(phase.shares), weight)
         pieces += _split(begin, end, shares)
         begin = end
     base = integer_shares(schedule.base)

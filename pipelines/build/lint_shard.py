@@ -162,6 +162,12 @@ def _agrees(fragment: Fragment, rows: list[dict[str, Any]]) -> list[str]:
     return reasons
 
 
+def _box_area(mask: NDArray[np.uint8]) -> int:
+    """Pixels of the tight box; 0 for an empty mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)) if len(rows) else 0
+
+
 def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[str]) -> list[str]:
     """What is wrong with one record."""
     mask = sample.mask
@@ -172,6 +178,9 @@ def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[
     area = int(np.count_nonzero(mask))
     if area != row["mask_area"]:
         found.append(f"mask_area: the mask has {area} pixels, the index says {row['mask_area']}")
+    around = _box_area(mask)
+    if row.get("box_area") not in (None, around):  # stores of earlier versions do not tell
+        found.append(f"box_area: the mask's box has {around} pixels, the index says {row['box_area']}")
     share = area / mask.size
     least, most = rules.limits.get("min_area", 0.0), rules.limits.get("max_area", 1.0)
     made_here = row["source"] in rules.authors  # ready samples are taken as they are

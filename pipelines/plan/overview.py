@@ -9,16 +9,6 @@ from unigeoseg.tasks import TASKS
 _PROGRESS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def expected_instructions(plan: Plan) -> float:
-    """Instructions that the whole run draws: each position is an image with up to a set number of them."""
-    counts = plan.counts_at(plan.steps * plan.batch_size)
-    drawn = 0.0
-    for t in range(len(TASKS)):
-        units = plan.units.count(t)
-        drawn += counts[t] / units * plan.units.samples(t) if units else 0.0
-    return drawn
-
-
 def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     """Steps, passes and shares of each task, the first batches, the fingerprint.
 
@@ -30,15 +20,15 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
     Returns:
         Plain values: ``fingerprint``, ``steps``, ``global_batch``, ``instructions`` (expected over the run),
         ``progress`` (where shares are given), ``tasks`` (samples, positions, passes, shares of each),
-        ``left_out`` (samples of the split that the plan does not draw), ``first_batches`` (step, sample_ids,
-        tasks).
+        ``left_out`` (samples of the split that the plan does not draw), ``phases`` (where the run begins to
+        draw from other samples, and how many there are), ``sources`` (their shares, where they are set),
+        ``first_batches`` (step, sample_ids, tasks).
     """
     total = plan.steps * plan.batch_size
     counts = plan.counts_at(total)
     tasks = {}
     for t, task in enumerate(TASKS):
-        units, samples = plan.units.count(t), plan.units.samples(t)
-        passes = counts[t] / units if units else 0.0
+        samples, passes = plan.units.samples(t), plan.passes(t)
         shares = [float(plan.share_at(min(round(p * total), total - 1))[t]) for p in _PROGRESS]
         tasks[task] = {"samples": samples, "positions": counts[t], "passes": passes, "shares": shares}
     first = [plan.batch(step) for step in range(min(batches, plan.steps))]
@@ -46,10 +36,18 @@ def overview(plan: Plan, index: StoreIndex, batches: int = 3) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "steps": plan.steps,
         "global_batch": plan.batch_size,
-        "instructions": round(expected_instructions(plan)),
+        "instructions": round(plan.instructions()),
         "progress": list(_PROGRESS),
         "tasks": tasks,
         "left_out": len(index) - sum(plan.units.samples(t) for t in range(len(TASKS))),
+        "phases": [
+            {
+                "step": leg.begin / plan.batch_size,
+                "samples": {task: leg.pool.units.samples(t) for t, task in enumerate(TASKS)},
+            }
+            for leg in plan.legs
+        ],
+        **({"sources": dict(plan.pool.shares)} if plan.pool.shares else {}),
         "first_batches": [
             {
                 "step": b.step,

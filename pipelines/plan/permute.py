@@ -68,6 +68,13 @@ def task_stream(ordinals: NDArray[np.int64], size: int, seed: int, task: str) ->
     return out
 
 
+def mixed(values: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A pseudo-random number for each pair of a value and a key."""
+    out = np.empty_like(values)
+    _mix(values + np.uint64(1), keys, out, np.empty_like(values))
+    return out
+
+
 def _table(size: int, key: int) -> NDArray[np.int64]:
     hashes = np.empty(size, np.uint64)
     _mix(np.arange(1, size + 1, dtype=np.uint64), np.uint64(key), hashes, np.empty_like(hashes))
@@ -149,13 +156,16 @@ def _feistel(values: NDArray[np.uint64], bits: int, rounds: _Rounds) -> NDArray[
 
 
 def _mix(
-    values: NDArray[np.uint64], key: np.uint64, mixed: NDArray[np.uint64], scratch: NDArray[np.uint64]
+    values: NDArray[np.uint64],
+    key: np.uint64 | NDArray[np.uint64],
+    out: NDArray[np.uint64],
+    scratch: NDArray[np.uint64],
 ) -> None:
-    """The finaliser of SplitMix64 (Steele et al. 2014), keyed, into ``mixed``."""
-    np.bitwise_xor(values, key, out=mixed)
+    """The finaliser of SplitMix64 (Steele et al. 2014), keyed, into ``out``."""
+    np.bitwise_xor(values, key, out=out)
     for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
-        np.right_shift(mixed, np.uint64(shift), out=scratch)
-        mixed ^= scratch
-        mixed *= factor
-    np.right_shift(mixed, np.uint64(31), out=scratch)
-    mixed ^= scratch
+        np.right_shift(out, np.uint64(shift), out=scratch)
+        out ^= scratch
+        out *= factor
+    np.right_shift(out, np.uint64(31), out=scratch)
+    out ^= scratch

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from pipelines.config import Config
 from pipelines.plan.chairman import Counts, assign, counts_at
-from pipelines.plan.permute import task_stream
+from pipelines.plan.filters import chosen_samples
+from pipelines.plan.phases import phase_begins, phase_pools
+from pipelines.plan.pool import Leg, Pool, make_legs
 from pipelines.plan.schedule import check_samples, first_segments, make_curve, make_schedule, total_steps
 from pipelines.plan.units import PlanIndex, UnitTable
-from pipelines.plan.visible import visible
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, IntShares, ShareCurve
 from unigeoseg.pts_record import recorded_curve
-from unigeoseg.tasks import TASKS
 
 #: Changes whenever the same inputs would give another order.
 VERSION: Final = 1
@@ -37,11 +37,15 @@ _CHUNKS_KEPT: Final = 4
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Positions that are computed together: counts before them, task ids (int8), unit numbers (int64)."""
+    """Positions that are computed together: counts before them, task ids (int8), unit numbers (int64).
+
+    ``cuts`` (uint64) are the keys by which images are cut into units; ``None`` where they are always alike.
+    """
 
     counts: Counts
     tasks: NDArray[np.int8]
     units: NDArray[np.int64]
+    cuts: NDArray[np.uint64] | None
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,37 @@ class PlanBatch:
 class Plan:
     """The order of a run. Make it with :meth:`from_config`; any process gets the same one.
 
-    Attributes:
-        steps: optimizer steps of the whole run.
-        batch_size: positions in one step, all workers together.
-        curve: integer shares of each position.
+    Args:
+        index: the samples.
         units: what positions stand for.
+        curve: integer shares of each position.
+        seed: of the order.
+        batch_size: positions in one step, all workers together.
+        steps: optimizer steps of the whole run.
+        pool: of ``index`` and ``units``; made of them where it is not given.
+        phases: first position and pool of parts of the run, for those that do not draw from ``pool``.
+
+    Attributes:
+        units: what positions stand for, outside phases of their own.
+        pool: what they are drawn from.
     """
 
     def __init__(
-        self, index: PlanIndex, units: UnitTable, curve: ShareCurve, seed: int, batch_size: int, steps: int
+        self,
+        index: PlanIndex,
+        units: UnitTable,
+        curve: ShareCurve,
+        seed: int,
+        batch_size: int,
+        steps: int,
+        pool: Pool | None = None,
+        phases: Sequence[tuple[int, Pool]] = (),
     ) -> None:
         self.units, self.curve = units, curve
         self.seed, self.batch_size, self.steps = seed, batch_size, steps
-        self._index = index
+        self.pool = pool or Pool(index, units, seed)
+        begins = list(phases) or [(0, self.pool)]
+        self.legs = make_legs(begins, [counts_at(curve, begin) for begin, _ in begins])
         self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -120,15 +142,18 @@ class Plan:
         """
         if config.pts.schedule == "recorded":
             return cls.recorded(index, config, config.pts.record)
-        index = visible(index, config)
-        units = UnitTable.build(index, config.data.instructions_per_image)
+        chosen = chosen_samples(index, config)
+        if config.pts.base == "natural":
+            chosen.require(range(3))
+        pool = Pool.make(chosen.index, config)
         if config.pts.schedule == "adaptive":  # its beginning; training makes the rest
-            return cls.recorded(index, config, first_segments(config, units, index))
-        steps = total_steps(config, units)
-        batch_size = config.train.global_batch
-        schedule = make_schedule(config.pts, index.counts())
-        curve = make_curve(schedule, steps * batch_size, units, index)
-        return cls(index, units, curve, config.seed, batch_size, steps)
+            return cls.recorded(index, config, first_segments(config, pool))
+        steps, batch_size = total_steps(config, pool.units), config.train.global_batch
+        schedule = make_schedule(config.pts, chosen.index.counts())
+        pools = phase_pools(config, schedule, pool)
+        curve = make_curve(schedule, steps * batch_size, pool, chosen, [p.weights() for p in pools])
+        begins = phase_begins(schedule, steps * batch_size, pool, pools)
+        return cls(chosen.index, pool.units, curve, config.seed, batch_size, steps, pool, begins)
 
     @classmethod
     def recorded(cls, index: PlanIndex, config: Config, segments: Sequence[IntShares]) -> "Plan":
@@ -143,44 +168,59 @@ class Plan:
         Raises:
             UserError: a record that does not fit, or a share for a task without samples.
         """
-        index = visible(index, config)
-        units = UnitTable.build(index, config.data.instructions_per_image)
+        chosen = chosen_samples(index, config)
+        pool = Pool.make(chosen.index, config)
         curve = recorded_curve(segments)
-        check_samples(curve, units, index)
-        return cls(index, units, curve, config.seed, config.train.global_batch, total_steps(config, units))
+        check_samples(curve, pool, chosen)
+        steps = total_steps(config, pool.units)
+        return cls(chosen.index, pool.units, curve, config.seed, config.train.global_batch, steps, pool)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that the order depends on."""
         content = {
             "version": VERSION,
-            "index": self._index.fingerprint,
             "shares": self.curve.record(),
             "seed": self.seed,
             "batch": self.batch_size,
-            "units": [self.units.count(t) for t in range(3)],
+            **self.pool.record(),
         }
+        if len(self.legs) > 1:
+            content["legs"] = [[leg.begin, leg.pool.name, leg.pool.record()] for leg in self.legs]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def span(self, begin: int, end: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Task ids (int8) and unit numbers (int64) of the positions [begin, end)."""
+    def span(
+        self, begin: int, end: int
+    ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.uint64] | None]:
+        """Task ids (int8), unit numbers (int64) and cuts (:class:`Pool`) of the positions [begin, end)."""
         parts = []
         for number in range(begin // _CHUNK, -(-end // _CHUNK)):
             chunk = self._chunk(number)
-            low, high = max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK)
-            parts.append((chunk.tasks[low:high], chunk.units[low:high]))
+            here = slice(max(begin - number * _CHUNK, 0), min(end - number * _CHUNK, _CHUNK))
+            cuts = None if chunk.cuts is None else chunk.cuts[here]
+            parts.append((chunk.tasks[here], chunk.units[here], cuts))
         if len(parts) == 1:
             return parts[0]
-        empty = (np.empty(0, np.int8), np.empty(0, np.int64))
-        return np.concatenate([p[0] for p in parts or [empty]]), np.concatenate(
-            [p[1] for p in parts or [empty]]
+        if not parts:
+            return np.empty(0, np.int8), np.empty(0, np.int64), None
+        cut = [cuts for _, _, cuts in parts if cuts is not None]
+        return (
+            np.concatenate([tasks for tasks, _, _ in parts]),
+            np.concatenate([units for _, units, _ in parts]),
+            np.concatenate(cut) if cut else None,
         )
 
     def positions(self, begin: int, end: int, step: int = 0) -> PlanBatch:
         """The positions [begin, end) with their rows."""
-        tasks, units = self.span(begin, end)
-        rows, splits = self.units.rows_of(units)
-        return PlanBatch(step, begin, tasks, rows, splits)
+        tasks, units, cuts = self.span(begin, end)
+        rows, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for leg, low, high in self._legs(begin, end):
+            here = slice(low - begin, high - begin)
+            part, splits = leg.pool.units.rows_of(units[here], None if cuts is None else cuts[here])
+            rows.append(part)
+            sizes.append(np.diff(splits))
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
+        return PlanBatch(step, begin, tasks, np.concatenate(rows), starts)
 
     def batch(self, step: int) -> PlanBatch:
         """The global batch of a step.
@@ -206,7 +246,8 @@ class Plan:
 
     def share_at(self, position: int) -> NDArray[np.float64]:
         """Target shares of the tasks at a position, over instructions; float64 ``[3]``, sums to 1."""
-        per_unit = [1.0 / float(self.units.per_sample(t)) for t in range(3)]
+        ((leg, _, _),) = self._legs(position, position + 1)
+        per_unit = [1.0 / float(weight) for weight in leg.pool.weights()]
         shares = np.array(self.curve.at(position), np.float64) / SCALE * per_unit
         return np.asarray(shares / shares.sum())
 
@@ -228,10 +269,38 @@ class Plan:
         chunk = self._chunk(position // _CHUNK)
         place = position % _CHUNK
         task = int(chunk.tasks[place])
-        ordinal = chunk.counts[task] + int(np.count_nonzero(chunk.tasks[:place] == task))
-        unit = self._stream(np.array([ordinal + 1 + attempt]), task)
-        rows, _ = self.units.rows_of(unit)
+        before = chunk.counts[task] + int(np.count_nonzero(chunk.tasks[:place] == task))
+        ((leg, _, _),) = self._legs(position, position + 1)
+        unit, cut = leg.pool.draw(np.array([before + leg.offset[task] + 1 + attempt]), task)
+        rows, _ = leg.pool.units.rows_of(unit, cut)
         return int(rows[slot % len(rows)])
+
+    def passes(self, task: int) -> float:
+        """How often the run draws each sample of a task, on average, outside phases of their own."""
+        own = sum(drawn[task] for leg, drawn in self._drawn() if leg.pool is self.pool)
+        return own / self.units.count(task) if self.units.count(task) else 0.0
+
+    def instructions(self) -> float:
+        """How many samples the run draws, expected."""
+        return sum(drawn[t] / float(leg.pool.per_sample(t)) for leg, drawn in self._drawn() for t in range(3))
+
+    def _drawn(self) -> list[tuple[Leg, Counts]]:
+        """Positions of each task in each leg of the run."""
+        ends = [*(leg.begin for leg in self.legs[1:]), self.steps * self.batch_size]
+        found = []
+        for leg, end in zip(self.legs, ends, strict=True):
+            a, b, c = (y - x for x, y in zip(self.counts_at(leg.begin), self.counts_at(end), strict=True))
+            found.append((leg, (a, b, c)))
+        return found
+
+    def _legs(self, begin: int, end: int) -> list[tuple[Leg, int, int]]:
+        """The legs that the positions [begin, end) lie in, and which of them are in each."""
+        ends = [leg.begin for leg in self.legs[1:]]
+        return [
+            (leg, max(begin, leg.begin), end if stop is None else min(end, stop))
+            for leg, stop in zip(self.legs, [*ends, None], strict=True)
+            if leg.begin < end and (stop is None or stop > begin)
+        ]
 
     def _chunk(self, number: int) -> _Chunk:
         with self._lock:
@@ -247,16 +316,18 @@ class Plan:
         counts = counts_at(self.curve, begin)
         tasks = assign(self.curve, begin, begin + _CHUNK, counts)
         units = np.empty(_CHUNK, np.int64)
+        cuts = np.zeros(_CHUNK, np.uint64) if self.pool.recut else None
         for t in range(3):
             places = np.flatnonzero(tasks == t)
-            if len(places):
-                units[places] = self._stream(counts[t] + np.arange(len(places), dtype=np.int64), t)
-        return _Chunk(counts, tasks, units)
-
-    def _stream(self, ordinals: NDArray[np.int64], task: int) -> NDArray[np.int64]:
-        """Unit numbers at places of a task's endless stream."""
-        stream = task_stream(ordinals, self.units.count(task), self.seed, TASKS[task])
-        return self.units.first[task] + stream
+            ordinals = counts[t] + np.arange(len(places), dtype=np.int64)
+            for leg, low, high in self._legs(begin, begin + _CHUNK):
+                here = slice(*np.searchsorted(places, [low - begin, high - begin]))
+                if len(places[here]):
+                    drawn, cut = leg.pool.draw(ordinals[here] + leg.offset[t], t)
+                    units[places[here]] = drawn
+                    if cuts is not None and cut is not None:
+                        cuts[places[here]] = cut
+        return _Chunk(counts, tasks, units, cuts)
 
 
 def positions_per_worker(batch_size: int, world: int) -> int:

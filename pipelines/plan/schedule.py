@@ -6,7 +6,9 @@ from fractions import Fraction
 
 from pipelines.config import Config
 from pipelines.config_data import PTSConfig
-from pipelines.plan.units import PlanIndex, UnitTable
+from pipelines.plan.filters import Chosen
+from pipelines.plan.pool import Pool
+from pipelines.plan.units import PlanIndex, Positions, UnitTable
 from unigeoseg.errors import UserError
 from unigeoseg.pts import SCALE, IntShares, Number, Phase, Schedule, ShareCurve, build_curve
 from unigeoseg.pts_record import segment_counts
@@ -46,8 +48,12 @@ def base_shares(pts: PTSConfig, counts: tuple[int, int, int]) -> tuple[Number, N
     return counts if pts.base == "natural" else _shares(pts.base, "pts.base")
 
 
-def first_segments(config: Config, units: UnitTable, index: PlanIndex) -> list[IntShares]:
+def first_segments(config: Config, pool: Pool) -> list[IntShares]:
     """How an adaptive run begins: its warm-up phases, then one segment with the shares at the start.
+
+    Args:
+        config: of the run.
+        pool: that it draws from.
 
     Returns:
         Positions of each task by segment, all of whole steps (:mod:`unigeoseg.pts_record`).
@@ -56,42 +62,58 @@ def first_segments(config: Config, units: UnitTable, index: PlanIndex) -> list[I
         UserError: as :func:`make_schedule`.
     """
     pts, batch = config.pts, config.train.global_batch
-    schedule = make_schedule(pts.model_copy(update={"schedule": "constant"}), index.counts())
-    steps, segments, done = total_steps(config, units), [], 0
+    schedule = make_schedule(pts.model_copy(update={"schedule": "constant"}), pool.index.counts())
+    steps, segments, done = total_steps(config, pool.units), [], 0
     for phase in schedule.warmup:
         end = round(phase.until * steps)
         if end > done:
-            segments.append(segment_of(phase.shares, (end - done) * batch, units))
+            segments.append(segment_of(phase.shares, (end - done) * batch, pool))
             done = end
     if done < steps:
         length = min(pts.adaptive.segment_steps, steps - done)
-        segments.append(segment_of(schedule.base, length * batch, units))
+        segments.append(segment_of(schedule.base, length * batch, pool))
     return segments
 
 
-def segment_of(shares: Sequence[Number], positions: int, units: UnitTable) -> IntShares:
+def segment_of(shares: Sequence[Number], positions: int, units: Positions) -> IntShares:
     """Positions of each task in a segment whose shares are over instructions."""
     weighted = [Fraction(s) * Fraction(units.per_sample(t)) for t, s in enumerate(shares)]
     return segment_counts(weighted, positions)
 
 
-def make_curve(schedule: Schedule, length: int, units: UnitTable, index: PlanIndex) -> ShareCurve:
+def make_curve(
+    schedule: Schedule,
+    length: int,
+    units: Positions,
+    samples: Chosen | PlanIndex,
+    phases: Sequence[Sequence[Number]] = (),
+) -> ShareCurve:
     """The integer shares over ``length`` positions.
+
+    Args:
+        schedule: shares over instructions.
+        length: positions of the run.
+        units: tells how many positions a sample takes.
+        samples: that there are.
+        phases: positions for each sample of all tasks, in each warm-up phase; as ``units`` if not given.
 
     Raises:
         UserError: a task has a share but no sample.
     """
-    curve = build_curve(schedule, length, [units.per_sample(t) for t in range(3)])
-    check_samples(curve, units, index)
+    curve = build_curve(schedule, length, [units.per_sample(t) for t in range(3)], phases)
+    check_samples(curve, units, samples)
     return curve
 
 
-def check_samples(curve: ShareCurve, units: UnitTable, index: PlanIndex) -> None:
+def check_samples(curve: ShareCurve, units: Positions, samples: Chosen | PlanIndex) -> None:
     """Every task that has a share needs samples.
 
     Raises:
-        UserError: one has none.
+        UserError: one has none; names the filter that took them, where it was one.
     """
+    index = samples.index if isinstance(samples, Chosen) else samples
+    if isinstance(samples, Chosen):
+        samples.require([t for t in range(len(TASKS)) if curve.peak[t]])
     for t, task in enumerate(TASKS):
         if curve.peak[t] and not units.count(t):
             have = {TASKS[i]: n for i, n in enumerate(index.counts())}

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.plan.permute import mixed
+
 _PART: Final = 1 << 22
 
 
@@ -43,6 +45,16 @@ class PlanIndex(Protocol):
         """Samples of each task."""
 
 
+class Positions(Protocol):
+    """How many positions samples take; a :class:`UnitTable` tells it."""
+
+    def count(self, task: int) -> int:
+        """Units of a task."""
+
+    def per_sample(self, task: int) -> Fraction:
+        """Positions for each sample of a task."""
+
+
 @dataclass(frozen=True)
 class UnitTable:
     """All units, ordered by task, then image; in arrays.
@@ -51,28 +63,49 @@ class UnitTable:
         rows: index rows, unit by unit; unsigned ``[N]``.
         starts: where each unit's rows begin in ``rows``; int64 ``[U + 1]``; ``None`` where a unit is a row.
         first: number of the first unit of each task, and U; four integers.
+        runs: where the rows of a task and image begin, and N; ``None`` where a unit is a row.
+        parts: of each task, number of the first unit of each group, and of the next task's; empty where
+            there are no groups.
     """
 
     rows: NDArray[Any]
     starts: NDArray[np.int64] | None
     first: tuple[int, int, int, int]
+    runs: NDArray[np.int64] | None = None
+    parts: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def build(cls, index: PlanIndex, per_image: int, file: Path | None = None) -> "UnitTable":
+    def build(
+        cls,
+        index: PlanIndex,
+        per_image: int,
+        file: Path | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> "UnitTable":
         """Cuts each image's samples of a task into the fewest units of at most ``per_image``, evenly.
 
         Args:
             index: the samples; rows of an image are adjacent.
             per_image: most samples in a unit.
             file: keep the rows there, mapped, instead of in memory.
+            groups: number of the group of each row, from 0 on, the same for all of an image; int64 ``[N]``.
+                Within a task, units are ordered by group.
         """
         rows = _by_task(index.tasks, index.counts(), file)
         ends = np.cumsum([0, *index.counts()])
+        borders: list[NDArray[np.int64]] = []
+        if groups is not None:
+            rows[:] = rows[np.lexsort((groups[rows], index.tasks[rows]))]
+            numbers = np.arange(int(groups.max(initial=-1)) + 2)
+            borders = [
+                ends[t] + np.searchsorted(groups[rows[ends[t] : ends[t + 1]]], numbers) for t in range(3)
+            ]
         if per_image == 1:
-            return cls(rows, None, _four(ends))
+            return cls(rows, None, _four(ends), None, tuple(tuple(b.tolist()) for b in borders))
         # Rows of an image are adjacent, so they stay together, in the index's order.
-        starts = _cut(index.tasks[rows], index.images[rows], per_image)
-        return cls(rows, starts, _four(np.searchsorted(starts, ends)))
+        starts, runs = _cut(index.tasks[rows], index.images[rows], per_image)
+        parts = tuple(tuple(np.searchsorted(starts, b).tolist()) for b in borders)
+        return cls(rows, starts, _four(np.searchsorted(starts, ends)), runs, parts)
 
     def count(self, task: int) -> int:
         """Units of a task."""
@@ -80,22 +113,52 @@ class UnitTable:
 
     def samples(self, task: int) -> int:
         """Samples of a task."""
-        return self._start(self.first[task + 1]) - self._start(self.first[task])
+        return self.samples_between(self.first[task], self.first[task + 1])
+
+    def samples_between(self, first: int, end: int) -> int:
+        """Samples in the units from ``first`` up to ``end``."""
+        return self._start(end) - self._start(first)
 
     def per_sample(self, task: int) -> Fraction:
         """Units for each sample of a task (1 where it has none)."""
         samples = self.samples(task)
         return Fraction(self.count(task), samples) if samples else Fraction(1)
 
-    def rows_of(self, units: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Index rows of the units, unit by unit, and where each unit's rows begin (one more than units)."""
+    def rows_of(
+        self, units: NDArray[np.int64], cuts: NDArray[np.uint64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index rows of the units, unit by unit, and where each unit's rows begin (one more than units).
+
+        Args:
+            units: numbers.
+            cuts: a key for each unit: an image's samples of a task are shuffled by it before they are cut
+                into units of the same sizes as ever. Of one key, the units of an image hold all its samples.
+        """
         if self.starts is None:
             return self.rows[units].astype(np.int64), np.arange(len(units) + 1, dtype=np.int64)
         begin = self.starts[units]
         sizes = self.starts[units + 1] - begin
         splits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        if cuts is not None:
+            return self._shuffled(begin, sizes, cuts), splits
         places = np.arange(splits[-1]) - np.repeat(splits[:-1], sizes) + np.repeat(begin, sizes)
         return self.rows[places].astype(np.int64), splits
+
+    def _shuffled(
+        self, begin: NDArray[np.int64], sizes: NDArray[np.int64], cuts: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """Rows of units that begin at ``begin`` in their image's run, once the run is shuffled."""
+        assert self.runs is not None
+        run = np.searchsorted(self.runs, begin, side="right") - 1
+        first = self.runs[run]
+        lengths = self.runs[run + 1] - first
+        owner = np.repeat(np.arange(len(begin)), lengths)
+        rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = first[owner] + rank
+        order = np.lexsort((mixed(places.astype(np.uint64), cuts[owner]), owner))
+        low = (begin - first)[owner]
+        mine = (rank >= low) & (rank < low + sizes[owner])
+        return self.rows[places[order][mine]].astype(np.int64)
 
     def _start(self, unit: int) -> int:
         return unit if self.starts is None else int(self.starts[unit])
@@ -128,8 +191,10 @@ def _parts(tasks: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.int8]]]:
         yield begin, tasks[begin : begin + _PART]
 
 
-def _cut(tasks: NDArray[np.int8], images: NDArray[np.int64], per_image: int) -> NDArray[np.int64]:
-    """Where units begin, for rows that are ordered by task and image."""
+def _cut(
+    tasks: NDArray[np.int8], images: NDArray[np.int64], per_image: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where units begin, and where runs of a task and image do, for rows that are ordered by both."""
     new_run = np.concatenate([[True], (np.diff(tasks) != 0) | (np.diff(images) != 0)])
     begins = np.flatnonzero(new_run)
     sizes = np.diff(np.append(begins, len(tasks)))
@@ -137,4 +202,5 @@ def _cut(tasks: NDArray[np.int8], images: NDArray[np.int64], per_image: int) -> 
     parts = -(-sizes // per_image)
     unit = place * np.repeat(parts, sizes) // np.repeat(sizes, sizes)
     new_unit = new_run | (np.diff(unit, prepend=0) != 0)
-    return np.append(np.flatnonzero(new_unit), len(tasks)).astype(np.int64)
+    units, runs = (np.append(new, len(tasks)).astype(np.int64) for new in (np.flatnonzero(new_unit), begins))
+    return units, runs

@@ -29,6 +29,11 @@ class Kept:
     tasks: NDArray[np.int8]
 
     @property
+    def table(self) -> Any:
+        """Rows of the whole index; ``None`` where it has no table."""
+        return getattr(self.index, "table", None)
+
+    @property
     def store(self) -> str:
         """Name, for messages."""
         return self.index.store

@@ -10,7 +10,6 @@ import yaml
 from pipelines.bench.device import peak_flops
 from pipelines.config import Config
 from pipelines.model_info import OF_IMAGE, describe
-from pipelines.plan.overview import expected_instructions
 from pipelines.plan.plan import Plan
 from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
 from pipelines.planner.prices import Prices, read_prices
@@ -76,7 +75,7 @@ def estimate(
     groups, head = read_groups(cluster)
     prices = read_prices(price_file)
     sizes, of_image, of_instruction = measure_model(config)
-    work = Work(plan.steps * plan.batch_size, expected_instructions(plan), of_image, of_instruction)
+    work = Work(plan.steps * plan.batch_size, plan.instructions(), of_image, of_instruction)
     world = config.scale.workers
     found = [_group(name, group, config, work, index, sizes, mfu, prices) for name, group in groups.items()]
     wanted = config.scale.gpus_per_worker > 0

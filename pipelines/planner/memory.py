@@ -110,7 +110,9 @@ class MemoryRow:
 
 
 def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list[MemoryRow]:
-    """Every stage with and without optimizer offload and activation checkpointing.
+    """Every stage that the optimizer takes, with and without optimizer offload and activation checkpointing.
+
+    Muon takes stages 0 to 2 without offload; counted as AdamW, which holds a second moment more.
 
     Args:
         config: for precision and the samples held at once.
@@ -121,8 +123,9 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
     images = config.micro_batch
     samples = images * config.data.instructions_per_image
     rows = []
-    for stage in STAGES:
-        for offload in (False, True) if stage else (False,):
+    muon = config.train.optimizer == "muon"
+    for stage in STAGES[:3] if muon else STAGES:
+        for offload in (False, True) if stage and not muon else (False,):
             states = model_states(config, sizes, stage, offload, world, per_node)
             for on, modules in sizes.modules.items():
                 walked = highest(modules, images, samples, 0.0)

@@ -39,6 +39,7 @@ INDEX_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("mask_area", pa.int64()),
+        ("box_area", pa.int64()),  # pixels of the mask's tight box
         ("words", pa.int32()),
     ]
 )
@@ -125,7 +126,12 @@ class ShardWriter:
         for n, sample in enumerate(document["samples"]):
             own = {name: sample[name] for name in _SAMPLE_COLUMNS}
             rle = sample["mask"] | {"counts": sample["mask"]["counts"].encode("ascii")}
-            measured = {"mask_area": int(coco.area(rle)), "words": len(sample["instruction"].split())}
+            width, height = coco.toBbox(rle)[2:].tolist()
+            measured = {
+                "mask_area": int(coco.area(rle)),
+                "box_area": round(width * height),
+                "words": len(sample["instruction"].split()),
+            }
             self.rows.append(shared | own | measured | {"n": n})
 
     def close(self) -> dict[str, Any]:

@@ -32,11 +32,11 @@ class AdaptiveShares:
 
     def __init__(self, config: Config, index: PlanIndex, state: dict[str, Any] | None = None) -> None:
         self._config, self._index = config, index
-        self._units = Plan.from_config(index, config).units
-        self._base = [float(s) for s in base_shares(config.pts, index.counts())]
+        self._pool = Plan.from_config(index, config).pool
+        self._base = [float(s) for s in base_shares(config.pts, self._pool.index.counts())]
         self.progress: list[float | None] = [None] * len(TASKS)
         if state is None:
-            self.segments = first_segments(config, self._units, index)
+            self.segments = first_segments(config, self._pool)
             self._shares = list(self._base)
             self._halves = _empty_halves()
         else:
@@ -83,7 +83,7 @@ class AdaptiveShares:
             self._base, self._shares, self.progress, settings.low, settings.high, settings.smoothing
         )
         length = min(settings.segment_steps, steps) * self._config.train.global_batch
-        self.segments.append(segment_of(chosen, length, self._units))
+        self.segments.append(segment_of(chosen, length, self._pool))
         self._shares, self._halves = list(chosen), _empty_halves()
 
     def describe(self) -> str:

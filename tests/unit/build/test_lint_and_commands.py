@@ -55,6 +55,8 @@ def test_damaged_pixels_and_wrong_areas_are_found(store):
     assert [e["reason"].split(":")[0] for e in found if e["sample_id"].startswith("shards/")] == ["checksum"]
     change_rows(store, lambda rows: [r | {"mask_area": r["mask_area"] + 1} for r in rows])
     assert reasons(store).count("mask_area") == len(rows) - len(first)
+    change_rows(store, lambda rows: [r | {"box_area": r["box_area"] + 1} for r in rows])
+    assert reasons(store).count("box_area") == len(rows) - len(first)
 
 
 def test_wrong_coordinates_and_masks_are_found(store):

@@ -74,6 +74,8 @@ def test_ranges_of_the_index_are_readable_fragments(store):
         sample = document["samples"][row["n"]]
         mask = coco.decode(sample["mask"] | {"counts": sample["mask"]["counts"].encode()})
         assert mask.shape == (row["height"], row["width"]) and mask.sum() == row["mask_area"]
+        ys, xs = mask.nonzero()
+        assert row["box_area"] == (ys.max() - ys.min() + 1) * (xs.max() - xs.min() + 1)
         assert {k: sample[k] for k in ("sample_id", "task", "category_id")} == {
             k: row[k] for k in ("sample_id", "task", "category_id")
         }
