@@ -170,3 +170,8 @@ def test_nothing_turns_the_token_off(start, environment):
         (home / "unigeoseg" / "unigeoseg.env").write_text(environment)
     region = "us-east-1" if environment else ""
     assert run().stdout == f"ray start mode=token region={region}\n"
+
+
+def test_the_checklist_names_every_policy():
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    assert [path.name for path in POLICIES.iterdir() if path.name not in text] == []
