@@ -1,11 +1,16 @@
 """Objects for Kubernetes: whether workers can come, who may do what, and who reaches whom."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from cluster.check.finding import Finding, Report, rows, table
 
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+#: By this label the network's rules know a pod that submits a job.
+SUBMITTER = "unigeoseg-submitter"
+#: Where a cloud's machine tells its credentials.
+_MACHINE, _MACHINE_PORT = ip_address("169.254.169.254"), 80
 #: What Ray's autoscaler calls (ray/autoscaler/v2/instance_manager/cloud_providers/kuberay).
 NEEDED = (
     ("", "pods", "get"),
@@ -37,6 +42,7 @@ def check_objects(objects: Objects, name: str) -> Report:
             found += _autoscaler(spec, objects, where)
     if clusters:
         found += [*_mlflow(objects, clusters), *_network(objects, name)]
+    found += _submitters(objects)
     return Report("kubernetes", tuple(found), _NOT_CHECKED)
 
 
@@ -156,14 +162,43 @@ def _mlflow(objects: Objects, clusters: Objects) -> Iterator[Finding]:
         )
 
 
+def _submitters(objects: Objects) -> Iterator[Finding]:
+    for one in objects:
+        spec = table(one.get("spec"))
+        if one["kind"] != "RayJob" or not spec.get("clusterSelector"):
+            continue
+        template = table(spec.get("submitterPodTemplate"))
+        labels = table(table(template.get("metadata")).get("labels"))
+        if spec.get("submissionMode", "K8sJobMode") == "K8sJobMode" and labels.get("app") != SUBMITTER:
+            yield Finding(
+                f"RayJob {_name(one)}",
+                "the network's rules keep the pod that submits it from the head",
+                f"submitterPodTemplate.metadata.labels: {{app: {SUBMITTER}}}",
+            )
+
+
 def _network(objects: Objects, name: str) -> Iterator[Finding]:
     policies = [one for one in objects if one["kind"] == "NetworkPolicy"]
-    if not any(_denies_all(table(one.get("spec"))) for one in policies):
+    if not any(_denies_all(table(one.get("spec")), "Ingress") for one in policies):
         yield Finding(
             name,
             "no NetworkPolicy denies by default: every pod reaches Ray's ports, MLflow and its database",
             "take cluster/kuberay/base/network.yaml in, which lets in by name",
         )
+    elif not any(_denies_all(table(one.get("spec")), "Egress") for one in policies):
+        yield Finding(
+            name,
+            "no NetworkPolicy keeps pods in: they reach the identity of their machine, and its rights",
+            "deny Egress by default, as cluster/kuberay/base/network.yaml does",
+        )
+    for one in policies:
+        egress = rows(table(one.get("spec")).get("egress"))
+        if any(_reaches_machine(table(rule)) for rule in egress):
+            yield Finding(
+                f"NetworkPolicy {_name(one)}",
+                f"pods reach the identity of their machine ({_MACHINE}), and its rights",
+                "ipBlock: {cidr: 0.0.0.0/0, except: [169.254.0.0/16]}",
+            )
     for one in policies:
         ingress = rows(table(one.get("spec")).get("ingress"))
         if any(_open(table(rule)) for rule in ingress):
@@ -180,12 +215,25 @@ def _network(objects: Objects, name: str) -> Iterator[Finding]:
             )
 
 
-def _denies_all(spec: dict[str, Any]) -> bool:
-    return (
-        not spec.get("podSelector")
-        and "Ingress" in rows(spec.get("policyTypes"))
-        and not rows(spec.get("ingress"))
-    )
+def _reaches_machine(rule: dict[str, Any]) -> bool:
+    ports = [table(port).get("port") for port in rows(rule.get("ports"))]
+    if ports and _MACHINE_PORT not in ports:
+        return False
+    peers = rows(rule.get("to"))
+    return not peers or any(_holds_machine(table(table(peer).get("ipBlock"))) for peer in peers)
+
+
+def _holds_machine(block: dict[str, Any]) -> bool:
+    try:
+        inside = _MACHINE in ip_network(str(block.get("cidr")))
+        return inside and not any(_MACHINE in ip_network(str(net)) for net in rows(block.get("except")))
+    except ValueError:  # no block of addresses
+        return False
+
+
+def _denies_all(spec: dict[str, Any], direction: str) -> bool:
+    rules = rows(spec.get(direction.lower()))
+    return not spec.get("podSelector") and direction in rows(spec.get("policyTypes")) and not rules
 
 
 def _open(rule: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from functools import cache
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -28,6 +29,7 @@ FILLED = {
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
+@cache
 def _text(name):
     if not (ROOT / name).is_dir():
         return (ROOT / name).read_text()
@@ -256,6 +258,12 @@ FAULTS = [
     (_on(*RAY, lambda c: c["spec"].pop("authOptions")), "authOptions: no access token"),
     (_on(*RAY, lambda c: c["spec"].update(authOptions={"mode": "disabled"})), "no access token"),
     (_drop("NetworkPolicy", "default-deny"), "no NetworkPolicy denies by default"),
+    (_on("NetworkPolicy", "default-deny", lambda p: p["spec"].update(policyTypes=["Ingress"])),
+     "no NetworkPolicy keeps pods in"),
+    (_on(*DOOR, lambda p: p["spec"]["egress"].append({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]})),
+     "mlflow: pods reach the identity of their machine"),
+    (_on(*DOOR, lambda p: p["spec"]["egress"].append({"ports": [{"port": 80}]})), "pods reach the identity"),
+    (_on(*DOOR, lambda p: p["spec"]["egress"].append({})), "mlflow: pods reach the identity"),
     (_on(*DOOR, lambda p: p["spec"]["ingress"][0].pop("from")), "mlflow: it lets everyone in"),
     (_on(*DOOR, lambda p: p["spec"]["ingress"][0].update({"from": [{"namespaceSelector": {}}]})),
      "mlflow: it lets everyone in"),
@@ -273,6 +281,14 @@ FAULTS = [
 def test_each_fault_of_a_cluster_on_kubernetes_is_found_alone(name, change, says, machine, tmp_path):
     (told,) = _found(_filled(name, tmp_path, change))
     assert says in told
+
+
+def test_a_job_that_the_network_keeps_from_the_head_is_found(machine, tmp_path):
+    def change(job):
+        del job["spec"]["submitterPodTemplate"]["metadata"]
+
+    (told,) = _found(_filled(JOB, tmp_path, change))
+    assert "keep the pod that submits it from the head" in told
 
 
 def test_a_role_of_mlflow_that_is_rays_is_found(machine, tmp_path):
