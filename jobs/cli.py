@@ -46,7 +46,7 @@ _COMMANDS = {
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
-    "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine."),
+    "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine; check cluster files."),
     "submit": Entry("jobs.submit", "submit", "Run a command as a job on a cluster."),
     "ablate": Entry("jobs.ablate", "ablate", "Run one of the paper's ablation tables."),
     "sweep": Entry("jobs.sweep", "sweep", "Search settings with Ray Tune."),

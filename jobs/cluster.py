@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cluster.errors import InputError
+from jobs.cluster_check import check
 from jobs.options import emit, json_option
 
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -19,7 +20,7 @@ state_option = click.option(
 
 @click.group()
 def cluster() -> None:
-    """Run Ray head and workers, MLflow and an S3 server on this machine.
+    """Run Ray head and workers, MLflow and an S3 server on this machine; check files for other clusters.
 
     \b
     Example:
@@ -27,6 +28,9 @@ def cluster() -> None:
       unigeoseg submit train --preset quickstart --store stores/synthetic --run first
       unigeoseg cluster down
     """
+
+
+cluster.add_command(check)
 
 
 @cluster.command()

@@ -19,6 +19,8 @@ _PROGRAMS = ("initdb", "postgres")
 _USER = "mlflow"
 #: Folder of a database while ``initdb`` works on it.
 _UNFINISHED = "postgres-unfinished-{}"
+#: Folder of a database while ``initdb`` works on it.
+_UNFINISHED = "postgres-unfinished-{}"
 #: Who runs the server when we are root, which PostgreSQL refuses to be.
 _UNPRIVILEGED = ("postgres", "nobody")
 

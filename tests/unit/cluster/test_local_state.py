@@ -15,8 +15,7 @@ from cluster.errors import InputError
 from cluster.local import postgres
 from cluster.local.cluster import down, status
 from cluster.local.interruption import undisturbed, unwinding
-from cluster.local.processes import MARK, end_marked, marked_processes
-from cluster.local.services import start_s3
+from cluster.local.processes import MARK, marked_processes
 from cluster.local.state import begin, read_state, write_state
 from jobs.cli import cli, run
 
@@ -171,15 +170,3 @@ def test_initdb_that_fails_removes_no_folder_that_was_there(tmp_path, monkeypatc
     with pytest.raises(InputError, match="initdb failed"):
         postgres.start_postgres(tmp_path, tmp_path, {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["postgres", "postgres.log"]
-
-
-def test_the_keys_of_the_s3_server_are_in_no_file_once_it_runs(tmp_path):
-    mark = f"s3-{os.getpid()}"
-    try:
-        variables, _ = start_s3(tmp_path, "bucket", {**os.environ, MARK: mark})
-        assert len(variables["AWS_SECRET_ACCESS_KEY"]) > 20
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert [path.name for path in files] == ["s3.log"]
-        assert variables["AWS_SECRET_ACCESS_KEY"] not in files[0].read_text()
-    finally:
-        end_marked(mark)

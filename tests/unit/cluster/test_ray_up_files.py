@@ -83,11 +83,14 @@ def test_the_heads_policy_allows_what_rays_autoscaler_calls(bootstrapped):
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
     config, _ = bootstrapped
-    called = set()
+    called, started = set(), []
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     for resource in (provider.ec2, provider.ec2_fail_fast):
         resource.meta.client.meta.events.register(
             "before-call.ec2", lambda model, **_: called.add(f"ec2:{model.name}")
+        )
+        resource.meta.client.meta.events.register(
+            "provide-client-params.ec2.RunInstances", lambda params, **_: started.append(params)
         )
     node = config["available_node_types"]["cpu"]["node_config"]
     node.pop("InstanceMarketOptions")  # moto's spot requests do not make instances at once
@@ -97,9 +100,13 @@ def test_the_heads_policy_allows_what_rays_autoscaler_calls(bootstrapped):
     provider.set_node_tags(name, {"ray-node-status": "up-to-date"})
     provider.internal_ip(name)
     provider.terminate_node(name)
-    provider.cleanup()
     assert {"ec2:DescribeInstances", "ec2:RunInstances", "ec2:CreateTags", "ec2:TerminateInstances"} <= called
     policy = json.loads((POLICIES / "aws_head.json").read_text())
+    # What the conditions of the policy ask for.
+    (tags,) = [spec["Tags"] for spec in started[0]["TagSpecifications"] if spec["ResourceType"] == "instance"]
+    assert {"Key": "ray-cluster-name", "Value": "unigeoseg"} in tags
+    conditions = json.dumps([statement.get("Condition", {}) for statement in policy["Statement"]])
+    assert '"aws:RequestTag/ray-cluster-name": "unigeoseg"' in conditions
     assert not [action for action in called if not _allowed(action, policy)]
     assert _allowed("iam:PassRole", policy)
 
@@ -171,3 +178,8 @@ def test_nothing_turns_the_token_off(start, environment):
         (home / "unigeoseg" / "unigeoseg.env").write_text(environment)
     region = "us-east-1" if environment else ""
     assert run().stdout == f"ray start mode=token region={region}\n"
+
+
+def test_the_checklist_names_every_policy():
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    assert [path.name for path in POLICIES.iterdir() if path.name not in text] == []

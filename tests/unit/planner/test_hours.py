@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from jobs.plan import plan as command
@@ -10,7 +11,7 @@ from jobs.settings import load_config
 from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
 from tests.tiny_store import write_store
-from tests.train_runs import ROOT
+from tests.train_runs import ROOT, tiny_values
 
 #: Tokens of an instruction: the image's 64, and 128 assumed for its text, of which 32 are labelled.
 TOKENS, LABELLED = 64 + 128, 32
@@ -118,25 +119,37 @@ def test_hours_and_cost_are_those_of_arithmetic_by_hand(preset, store, sets):
         assert row["samples_per_second"] == pytest.approx(instructions / seconds, rel=1e-6)
 
 
-def test_recomputation_changes_memory_and_not_hours(store):
-    told = []
-    for on in ("true", "false"):
-        given = ["--store", str(store), "--preset", "small", "--cluster", str(ROOT / "ray_cluster.yaml")]
-        given += ["--set", f"train.activation_checkpointing={on}", "--json"]
-        called = CliRunner().invoke(command, given, standalone_mode=False)
-        told.append(json.loads(called.stdout)["needs"]["groups"][0])
+@pytest.fixture(scope="module")
+def needs(store, tmp_path_factory):
+    """Calls the command on a small model; returns the line, or what it told as JSON."""
+    preset = tmp_path_factory.mktemp("tiny") / "p.yaml"
+    values = {"scale.gpus_per_worker": 1, "scale.workers": 1, "train.precision": "bf16"}
+    preset.write_text(yaml.safe_dump(tiny_values(**values)))
+
+    def call(*more):
+        given = ["--store", str(store), "--preset", str(preset), "--cluster", str(ROOT / "ray_cluster.yaml")]
+        called = CliRunner().invoke(command, [*given, *more], standalone_mode=False)
+        assert called.exception is None, called.exception
+        return called.stdout
+
+    return call
+
+
+def test_recomputation_changes_memory_and_not_hours(needs):
+    told = [
+        json.loads(needs("--set", f"train.activation_checkpointing={on}", "--json"))["needs"]["groups"][0]
+        for on in ("true", "false")
+    ]
     assert told[0]["hours"] == told[1]["hours"] and told[0]["device_bytes"] < told[1]["device_bytes"]
 
 
-def test_cost_names_what_it_leaves_out(store):
-    given = ["--store", str(store), "--preset", "small", "--cluster", str(ROOT / "ray_cluster.yaml")]
-    given += ["--set", "train.steps=100", "--set", "train.precision=fp32"]
-    called = CliRunner().invoke(command, given, standalone_mode=False)
-    (line,) = [line for line in called.stdout.splitlines() if line.startswith("not in USD:")]
+def test_cost_names_what_it_leaves_out(needs):
+    text = needs("--set", "train.precision=fp32")
+    (line,) = [line for line in text.splitlines() if line.startswith("not in USD:")]
     for part in (
         "the head (m7i.2xlarge, 0.40 an hour)",
         "nodes of cpu (m7i.4xlarge, 0.81 an hour each)",
         "disks",
     ):
         assert part in line
-    assert "train.precision=fp32" in called.stdout  # the GPUs' peak is that of bfloat16
+    assert "train.precision=fp32" in text  # the GPUs' peak is that of bfloat16
