@@ -100,6 +100,11 @@ class Batch:
             return None
         return Packing(self.places, self.first)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that the language model computes: padding left out, and each common one counted once."""
+        return int(self.attention_mask.sum()) if self.first is None else len(self.first)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""
         moved: dict[str, Any] = {

@@ -104,9 +104,12 @@ class Collator:
             )
         prompts = [self._tokens(s) for s in samples] if prompts is None else prompts
         ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(prompts)
-        places, first = packed_places(
-            ids, tokens.sum(1).tolist(), instruction_mask.argmax(1).tolist(), image_index
-        )
+        places, first = None, None
+        if not self._released:  # which hides tokens, and reads whole sequences
+            packed = packed_places(
+                ids, tokens.sum(1).tolist(), instruction_mask.argmax(1).tolist(), image_index
+            )
+            places, first = (torch.from_numpy(array) for array in packed)
         return Batch(
             images=torch.from_numpy(images),
             image_index=torch.tensor(image_index, dtype=torch.int64),
@@ -123,8 +126,8 @@ class Collator:
             sample_ids=[s.sample_id for s in samples],
             positions=list(positions),
             token_mask=torch.from_numpy(tokens),
-            places=torch.from_numpy(places),
-            first=torch.from_numpy(first),
+            places=places,
+            first=first,
         )
 
     def _tokens(self, sample: Sample) -> PromptTokens:

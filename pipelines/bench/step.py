@@ -159,7 +159,7 @@ def _result(
     config: Config, laps: list[dict[str, float]], steps: list[float], inputs: Batch, device: torch.device
 ) -> dict[str, Any]:
     """Of one batch size; ``steps`` are seconds of whole steps, where they were timed apart."""
-    size, tokens = len(inputs), inputs.input_ids.shape[1]
+    size, tokens = len(inputs), round(inputs.tokens / len(inputs))
     parts = {part: median(lap[part] for lap in laps) for part in PARTS}
     whole = median(steps or [sum(lap.values()) for lap in laps])
     total = sum(parts.values())

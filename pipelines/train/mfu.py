@@ -30,8 +30,9 @@ class Utilisation:
 
         Args:
             images: that went through the encoder in ``seconds``, all ranks together.
-            instructions: likewise; each has a sequence of its own in the language model.
-            tokens: of all these sequences, padding left out.
+            instructions: likewise.
+            tokens: that the language model computed for them: without padding, and what sequences of an
+                image have in common once.
             seconds: of wall clock.
         """
         if self._peak is None or not instructions or not seconds:

@@ -41,7 +41,7 @@ class StepResult:
         grad_norm: of the whole gradient, before clipping.
         grad_norms: of each module's part of it; empty unless it was asked for.
         images: pictures of the global batch, counted in each micro-batch.
-        tokens: tokens that the language model read, padding left out.
+        tokens: that the language model computed; see :attr:`unigeoseg.batch.Batch.tokens`.
         seconds: this rank's time.
     """
 
@@ -133,7 +133,7 @@ class StepTotals:
                     losses.counts.double(),
                     losses.watched.double().flatten(),
                     torch.tensor(
-                        [len(batch.images), int(batch.attention_mask.sum())],
+                        [len(batch.images), batch.tokens],
                         dtype=torch.float64,
                         device=losses.per_task.device,
                     ),
