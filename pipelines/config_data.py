@@ -121,8 +121,12 @@ class AugmentConfig(Section):
         description="least and largest factor on the size of things: below 1 the picture is shown smaller on "
         "black, above 1 a part of it that holds the region",
     )
-    flips: bool = Field(False, description="flip pictures of interactive samples, with their coordinates")
-    turns: bool = Field(False, description="turn them by quarters, with their coordinates")
+    flips: bool = Field(
+        False,
+        description="flip pictures of interactive samples with their coordinates, and of others where the "
+        "store has their text for it (build.instruct.views)",
+    )
+    turns: bool = Field(False, description="turn the same pictures by quarters")
 
     @model_validator(mode="after")
     def _scale_holds_one(self) -> "AugmentConfig":

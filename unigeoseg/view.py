@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -30,16 +30,18 @@ Extent = tuple[int, int, int, int]
 _WRITTEN = 1e-3
 
 
+#: Whether it is flipped, and by how many quarters it is then turned; without the way that changes nothing.
+OTHER_TURNS: Final = tuple((flip, turns) for flip in (False, True) for turns in range(4))[1:]
+
+
 class Freedom(IntEnum):
-    """What a picture may undergo so that its samples stay true; each allows what comes before it too."""
+    """How the scale of a picture may change so that its samples stay true; each includes the one before."""
 
     NONE = 0
     #: Shown smaller, whole, in the middle of a larger ground: nothing within the picture changes.
     SHRINK = 1
     #: A part of it that holds the region and the prompt.
     CROP = 2
-    #: Flips and quarter turns.
-    TURN = 3
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,20 @@ class View:
         return top, bottom, left, right
 
     def group(self, group: ImageGroup) -> ImageGroup:
-        """An image with its samples as they are seen."""
+        """An image with its samples as they are seen, with texts that are true of them.
+
+        Raises:
+            ValueError: a sample has no such text, see :func:`retold`.
+        """
         height, width = group.image.shape[:2]
         samples = tuple(self._sample(sample, height, width) for sample in group.samples)
         return ImageGroup(self.array(group.image), samples)
 
     def _sample(self, sample: Sample, height: int, width: int) -> Sample:
+        other = retold(sample, self.flip, self.turns)
+        if other is None:
+            raise ValueError(f"{sample.sample_id} has no text for flip={self.flip}, turns={self.turns}")
+        sample = other
         box, points = sample.box, sample.points
         if box is not None:
             (xa, ya), (xb, yb) = (self.point(*corner, height, width) for corner in (box[:2], box[2:]))
@@ -106,27 +116,49 @@ class View:
             box=box,
             points=points,
             instruction=write_coordinates(sample.instruction, box, points),
+            views=(),
         )
 
 
-def freedom(sample: Sample) -> Freedom:
-    """What the picture of a sample may undergo.
+def retold(sample: Sample, flip: bool, turns: int) -> Sample | None:
+    """The sample with a text that is true of its flipped and turned picture; ``None`` where there is none.
 
-    An interactive instruction is true of any view that its coordinates follow, unless it also speaks of
-    place; it must spell out the sample's own coordinates or none. Other instructions, and their answers, do
-    not follow: nothing is turned, and a part is shown only where they speak of nothing but the thing itself.
-    Digits that are no coordinates in a known form might be some in another: such a picture stays as it is.
+    An interactive instruction is true of any picture that its coordinates follow, unless it also speaks of
+    place. Others, and their answers, are true of another picture only where the store has their text for it.
+    Pixels and coordinates stay as they are.
+    """
+    if not flip and not turns:
+        return sample
+    if sample.task == INTERACTIVE:
+        words = without_coordinates(f"{sample.instruction} {sample.answer}")
+        return None if _freedom_of_prompt(sample) is Freedom.NONE or speaks_of_place(words) else sample
+    text = sample.views[OTHER_TURNS.index((flip, turns))] if sample.views else None
+    return None if text is None else dataclasses.replace(sample, instruction=text[0], answer=text[1])
+
+
+def freedom(sample: Sample) -> Freedom:
+    """How the scale of a sample's picture may change.
+
+    An interactive instruction must spell out the sample's own coordinates or none; where it also speaks of
+    place, no part is shown. Other instructions, and their answers, do not follow the picture: a part is shown
+    only where they speak of nothing but the thing itself. Digits that are no coordinates in a known form
+    might be some in another: such a picture stays as it is.
     """
     words = f"{sample.instruction} {sample.answer}"
-    if any(c.isdigit() for c in without_coordinates(words)):
+    if sample.task == INTERACTIVE:
+        free = _freedom_of_prompt(sample)
+        return min(free, Freedom.SHRINK) if speaks_of_place(without_coordinates(words)) else free
+    if any(c.isdigit() for c in words):
         return Freedom.NONE
-    if sample.task != INTERACTIVE:
-        if count_coordinates(words) != (0, 0):
-            return Freedom.NONE
-        return Freedom.SHRINK if speaks_of_surroundings(words) else Freedom.CROP
-    if (sample.box is None) == (sample.points is None) or not _written_truly(sample):
-        return Freedom.NONE
-    return Freedom.SHRINK if speaks_of_place(without_coordinates(words)) else Freedom.TURN
+    return Freedom.SHRINK if speaks_of_surroundings(words) else Freedom.CROP
+
+
+def _freedom_of_prompt(sample: Sample) -> Freedom:
+    """What the coordinates of an interactive sample allow."""
+    rest = without_coordinates(f"{sample.instruction} {sample.answer}")
+    one = (sample.box is None) != (sample.points is None)
+    sure = one and _written_truly(sample) and not any(c.isdigit() for c in rest)
+    return Freedom.CROP if sure else Freedom.NONE
 
 
 def _written_truly(sample: Sample) -> bool:

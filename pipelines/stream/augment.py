@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.config_data import AugmentConfig
 from pipelines.plan.permute import derive_key
 from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.view import Extent, Freedom, View, extent_to_keep, freedom
+from unigeoseg.view import Extent, Freedom, View, extent_to_keep, freedom, retold
 
 #: A blur of fewer pixels changes nothing that one could see.
 _LEAST_BLUR = 0.1
@@ -62,11 +62,12 @@ class Augment:
         settings = self._settings
         if not (settings.flips or settings.turns or settings.scale != (1.0, 1.0)):
             return None
-        free = min(map(freedom, samples))
-        flip = settings.flips and free >= Freedom.TURN and bool(draw.whole("flip", 0, 1))
-        turns = draw.whole("turns", 0, 3) if settings.turns and free >= Freedom.TURN else 0
-        if settings.flips and not settings.turns and free >= Freedom.TURN and draw.whole("upside", 0, 1):
-            flip, turns = not flip, 2  # top and bottom change places
+        flip, turns = self._turn(draw)
+        told = [retold(sample, flip, turns) for sample in samples]
+        seen = [sample for sample in told if sample is not None]
+        if len(seen) < len(samples):  # one of the texts would be wrong
+            flip, turns, seen = False, 0, list(samples)
+        free = min(map(freedom, seen))
         turned = View(flip, turns, (0, height, 0, width) if turns % 2 == 0 else (0, width, 0, height))
         low, high = settings.scale
         low, high = (low if free >= Freedom.SHRINK else 1.0), (high if free >= Freedom.CROP else 1.0)
@@ -80,6 +81,16 @@ class Augment:
             window = _part(rows, columns, factor, keep and turned.extent(keep, height, width), draw)
         view = View(flip, turns, window)
         return None if view == View(False, 0, (0, height, 0, width)) else view
+
+    def _turn(self, draw: Draw) -> tuple[bool, int]:
+        """Whether the picture is flipped, and by how many quarters it is then turned."""
+        settings = self._settings
+        flip = settings.flips and bool(draw.whole("flip", 0, 1))
+        if settings.turns:
+            return flip, draw.whole("turns", 0, 3)
+        if settings.flips and draw.whole("upside", 0, 1):
+            return not flip, 2  # top and bottom change places
+        return flip, 0
 
     def pixels(self, image: NDArray[np.uint8], draw: Draw) -> NDArray[np.uint8]:
         """An RGB image uint8 ``[H, W, 3]`` with other light and sharpness."""

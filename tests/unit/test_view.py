@@ -12,7 +12,7 @@ from pipelines.build.instruct.words import wordings
 from unigeoseg.batch import ImageGroup, Sample
 from unigeoseg.place_words import speaks_of_place, speaks_of_surroundings
 from unigeoseg.prompts import interactive_sentence, parse_coordinates
-from unigeoseg.view import Freedom, View, extent_to_keep, freedom
+from unigeoseg.view import OTHER_TURNS, Freedom, View, extent_to_keep, freedom, retold
 
 TURNS = list(itertools.product((False, True), range(4)))
 
@@ -122,8 +122,8 @@ BOX = "x0,y0=[0.400,0.400], x1,y1=[0.600,0.600]"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"Segment the object inside the box {BOX}.", Freedom.TURN),
-        ("Segment what the box shows.", Freedom.TURN),
+        (f"Segment the object inside the box {BOX}.", Freedom.CROP),
+        ("Segment what the box shows.", Freedom.CROP),
         (f"Segment the northern object in {BOX}.", Freedom.SHRINK),
         (f"Segment the object left of the road in {BOX}.", Freedom.SHRINK),
         ("Segment the object inside [0.4,0.4] and [0.6,0.6].", Freedom.NONE),
@@ -133,7 +133,10 @@ BOX = "x0,y0=[0.400,0.400], x1,y1=[0.600,0.600]"
     ],
 )
 def test_interactive_texts_that_coordinates_do_not_exhaust_are_left_alone(text, expected):
-    assert freedom(interactive(MASK, text=text)) is expected
+    sample = interactive(MASK, text=text)
+    assert freedom(sample) is expected
+    assert all((retold(sample, *turn) is not None) is (expected is Freedom.CROP) for turn in OTHER_TURNS)
+    assert retold(sample, False, 0) is sample
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,22 @@ def test_interactive_texts_that_coordinates_do_not_exhaust_are_left_alone(text, 
 )
 def test_words_decide_for_the_other_tasks(text, answer, expected):
     task = "reasoning" if answer else "referring"
-    assert freedom(Sample("a", task, text, MASK, answer=answer)) is expected
+    sample = Sample("a", task, text, MASK, answer=answer)
+    assert freedom(sample) is expected
+    assert retold(sample, False, 0) is sample
+    assert all(retold(sample, *turn) is None for turn in OTHER_TURNS)
+
+
+def test_a_text_for_another_view_goes_with_its_pixels():
+    texts = tuple((f"text of {turn}", f"answer of {turn}") for turn in OTHER_TURNS)
+    image = np.arange(300, dtype=np.uint32).view(np.uint8).reshape(10, 10, 12)[..., :3].copy()
+    sample = Sample("a", "reasoning", "as it is", MASK, answer="so", views=(*texts[:6], None))
+    for n, turn in enumerate(OTHER_TURNS[:6]):
+        (seen,) = View(*turn, (0, 10, 0, 10)).group(ImageGroup(image, (sample,))).samples
+        assert (seen.instruction, seen.answer) == texts[n]
+        assert (seen.mask == np.rot90(MASK[:, ::-1] if turn[0] else MASK, turn[1])).all()
+    with pytest.raises(ValueError, match="has no text for flip=True, turns=3"):
+        View(True, 3, (0, 10, 0, 10)).group(ImageGroup(image, (sample,)))
 
 
 def test_the_embedded_writers_phrases_are_told_apart():
