@@ -102,6 +102,48 @@ class PTSConfig(Section):
         return self
 
 
+class AugmentConfig(Section):
+    """Changes of the pictures that training reads, drawn from (seed, position); all off by default.
+
+    What an instruction says stays true of the picture: see docs/samples.md for what that allows.
+    """
+
+    brightness: float = Field(0.0, ge=0, le=0.5, description="all pixels times 1 - this to 1 + this")
+    contrast: float = Field(
+        0.0, ge=0, le=0.5, description="distance from the mean grey times 1 - this to 1 + this"
+    )
+    saturation: float = Field(
+        0.0, ge=0, le=0.5, description="distance from the pixel's grey times 1 - this to 1 + this"
+    )
+    blur: float = Field(0.0, ge=0, le=3, description="largest standard deviation of a blur, in pixels")
+    scale: tuple[float, float] = Field(
+        (1.0, 1.0),
+        description="least and largest factor on the size of things: below 1 the picture is shown smaller on "
+        "black, above 1 a part of it that holds the region",
+    )
+    flips: bool = Field(
+        False,
+        description="flip pictures of interactive samples with their coordinates, and of others where the "
+        "store has their text for it (build.instruct.views)",
+    )
+    turns: bool = Field(False, description="turn the same pictures by quarters")
+
+    @model_validator(mode="after")
+    def _scale_holds_one(self) -> "AugmentConfig":
+        low, high = self.scale
+        if not 0.25 <= low <= 1.0 <= high <= 4.0:
+            raise ValueError(
+                f"scale=[{low:g}, {high:g}]: give a factor from 0.25 to 1 and one from 1 to 4, "
+                "such as [0.8, 1.5]"
+            )
+        return self
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed."""
+        return self != AugmentConfig()
+
+
 class DataConfig(Section):
     """How samples are drawn and read."""
 
@@ -138,6 +180,7 @@ class DataConfig(Section):
         ge=0,
         description="leaves out samples whose region has fewer pixels at the model's size; 0 keeps all",
     )
+    augment: AugmentConfig = AugmentConfig()
     max_bad_share: float = Field(
         0.01, ge=0, le=1, description="share of quarantined records that stops a run"
     )

@@ -28,6 +28,8 @@ class Sample:
         category_id: id of the merged taxonomy, 1-117 (0 where there is none).
         category: the taxonomy's name.
         source: name of the source dataset.
+        views: instruction and answer that say the same of the picture seen otherwise, one pair for each entry
+            of :data:`unigeoseg.view.OTHER_TURNS`, ``None`` where there is none; empty where there are none.
     """
 
     sample_id: str
@@ -41,6 +43,7 @@ class Sample:
     category_id: int = 0
     category: str = ""
     source: str = ""
+    views: tuple[tuple[str, str] | None, ...] = ()
 
 
 @dataclass(frozen=True)

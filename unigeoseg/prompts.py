@@ -21,6 +21,8 @@ TASK_WORDS: dict[str, str] = {
 REPLY = "Sure, It is the segmentation."
 #: At most this many points in one instruction.
 MAX_POINTS = 3
+#: Decimals of a coordinate in a sentence.
+DIGITS = 3
 
 _BOX = re.compile(r"x0,y0=\[([\d.]+),([\d.]+)\], x1,y1=\[([\d.]+),([\d.]+)\]")
 _POINT = re.compile(r"\[([\d.]+),([\d.]+)\]")
@@ -103,15 +105,15 @@ def template_texts(system_prompt: str) -> list[str]:
     return heads + [template_after_image(task) for task in TASK_WORDS]
 
 
-def format_box(box: Sequence[float]) -> str:
-    """A box as the released reader's pattern, three decimals."""
-    x0, y0, x1, y1 = box
-    return f"x0,y0=[{x0:.3f},{y0:.3f}], x1,y1=[{x1:.3f},{y1:.3f}]"
+def format_box(box: Sequence[float], digits: int = DIGITS) -> str:
+    """A box as the released reader's pattern."""
+    x0, y0, x1, y1 = (f"{value:.{digits}f}" for value in box)
+    return f"x0,y0=[{x0},{y0}], x1,y1=[{x1},{y1}]"
 
 
-def format_points(points: Sequence[Sequence[float]]) -> str:
-    """One to three points as the released reader's pattern, three decimals."""
-    return ", ".join(f"[{x:.3f},{y:.3f}]" for x, y in points)
+def format_points(points: Sequence[Sequence[float]], digits: int = DIGITS) -> str:
+    """One to three points as the released reader's pattern."""
+    return ", ".join(f"[{x:.{digits}f},{y:.{digits}f}]" for x, y in points)
 
 
 def interactive_sentence(
@@ -149,6 +151,42 @@ def check_prompt(box: Sequence[float] | None, points: Sequence[Sequence[float]] 
             )
     if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
         raise UserError(f"box {tuple(box)} is empty: x0 < x1 and y0 < y1 must hold")
+
+
+def write_coordinates(
+    text: str, box: Sequence[float] | None, points: Sequence[Sequence[float]] | None
+) -> str:
+    """``text`` with other coordinates where it has a box or points in the released reader's patterns.
+
+    Args:
+        text: an instruction; without coordinates it stays as it is.
+        box: what to write in place of its box.
+        points: what to write in place of its points, as many as it has.
+    """
+    if box is not None and _BOX.search(text):
+        return _BOX.sub(lambda match: format_box(box, _digits(*match.groups())), text)
+    rest = iter(points or ())
+
+    def other(match: re.Match[str]) -> str:
+        point = next(rest, None)
+        return match[0] if point is None else format_points([point], _digits(*match.groups()))
+
+    return _POINT.sub(other, text)
+
+
+def without_coordinates(text: str) -> str:
+    """``text`` without boxes and points in the released reader's patterns."""
+    return _POINT.sub(" ", _BOX.sub(" ", text))
+
+
+def count_coordinates(text: str) -> tuple[int, int]:
+    """How many boxes, and how many points beside them, ``text`` has in the released reader's patterns."""
+    return len(_BOX.findall(text)), len(_POINT.findall(_BOX.sub(" ", text)))
+
+
+def _digits(*numbers: str) -> int:
+    """Decimals that are written: as many as ``numbers`` have, and no fewer than the fixed sentences."""
+    return max(DIGITS, *(len(number.partition(".")[2]) for number in numbers))
 
 
 def parse_coordinates(

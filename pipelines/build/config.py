@@ -42,6 +42,11 @@ class InstructConfig(_Section):
     diversity_quantile: float = Field(
         0.9, ge=0, le=1, description="reasoning only on tiles at or above this quantile of category count"
     )
+    views: bool = Field(
+        False,
+        description="write each text of the embedded writer for the flipped and turned tile as well, so that "
+        "data.augment.flips and turns of a training may turn those pictures too",
+    )
 
 
 class SplitConfig(_Section):
@@ -103,3 +108,12 @@ class BuildConfig(_Section):
     block_images: int = Field(32, ge=1, description="images of one resumable unit of work")
     workers: int = Field(2, ge=0, description="parallel Ray tasks; 0 works in this process, without Ray")
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")
+
+    @model_validator(mode="after")
+    def _views_have_a_writer(self) -> "BuildConfig":
+        if self.instruct.views and self.endpoint.model is not None:
+            raise ValueError(
+                "instruct.views=true needs meanings that are known: those of the embedded writer; leave "
+                "endpoint.model out, or use instruct.views=false"
+            )
+        return self

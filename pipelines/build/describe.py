@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from pipelines.build.config import BuildConfig
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.facts import TileFacts
+from pipelines.build.instruct.meaning import Meaning
 from pipelines.build.instruct.reasoning import ask
 from pipelines.build.instruct.referring import refer
+from pipelines.build.instruct.turned import TurnedTile
 from pipelines.build.seeds import generator
 from pipelines.build.stages import StageCounts
 from unigeoseg.tasks import REASONING, REFERRING
@@ -51,13 +53,20 @@ class Describer(Protocol):
 
 
 class EmbeddedWriter:
-    """Writes from geometry and the table of roles; needs no model."""
+    """Writes from geometry and the table of roles; needs no model.
+
+    Args:
+        views: write each text for the other views of its tile as well.
+    """
 
     ahead = 0
 
+    def __init__(self, views: bool = False) -> None:
+        self._views = views
+
     def begin(self, tile: Drawn) -> Callable[[StageCounts], Made]:
         """See :class:`Describer`; all the work is done in the call."""
-        return lambda counts: _written(tile, counts)
+        return lambda counts: _written(tile, counts, self._views)
 
 
 EMBEDDED = EmbeddedWriter()
@@ -76,7 +85,7 @@ def open_describer(config: BuildConfig, store: str, cutoff: float) -> Iterator[D
         UserError: no key for the endpoint.
     """
     if config.endpoint.model is None:
-        yield EMBEDDED
+        yield EmbeddedWriter(config.instruct.views)
         return
     from pipelines.build.endpoint.stage import open_endpoint  # the client takes a second to load
 
@@ -84,8 +93,18 @@ def open_describer(config: BuildConfig, store: str, cutoff: float) -> Iterator[D
         yield writer
 
 
-def _written(tile: Drawn, counts: StageCounts) -> Made:
+def _written(tile: Drawn, counts: StageCounts, views: bool) -> Made:
     """Referring phrases, then reasoning questions, for the drawn regions."""
+    turned = TurnedTile(tile.facts, tile.name, tile.seed) if views else None
+
+    def others(task: str, place: int, meaning: Meaning) -> dict[str, Any]:
+        """The texts of the other views as a field of the sample; none where they are not asked for."""
+        if turned is None:
+            return {}
+        texts = turned.texts(task, place, meaning)
+        counts.add(task, 0, 0, noted={"views_without_text": texts.count(None)})
+        return {"views": texts}
+
     facts, writer = tile.facts, CandidateWriter(tile.facts)
     plain = {"box": None, "points": None}
     made: Made = []
@@ -95,7 +114,7 @@ def _written(tile: Drawn, counts: StageCounts) -> Made:
         counts.add(REFERRING, 1, int(found is not None), {"no_unique_phrase": int(found is None)})
         if found is not None:
             fields = {"subtask": "object", "instruction": found[0], "answer": ""}
-            made.append((REFERRING, len(made), i, fields | plain))
+            made.append((REFERRING, len(made), i, fields | plain | others(REFERRING, i, found[1])))
     rng, first = generator(tile.seed, REASONING, tile.name), len(made)
     for i in tile.places:
         question = ask(writer, facts, i, rng)
@@ -108,5 +127,6 @@ def _written(tile: Drawn, counts: StageCounts) -> Made:
             "instruction": question.instruction,
             "answer": question.answer,
         }
-        made.append((REASONING, len(made) - first, i, fields | plain))
+        told = others(REASONING, i, question.meaning)
+        made.append((REASONING, len(made) - first, i, fields | plain | told))
     return made

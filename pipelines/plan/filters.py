@@ -71,7 +71,8 @@ def chosen_samples(index: PlanIndex, config: Config) -> Chosen:
     if not unwanted:
         return chosen
     tasks, emptied = chosen.index.tasks.copy(), dict(chosen.emptied)
-    out = (tasks >= 0) & np.isin(source_of(chosen.index, key), unwanted)
+    codes, names = sources_of(chosen.index, key)
+    out = (tasks >= 0) & np.isin(codes, [i for i, name in enumerate(names) if name in unwanted])
     _leave_out(f"{key}, 0 for {', '.join(unwanted)},", out, tasks, emptied, chosen.index)
     return Chosen(Kept(chosen.index, tasks), emptied)
 
@@ -82,11 +83,9 @@ def check_sources(index: PlanIndex, shares: Mapping[str, float], key: str) -> No
     Raises:
         UserError: with the names.
     """
-    names = source_of(index, key)
-    there = {
-        name: int(count)
-        for name, count in zip(*np.unique(names[index.tasks >= 0], return_counts=True), strict=True)
-    }
+    codes, names = sources_of(index, key)
+    counts = np.bincount(codes[index.tasks >= 0], minlength=len(names)).tolist()
+    there = {name: count for name, count in zip(names, counts, strict=True) if count}
     for name, share in shares.items():
         if share and name not in there:
             raise UserError(
@@ -99,13 +98,18 @@ def check_sources(index: PlanIndex, shares: Mapping[str, float], key: str) -> No
         )
 
 
-def source_of(index: PlanIndex, key: str) -> NDArray[np.str_]:
-    """Name of the source of each row; ``key`` is the setting that asks.
+def sources_of(index: PlanIndex, key: str) -> tuple[NDArray[np.int64], list[str]]:
+    """The source of each row as a number, int64 ``[N]``, and the names of the numbers.
+
+    ``key`` is the setting that asks.
 
     Raises:
         UserError: the index does not tell.
     """
-    return np.asarray(_table(index, "sources", key)["source"].to_numpy().astype(np.str_))
+    found = pc.dictionary_encode(_table(index, "sources", key)["source"]).unify_dictionaries()
+    names = found.chunk(0).dictionary.to_pylist() if found.num_chunks else []
+    parts = [np.asarray(part.indices) for part in found.chunks]
+    return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int64), names
 
 
 def filtered(index: PlanIndex, filters: Sequence[SampleFilter], where: str) -> Chosen:

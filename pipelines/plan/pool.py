@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.config import Config
 from pipelines.plan.chairman import Counts
-from pipelines.plan.filters import source_of
+from pipelines.plan.filters import sources_of
 from pipelines.plan.permute import derive_key, task_stream
 from pipelines.plan.turns import Turns
 from pipelines.plan.units import PlanIndex, UnitTable
@@ -45,7 +45,10 @@ class Pool:
         # By name, so that the order in which a configuration names them does not matter.
         shares = tuple(sorted((name, share) for name, share in data.source_shares.items() if share))
         if shares:
-            groups = np.searchsorted([name for name, _ in shares], source_of(index, "data.source_shares"))
+            codes, names = sources_of(index, "data.source_shares")
+            number = {name: i for i, (name, _) in enumerate(shares)}
+            # Rows of other sources are left out already: their group does not matter.
+            groups = np.array([number.get(name, 0) for name in names], np.int64)[codes]
         units = UnitTable.build(index, data.instructions_per_image, groups=groups)
         return cls(index, units, config.seed, name, shares, data.recut and data.instructions_per_image > 1)
 

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from unigeoseg.batch import Sample
 from unigeoseg.tasks import INTERACTIVE, REASONING
+from unigeoseg.view import OTHER_TURNS
 
 _NO_MEMBER = bytes(tarfile.BLOCKSIZE)
 _JPEG = b"\xff\xd8\xff"
@@ -198,7 +199,26 @@ def decode_sample(
         category_id=int(raw.get("category_id") or 0),
         category=str(raw.get("category") or ""),
         source=str(record.get("source", "")),
+        views=_views(raw.get("views")),
     )
+
+
+def _views(value: Any) -> tuple[tuple[str, str] | None, ...]:
+    """Instruction and answer for each other view, where a record has them."""
+    if not value:
+        return ()
+    try:
+        pairs = [
+            None
+            if one is None
+            else tuple(_text(one.get(name, ""), name) for name in ("instruction", "answer"))
+            for one in value
+        ]
+    except (TypeError, AttributeError) as error:
+        raise BadRecord("text", f"the views are no texts: {error}") from error
+    if len(pairs) != len(OTHER_TURNS) or any(pair is not None and not pair[0].strip() for pair in pairs):
+        raise BadRecord("text", f"a sample has {len(OTHER_TURNS)} other views, each with a text or none")
+    return tuple(None if pair is None else (pair[0], pair[1]) for pair in pairs)
 
 
 def _text(value: Any, name: str) -> str:

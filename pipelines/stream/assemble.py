@@ -11,6 +11,7 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, ReadStats, StoreReader
+from pipelines.stream.augment import Augment
 from pipelines.stream.layout import Micro
 from pipelines.stream.quarantine import BadSampleEvent, what_to_do
 from unigeoseg.batch import Batch, ImageGroup, Sample
@@ -63,6 +64,8 @@ class Assembler:
         self._reader = StoreReader(self.index)
         tokenizer = load_tokenizer(tokenizer_path, config.model.mode)
         self._collate = Collator(tokenizer, config.model, config.tokenizer.max_length)
+        augment = config.data.augment
+        self._augment = Augment(augment, config.seed) if augment.active else None
 
     def fill(self, micros: Sequence[Micro]) -> Block:
         """The content of micro-batches, each image read and decoded once for all of them.
@@ -80,9 +83,11 @@ class Assembler:
                     self._usable(next(loaded), position, slot, filled.events, block.stats)
                     for slot in range(len(unit))
                 ]
-                for image, samples in _by_image(good):
-                    filled.groups.append(ImageGroup(image, tuple(sample for sample, _ in samples)))
-                    filled.prompts += [prompt for _, prompt in samples]
+                for number, (image, samples) in enumerate(_by_image(good)):
+                    group = ImageGroup(image, tuple(sample for sample, _ in samples))
+                    group, prompts = self._seen(group, [p for _, p in samples], position, number)
+                    filled.groups.append(group)
+                    filled.prompts += prompts
             block.filled.append(filled)
         return block
 
@@ -109,6 +114,18 @@ class Assembler:
         names = "\n".join(f"  {name}: {reason} ({detail})" for name, reason, detail in met[:20])
         advice = what_to_do({reason for _, reason, _ in met}, self.index.store)
         raise UserError(f"position {position}: {_ATTEMPTS} samples in a row are unusable. {advice}:\n{names}")
+
+    def _seen(
+        self, group: ImageGroup, prompts: list[PromptTokens], position: int, number: int
+    ) -> tuple[ImageGroup, list[PromptTokens]]:
+        """A position's image as training sees it; as it is where its text would no longer fit."""
+        if self._augment is None:
+            return group, prompts
+        other = self._augment(group, position, number)
+        try:
+            return other, [self._collate.check(sample, other.image) for sample in other.samples]
+        except BadSample:
+            return group, prompts
 
     def _checked(self, loaded: Loaded) -> _Usable | tuple[str, str]:
         """The sample with its prompt, or the reason why it cannot be used and its detail."""

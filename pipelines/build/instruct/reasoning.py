@@ -27,8 +27,22 @@ class Question:
     meaning: Meaning
 
 
-def ask(writer: CandidateWriter, facts: TileFacts, target: int, rng: np.random.Generator) -> Question | str:
-    """A question for region ``target``, or the reason why there is none."""
+def ask(
+    writer: CandidateWriter,
+    facts: TileFacts,
+    target: int,
+    rng: np.random.Generator,
+    meaning: Meaning | None = None,
+) -> Question | str:
+    """A question for region ``target``, or the reason why there is none.
+
+    Args:
+        writer: finds what sets the region apart.
+        facts: of the tile.
+        target: place of the region.
+        rng: draws.
+        meaning: what sets it apart, where that is chosen already.
+    """
     category = int(facts.categories[target])
     name, members = taxonomy()[category].name, facts.members(category)
     role = roles().get(name)
@@ -51,7 +65,7 @@ def ask(writer: CandidateWriter, facts: TileFacts, target: int, rng: np.random.G
         meaning, subtask, plan = Meaning(category), "attribute", pick(rng, ATTRIBUTE)
         answer = sentence(f"the {facts.noun(category)}: it {_reason(role, values, rng)}")
     else:
-        chosen = writer.choose(target, rng, telling_anchors(name))
+        chosen = meaning or writer.choose(target, rng, telling_anchors(name))
         if chosen is None:
             return "no_unique_cue"
         meaning, subtask, plan = chosen, "context", pick(rng, CONTEXT)
