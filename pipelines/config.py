@@ -36,6 +36,11 @@ class InitConfig(Section):
         description="an export of this project, or a released checkpoint (it then decides mode, sizes and, "
         "unless tokenizer.path is set, the tokenizer); all of its weights are taken. A folder or s3://",
     )
+    vision: str | None = Field(
+        None,
+        description="weights of model.vision.backbone: .safetensors, .pth, or a folder with one, under timm's "
+        "names or efficientnet-lite-pytorch's; a path or s3://",
+    )
     mask2former: str | None = Field(
         None,
         description="Mask2Former weights for vision encoder and decoders: detectron2 .pkl, .safetensors or a "

@@ -20,6 +20,11 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
     Raises:
         UserError: a baseline in released mode, or an image size that the encoder cannot take.
     """
+    if config.vision.backbone and config.mode == "released":
+        raise UserError(
+            f"model.vision.backbone={config.vision.backbone}: the released code has a Swin of its own; "
+            "set model.mode=paper"
+        )
     _check_image_size(config)
     baseline = config.baseline.kind
     if config.mode == "released" and baseline != "none":

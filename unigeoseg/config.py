@@ -13,7 +13,7 @@ _FORBID: dict[str, Any] = {"extra": "forbid"}
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Swin Transformer (Liu et al. 2021); the defaults are Swin-B with window 12."""
+    """Swin Transformer (Liu et al. 2021), the defaults are Swin-B with window 12; or a timm backbone."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _FORBID
     embed_dim: int = 128
@@ -29,6 +29,9 @@ class VisionConfig:
     #: Keeps the window's size on every map and pads the map to multiples of it, as Mask2Former and the
     #: released code do; otherwise (timm) the window shrinks to a smaller map. `released` mode always pads.
     padded_windows: bool = False
+    #: A timm model with features at strides 4, 8, 16 and 32, by name, in place of Swin: the sizes above then
+    #: count for nothing. Its weights: `init.vision`.
+    backbone: str = ""
 
 
 @dataclass(frozen=True)

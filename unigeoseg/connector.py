@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import ConnectorConfig
-from unigeoseg.vision import coordinate_grid
+from unigeoseg.coordinates import coordinate_grid
 
 
 class Connector(nn.Module):

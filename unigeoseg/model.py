@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.connector import Connector
+from unigeoseg.coordinates import feature_sides
 from unigeoseg.language import LanguageModel
 from unigeoseg.lkm import LatentKnowledgeMemory
 from unigeoseg.losses import Losses, mask_losses
@@ -15,7 +16,7 @@ from unigeoseg.pixel_decoder import PixelDecoder
 from unigeoseg.query import InstructionPooling, QueryBuilder
 from unigeoseg.tasks import TASKS
 from unigeoseg.tate import TATE
-from unigeoseg.vision import VisionEncoder, feature_sides
+from unigeoseg.vision import make_encoder
 
 
 class UniGeoSeg(nn.Module):
@@ -30,7 +31,7 @@ class UniGeoSeg(nn.Module):
         super().__init__()
         self.config = config
         sides = list(feature_sides(config.image_size, config.vision.patch))
-        self.vision = VisionEncoder(config.vision, config.image_size)
+        self.vision = make_encoder(config.vision, config.image_size)
         self.language = LanguageModel(config.language, vocab_size)
         width = self.language.width
         self.connector = Connector(config.connector, self.vision.widths[-1], sides[-1], width)
@@ -64,7 +65,8 @@ class UniGeoSeg(nn.Module):
         Args:
             backend: of ``torch.compile``.
         """
-        for block in (*self.vision.swin.layers, *getattr(self.language.model.get_decoder(), "layers", ())):
+        blocks = getattr(self.language.model.get_decoder(), "layers", ())
+        for block in (*self.vision.compiled_parts(), *blocks):
             block.compile(backend=backend)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Losses:

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
 from unigeoseg.config import DecoderConfig
+from unigeoseg.coordinates import coordinate_grid
 from unigeoseg.deformable import deformable_sampling
-from unigeoseg.vision import coordinate_grid
 
 _LEVELS = 3
 _POINTS = 4

@@ -1,6 +1,5 @@
 """Swin Transformer features at four strides (timm's blocks), normalised as Mask2Former's Swin does."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,12 +7,19 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unigeoseg.backbone import BackboneEncoder
 from unigeoseg.config import VisionConfig
+from unigeoseg.coordinates import coordinate_grid, feature_sides
 from unigeoseg.swin import PaddedSwin
 
 #: ImageNet statistics on the 0-255 scale, RGB (the released preprocessing).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+def make_encoder(config: VisionConfig, image_size: int) -> "VisionEncoder | BackboneEncoder":
+    """Swin of the configured sizes, or the timm backbone that is named."""
+    return BackboneEncoder(config, image_size) if config.backbone else VisionEncoder(config, image_size)
 
 
 class VisionEncoder(nn.Module):
@@ -66,6 +72,10 @@ class VisionEncoder(nn.Module):
             features.append(norm(x).permute(0, 3, 1, 2).contiguous())
         return features
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``torch.compile`` is worth: the stages."""
+        return list(self.swin.layers)
+
     def _recompute(self) -> bool:
         return self.checkpointing and self.training and not self.frozen
 
@@ -91,18 +101,3 @@ def _swin(config: VisionConfig, image_size: int) -> nn.Module:
     )
     swin.norm = nn.Identity()
     return swin
-
-
-def coordinate_grid(like: Tensor) -> Tensor:
-    """Pixel-centre coordinates (x, y) in [-1, 1], ``[1, 2, H, W]``, dtype and device of ``like``."""
-    height, width = like.shape[-2:]
-    ys = (torch.arange(height, device=like.device) * 2 + 1) / height - 1
-    xs = (torch.arange(width, device=like.device) * 2 + 1) / width - 1
-    grid = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])
-    return grid[None].to(like.dtype)
-
-
-def feature_sides(image_size: int, patch: int) -> Sequence[int]:
-    """Sides of res2..res5 for a square image."""
-    side = -(-image_size // patch)
-    return [-(-side // 2**i) for i in range(4)]

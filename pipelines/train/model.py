@@ -11,6 +11,7 @@ from unigeoseg.lora import add_lora, merge_lora
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.released.folder import is_released
 from unigeoseg.tokens import Tokenizer
+from unigeoseg.weights.backbone_file import load_backbone
 from unigeoseg.weights.export_file import load_export_weights
 from unigeoseg.weights.mask2former import load_mask2former
 from unigeoseg.weights.released_file import load_released_weights
@@ -32,6 +33,8 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
     """
     model = build_model(with_local_language(config).model, tokenizer.vocab_size)
     init, reports = config.init, []
+    if init.vision:
+        reports.append(load_backbone(model, local_copy(init.vision), init.strict))
     if init.mask2former:
         path = local_copy(init.mask2former)
         reports.append(load_mask2former(model, path, init.parts, init.strict))

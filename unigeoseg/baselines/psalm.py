@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
+from unigeoseg.coordinates import feature_sides
 from unigeoseg.losses import Losses, cell_shares, mask_losses
 from unigeoseg.mask_watch import watch_masks
 from unigeoseg.model import UniGeoSeg, sum_losses
-from unigeoseg.vision import feature_sides
 
 
 class SegEmbedding(nn.Module):

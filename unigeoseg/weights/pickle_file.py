@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unigeoseg.errors import UserError
 
+_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _PLAIN_KINDS = "biufc"  # bool, integers, floats, complex: no objects, no records
 
 
@@ -127,13 +128,18 @@ def parse_pickle(data: bytes, name: str) -> Any:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a detectron2 ``.pkl`` or a ``torch.save`` file, ``{"model": …}`` unwrapped.
+    """Tensors by name from a detectron2 ``.pkl`` or a ``torch.save`` file.
+
+    They may stand under ``model``, ``state_dict`` or ``state_dict_ema``.
 
     Raises:
         UserError: refused or damaged, as :func:`read_pickle`, or something else than named tensors.
     """
-    content = _read_torch(path) if zipfile.is_zipfile(path) else read_pickle(path)
-    inner = content.get("model", content) if isinstance(content, dict) else content
+    content = _read_torch(path) if _is_torch(path) else read_pickle(path)
+    inner = content
+    for key in ("state_dict_ema", "state_dict", "model"):
+        if isinstance(inner, dict) and isinstance(inner.get(key), dict):
+            inner = inner[key]
     if not isinstance(inner, dict) or not inner:
         raise UserError(f"{path} holds no dictionary of parameters; give a model checkpoint")
     tensors = {}
@@ -142,6 +148,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: {str(name)[:80]!r} is no named tensor; give a model checkpoint")
         tensors[name] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     return tensors
+
+
+def _is_torch(path: str | Path) -> bool:
+    """Whether ``torch.save`` wrote it, now (a zip) or before version 1.6 (its magic number, pickled)."""
+    if zipfile.is_zipfile(path):
+        return True
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_OLD_TORCH)) == _OLD_TORCH
+    except OSError:
+        return False
 
 
 def _read_torch(path: str | Path) -> Any:
