@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -186,8 +186,15 @@ def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[
     made_here = row["source"] in rules.authors  # ready samples are taken as they are
     if area and made_here and not least <= share <= most:
         found.append(f"area: {share:.2%} of the tile, the rules allow {least:.2%} to {most:.2%}")
-    found += _category(sample) or text_faults(sample, rules.authors.get(row["source"]), shown)
-    found += character_faults(sample.instruction, sample.answer)
+    found += _category(sample)
+    # What is said of the other views stands in for the text, so it has to be as good.
+    other = [
+        replace(sample, instruction=told[0], answer=told[1]) for told in sample.views if told is not None
+    ]
+    for one in [sample, *other]:
+        words = [] if _category(sample) else text_faults(one, rules.authors.get(row["source"]), shown)
+        words += character_faults(one.instruction, one.answer)
+        found += [fault for fault in words if fault not in found]
     if sample.task == INTERACTIVE:
         found += _prompt(sample, mask)
     else:

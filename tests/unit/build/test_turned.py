@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipelines.build.instruct.referring import refer
 from pipelines.build.instruct.relations import Beside, SideOf
 from pipelines.build.instruct.roles import names_category
 from pipelines.build.instruct.turned import TurnedTile, turned_facts, turned_meaning
+from pipelines.build.lint import lint_store
 from pipelines.build.taxonomy import category_id, taxonomy
 from pipelines.config_data import AugmentConfig
 from pipelines.store.index import StoreIndex
@@ -153,6 +155,19 @@ def test_a_store_tells_the_views_of_texts_and_of_nothing_else(stores):
         stages[task].get("noted", {}).get("views_without_text", 0) for task in ("referring", "reasoning")
     )
     assert noted >= sum(view is None for view in texts)
+
+
+def test_the_check_of_a_store_reads_them_too(stores, tmp_path):
+    assert lint_store(stores["with"], progress=False)["errors"] == []
+    broken = shutil.copytree(stores["with"], tmp_path / "broken")
+    shard = next((broken / "shards").glob("train-*.tar"))
+    content = shard.read_bytes()
+    begin = b'"task":"referring","views":[{"answer":"","instruction":"'
+    at = content.index(begin) + len(begin)
+    end = content.index(b'"', at)
+    shard.write_bytes(content[:at] + b"x" * (end - at) + content[end:])
+    reasons = [error["reason"] for error in lint_store(str(broken), progress=False)["errors"]]
+    assert sorted(reason.split(":")[0] for reason in reasons) == ["checksum", "phrase"]
 
 
 def test_training_turns_such_pictures_with_their_words(stores):
