@@ -43,6 +43,7 @@ _COMMANDS = {
     "resume": Entry("jobs.runs", "resume", "Go on with a run that ended early."),
     "runs": Entry("jobs.runs", "runs", "List runs and their state."),
     "evaluate": Entry("jobs.evaluate", "evaluate", "Score a model on a store."),
+    "weights": Entry("jobs.weights", "weights", "List, show and fetch pretrained weights."),
     "predict": Entry("jobs.predict", "predict", "Segment one image by text, box or points."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "export": Entry("jobs.export", "export", "Write a model in another layout."),

@@ -38,8 +38,8 @@ class InitConfig(Section):
     )
     vision: str | None = Field(
         None,
-        description="weights of model.vision.backbone: .safetensors, .pth, or a folder with one, by timm's names "
-        "or efficientnet-lite-pytorch's; a path or s3://",
+        description="weights of model.vision.backbone: .safetensors, .pth, or a folder with one; by names of "
+        "timm or of efficientnet-lite-pytorch. A path, s3:// or hf://ORG/NAME",
     )
     mask2former: str | None = Field(
         None,

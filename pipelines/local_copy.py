@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pipelines.hub import SCHEME, hub_copy
 from pipelines.storage import open_filesystem
 from unigeoseg.errors import UserError
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def local_copy(path: str) -> Path:
-    """A local path for a file or folder that may be in an object store; fetched once per machine.
+    """A local path for a file or folder, perhaps in an object store or a model hub; fetched once per machine.
 
     What was overwritten there since is fetched again: the copy's name holds the state of the objects.
 
@@ -25,6 +26,8 @@ def local_copy(path: str) -> Path:
     """
     if "://" not in path:
         return Path(path).expanduser()
+    if path.startswith(SCHEME):
+        return hub_copy(path)
     fs, inside = open_filesystem(path)
     fs.invalidate_cache()  # what was listed before may have been overwritten
     if not fs.exists(inside):

@@ -37,6 +37,7 @@ _RELEASED, _GROWS = "tests/integration/test_released_start.py", "tests/integrati
 _CHECK = (
     "tests/unit/cluster/test_check.py"  # the files as shipped lack what only their user knows: exit code 2
 )
+_HUB = "tests/unit/weights/test_hub.py"  # against a hub on loopback
 _FEW = _sets("source.scenes=12", "source.size=128", "tile.size=128", "workers=0")
 _SHORT = _sets("train.steps=2", "train.global_batch=4", "checkpoint.every=2", "evaluation.max_samples=4")
 _TRAIN = ("--plain", *_SHORT, *_sets("scale.workers=1", "evaluation.workers=0"))
@@ -115,6 +116,11 @@ PLANS: dict[str, How] = {
     "unigeoseg cluster up --workers 2 --cpus 1": How(covered=_SUBMIT),
     "unigeoseg cluster up --groups ray_cluster.yaml": How(covered=_GROWS),
     "unigeoseg cluster status --json": How(),
+    "unigeoseg weights list": How(),
+    "unigeoseg weights list --json": How(),
+    "unigeoseg weights show phi-1.5": How(covered=_HUB),
+    "unigeoseg weights fetch efficientnet-lite0": How(covered=_HUB),
+    "unigeoseg weights fetch hf://timm/resnet50.a1_in1k/model.safetensors": How(covered=_HUB),
     "unigeoseg cluster check ray_cluster.yaml": How(covered=_CHECK),
     "unigeoseg cluster check cluster/kuberay/overlays/aws --json": How(covered=_CHECK),
     "unigeoseg cluster down": How(covered=_SUBMIT),
