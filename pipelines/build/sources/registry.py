@@ -10,6 +10,7 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.boxes import BoxSource
 from pipelines.build.sources.masks import MaskSource
+from pipelines.build.sources.options import options_of
 from pipelines.build.sources.ready import ready_openers
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
 from pipelines.build.sources.table import SourceTable, explain_rows, read_table, shipped_tables
@@ -34,17 +35,7 @@ class TableOptions(BaseModel):
 def _synthetic(root: Path | None, config: BuildConfig) -> Source:
     if root is not None:
         raise UserError("source synthetic generates its images and takes no --root: leave it out")
-    return SyntheticSource(_options(SyntheticConfig, "synthetic", config), config.seed)
-
-
-def _options(model: type[Any], name: str, config: BuildConfig) -> Any:
-    try:
-        return model(**config.source)
-    except ValidationError as error:
-        known = ", ".join(model.model_fields)
-        raise UserError(
-            f"build.source of source {name}: {explain_rows(error, model)} (known options: {known})"
-        ) from error
+    return SyntheticSource(options_of(SyntheticConfig, "synthetic", config), config.seed)
 
 
 def _of_table(table: SourceTable) -> Opener:
@@ -52,7 +43,7 @@ def _of_table(table: SourceTable) -> Opener:
         if root is None:
             holds = f": the folder that holds {table.expects}" if table.expects else ""
             raise UserError(f"source {table.name} needs --root{holds}")
-        options: TableOptions = _options(TableOptions, table.name, config)
+        options: TableOptions = options_of(TableOptions, table.name, config)
         changed = options.model_dump(exclude_none=True, exclude={"layout"})
         own = _changed(table, changed)
         unknown, unmatched = config.max_unknown_share, config.max_unmatched_share
