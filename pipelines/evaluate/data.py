@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +93,11 @@ class BenchmarkIndex:
         if not self.source.rules.turn:
             digest.update(b"as stored")
         return digest.hexdigest()
+
+    def files(self) -> dict[str, Any]:
+        """Files that are spelled otherwise than the benchmark says, by what was made of them."""
+        told = self.source.folder.told()
+        return {r: {"n": n, "named": told.names[r]} for r, n in sorted((told.counts + told.notes).items())}
 
     def published(self) -> dict[str, float]:
         """What the benchmark's authors give for their own method, by sample id."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipelines.evaluate.data import Index, open_index
+from pipelines.evaluate.data import BenchmarkIndex, Index, open_index
 from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
 from pipelines.evaluate.records import Portion
@@ -163,6 +163,7 @@ def evaluate_store(
         "scenes": len(np.unique(scenes)),
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
         "stretched": stretched(table),
+        "files": index.files() if isinstance(index, BenchmarkIndex) else {},
         "vanished": vanished(table),
         "foreign_categories": foreign_categories(table),
         "conventions": conventions(job),

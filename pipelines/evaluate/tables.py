@@ -83,12 +83,22 @@ def stretched_in_words(stretched: Mapping[str, Any]) -> str:
     return f"{stretched['n']} truth masks were stretched to pictures of another size: {named}."
 
 
+def files_in_words(files: Mapping[str, Any]) -> str:
+    """Files of a benchmark that are spelled otherwise than it says."""
+    said = (
+        f"{one['n']} {reason.replace('_', ' ')} ({', '.join(one['named'])})" for reason, one in files.items()
+    )
+    return f"Files: {'; '.join(said)}."
+
+
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     found = []
     if result["unusable"]:
         found.append(f"{len(result['unusable'])} samples could not be used; evaluation.json names them.")
     if (stretched := result.get("stretched") or {}).get("n"):
         found.append(stretched_in_words(stretched))
+    if files := result.get("files"):
+        found.append(files_in_words(files))
     if result.get("vanished"):
         found.append(f"{result['vanished']} targets have no pixel left at the size of comparison.")
     if words := in_words(result.get("threshold") or {}):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
+from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
 
@@ -157,7 +158,9 @@ def _csv(text: str, image: str) -> Annotations:
     missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"no column {sorted(missing)[0]}")
-    mine = [(row["class"], row["geometry"]) for row in rows if row["image_id"] == image]
+    close = [row for row in rows if folded(row["image_id"] or "") == folded(image)]
+    exact = [row for row in close if row["image_id"] == image]
+    mine = [(row["class"], row["geometry"]) for row in exact or close]
     return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
 
 

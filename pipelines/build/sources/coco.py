@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.build.sources.shapes import Polygons, Shape, shape_of
 from pipelines.pictures.place import Frame
+from pipelines.pictures.spelling import folded
 from pipelines.pictures.turn import turn_pixels, turn_points, turned_size
 from pipelines.store.record import BadRecord
 from pipelines.store.segmentation import Segmentation, parse_segmentation
@@ -76,19 +77,24 @@ class CocoFile:
             if known is not image:  # an image that is listed twice
                 known.objects += image.objects
         self._by_base: dict[str, list[CocoImage]] = defaultdict(list)
+        self._folded: dict[str, list[CocoImage]] = defaultdict(list)
         for image in self._by_name.values():
             self._by_base[PurePosixPath(image.name).name].append(image)
+            self._folded[folded(image.name)].append(image)
         self._taken: set[str] = set()
 
     def take(self, path: str) -> CocoImage | None:
         """The image at a relative path, by as many of the path's folders as the file names; else ``None``.
 
         A ``file_name`` that begins with other folders than the path counts where no other image has its last
-        part.
+        part. The case of the suffix matters only where names differ in nothing else.
         """
         parts = PurePosixPath(path).parts
-        tails = ("/".join(parts[n:]) for n in range(len(parts)))
+        tails = ["/".join(parts[n:]) for n in range(len(parts))]
         found = next((self._by_name[tail] for tail in tails if tail in self._by_name), None)
+        if found is None:
+            close = (self._folded.get(folded(tail), []) for tail in tails)
+            found = next((images[0] for images in close if len(images) == 1), None)
         alike = self._by_base.get(parts[-1], [])
         if found is None and len(alike) == 1 and "/" in alike[0].name:
             found = alike[0]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Refused, Source, SourceImage, SourceItem, Triplet, UnusableImage
+from pipelines.build.sources.listing import Told
 from pipelines.build.sources.options import options_of
 from pipelines.pictures.picture import Rules
 from pipelines.store.record import BadRecord
@@ -93,6 +94,7 @@ class ReadySource:
         self._images: dict[str, _Placed] = {}
         for one in placed.values():
             self._images[_free(one.image.key, one.split, self._images)] = one
+        self.told = Told(source.folder.told().told(len(self._images)))
 
     def items(self) -> Sequence[SourceItem]:
         """Every image once; the split is the benchmark's own."""
@@ -102,7 +104,8 @@ class ReadySource:
                 key,
                 key,
                 key,
-                {"file": f"{place}/{one.image.file}"} | ({"also": list(one.also)} if one.also else {}),
+                {"file": f"{place}/{self._source.folder.spelled(one.image.file)}"}
+                | ({"also": list(one.also)} if one.also else {}),
                 one.split,
             )
             for key, one in self._images.items()

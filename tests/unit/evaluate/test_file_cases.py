@@ -9,7 +9,7 @@ from PIL import Image
 
 from jobs.cli import cli
 from pipelines.pictures.turn import turn_pixels
-from tests.unit.triplets.test_file_cases import SQUARE, H, W, build, compressed, earthreason, rrsisd
+from tests.unit.triplets.test_file_cases import SQUARE, H, W, build, compressed, earthreason, rrsisd, stage
 from unigeoseg.errors import UserError
 
 
@@ -75,3 +75,39 @@ def test_stretched_masks_stand_in_the_evaluation(export, tmp_path):
     assert sizes.pop("rrsisd/p3/referring/0") is None and set(map(tuple, sizes.values())) == {(H, W)}
     text = (tmp_path / "out" / "evaluation.md").read_text()
     assert f"6 truth masks were stretched to pictures of another size: rrsisd/p0/referring/0 ({W}x{H}" in text
+
+
+def test_suffixes_in_another_case_are_found_and_told(export, tmp_path):
+    rrsisd(tmp_path / "in", {f"p{n}": [compressed(SQUARE)] for n in range(3)})
+    place = tmp_path / "in" / "images" / "rrsisd" / "JPEGImages"
+    before, _ = evaluated(export, tmp_path / "in", tmp_path / "before", "--split", "test")
+    (place / "p1.jpg").rename(place / "p1.JPG")
+    (place / "p0.JPG").write_bytes((place / "p2.jpg").read_bytes())  # p0.jpg is there, and counts
+    found, _ = evaluated(export, tmp_path / "in", tmp_path / "out", "--split", "test")
+    assert found["overall"] == before["overall"] and before["files"] == {}
+    named = ["images/rrsisd/JPEGImages/p1.JPG"]
+    assert found["files"] == {"suffix_in_another_case": {"n": 1, "named": named}}
+    assert f"1 suffix in another case ({named[0]})" in (tmp_path / "out" / "evaluation.md").read_text()
+    row = stage(build("rrsisd", tmp_path / "in", tmp_path / "store"), "files")
+    assert row["noted"] == {"suffix_in_another_case": 1} and row["named"]["suffix_in_another_case"] == named
+    (place / "p1.Jpg").write_bytes((place / "p1.JPG").read_bytes())
+    done = CliRunner().invoke(cli, ["evaluate", "--model", export, "--data", str(tmp_path / "in")])
+    assert isinstance(done.exception, UserError)
+    assert "p1.JPG and p1.Jpg differ in the case of their suffix alone" in str(done.exception)
+
+
+def test_files_that_are_paired_by_stem_may_have_any_suffix_once(export, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (H, W, 3)).astype(np.uint8)
+    for name in "ab":
+        earthreason(tmp_path / "in", name, pixels, SQUARE)
+    place = tmp_path / "in" / "val"
+    for old, new in (
+        ("images/a.png", "images/a.PNG"),
+        ("labels/a.png", "labels/a.PNG"),
+        ("QAs/b.json", "QAs/b.JSON"),
+    ):
+        (place / old).rename(place / new)
+    (place / "images" / "b.PNG").write_bytes(b"another")
+    found, _ = evaluated(export, tmp_path / "in", tmp_path / "out")
+    assert found["overall"]["n"] == 2 and not found["unusable"]
+    assert found["files"] == {"twin_in_another_case": {"n": 1, "named": ["val/images/b.PNG"]}}
