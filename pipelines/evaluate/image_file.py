@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import Rules, open_picture
-from pipelines.pictures.rasters import Remote
-from pipelines.storage import is_remote
+from pipelines.pictures.remote import where_is
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox
 
@@ -26,7 +25,7 @@ def read_image(path: str | Path, turn: bool = True) -> NDArray[np.uint8]:
     Raises:
         UserError: there is no such file, or it is no readable image, cut off, or too large.
     """
-    source: Path | Remote = Remote(str(path)) if is_remote(path) else Path(path)
+    source = where_is(str(path))
     if isinstance(source, Path) and not source.is_file():
         what = "is a folder" if source.is_dir() else "does not exist"
         raise UserError(f"--image {path} {what}; give an image file (PNG, JPEG, TIFF, ...)")

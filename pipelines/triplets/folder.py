@@ -1,15 +1,16 @@
-"""A data set's folder, local or on S3: reading files, listing, and saying what is missing."""
+"""A data set's folder on disk, in an object store or on a web server: reads, lists, says what is missing."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipelines.build.sources.unmatched import PICTURES, Unmatched
+from pipelines.pictures.remote import Remote, Where, where_is
 from pipelines.pictures.spelling import folded
 from pipelines.pictures.system_files import is_system_file
-from pipelines.storage import open_filesystem, storage_errors
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 
@@ -25,7 +26,7 @@ class Folder:
     :mod:`pipelines.pictures.spelling`.
 
     Attributes:
-        path: local folder or ``s3://`` prefix, as given.
+        path: local folder, ``s3://`` prefix or address of a web server, as given.
     """
 
     path: str
@@ -44,13 +45,14 @@ class Folder:
     def names(self, inside: str = "") -> frozenset[str]:
         """Names of files and folders directly in ``inside``, no system's own; listed once."""
         if inside not in self._listings:
-            fs, root = open_filesystem(self.path)
-            place = f"{root}/{inside}".rstrip("/")
+            place = self._at(inside)
             try:
-                found = fs.ls(place, detail=False) if fs.isdir(place) else []
-            except storage_errors() as error:
+                if isinstance(place, Remote):
+                    names = place.names()
+                else:
+                    names = [one.name for one in place.iterdir()] if place.is_dir() else []
+            except OSError as error:
                 raise UserError(no_access(f"{self.path}/{inside}", error)) from error
-            names = (str(p).rstrip("/").rpartition("/")[2] for p in found)
             self._listings[inside] = frozenset(name for name in names if not is_system_file(name))
         return self._listings[inside]
 
@@ -126,19 +128,26 @@ class Folder:
         Raises:
             UserError: it is missing or cannot be read.
         """
-        fs, root = open_filesystem(self.path)
         try:
             try:
-                data: bytes = fs.cat_file(f"{root}/{file}")
+                return self._bytes(file)
             except FileNotFoundError:
-                if self.spelled(file) == file:
+                if (spelled := self.spelled(file)) == file:
                     raise
-                data = fs.cat_file(f"{root}/{self.spelled(file)}")
+                return self._bytes(spelled)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}/{file} is missing") from error
-        except storage_errors() as error:
+        except OSError as error:
             raise UserError(no_access(f"{self.path}/{file}", error)) from error
-        return data
+
+    def _bytes(self, file: str) -> bytes:
+        place = self._at(file)
+        return place.read() if isinstance(place, Remote) else place.read_bytes()
+
+    def _at(self, path: str) -> Where:
+        root = where_is(self.path)
+        root = root.expanduser() if isinstance(root, Path) else root
+        return root / path if path else root
 
     def read_json(self, file: str) -> Any:
         """The content of a JSON file.

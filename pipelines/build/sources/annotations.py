@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import defusedxml
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
+from pipelines.pictures.remote import Where, read_text, size_of
 from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
@@ -42,7 +42,7 @@ class Annotations(list[Annotation]):
     size: Size | None = None
 
 
-def read_annotations(file: Path, form: str, image: str) -> Annotations:
+def read_annotations(file: Where, form: str, image: str) -> Annotations:
     """The objects of one image.
 
     Args:
@@ -54,9 +54,9 @@ def read_annotations(file: Path, form: str, image: str) -> Annotations:
         UnusableImage: the file is missing or malformed, or its XML declares entities.
     """
     try:
-        if file.stat().st_size > _LARGEST_FILE:
+        if size_of(file) > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
-        return _FORMS[form](file.read_text(encoding="utf-8-sig"), image)
+        return _FORMS[form](read_text(file), image)
     except UnusableImage:
         raise
     except FileNotFoundError as error:

@@ -2,10 +2,10 @@
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipelines.build.sources.base import SourceItem
@@ -15,6 +15,7 @@ from pipelines.build.sources.search import Found, search
 from pipelines.build.sources.table import Layout, SourceTable
 from pipelines.build.sources.unmatched import Unmatched, csv_ids
 from pipelines.build.stages import StageCounts
+from pipelines.pictures.remote import Where, read_text
 from unigeoseg.errors import UserError
 
 _KEY_LENGTH = 72
@@ -30,7 +31,7 @@ class Told:
 
 
 def list_items(
-    root: Path, table: SourceTable, layout: str | None, told: Told | None = None, max_unmatched: float = 1.0
+    root: Where, table: SourceTable, layout: str | None, told: Told | None = None, max_unmatched: float = 1.0
 ) -> Iterator[SourceItem]:
     """The images of a folder in natural order, by the layout that fits.
 
@@ -63,7 +64,7 @@ def _labels_of(layout: Layout) -> str:
 
 
 def _items(
-    root: Path, table: SourceTable, found: Found, aside: Unmatched, told: Told, max_unmatched: float
+    root: Where, table: SourceTable, found: Found, aside: Unmatched, told: Told, max_unmatched: float
 ) -> Iterator[SourceItem]:
     layout, pattern = found.layout, compile_pattern(found.layout.image)
     own = layout.mask is not None or (bool(names_of(layout.labels or "")) and layout.boxes not in _OF_MANY)
@@ -100,7 +101,7 @@ def _items(
 
 
 def _of_coco(
-    root: Path, found: Found, label: str, path: str, files: dict[str, CocoFile]
+    root: Where, found: Found, label: str, path: str, files: dict[str, CocoFile]
 ) -> Mapping[str, Any]:
     """What a COCO file has of an image; each file is read once."""
     if found.layout.boxes != "coco":
@@ -111,17 +112,17 @@ def _of_coco(
     return listed.detail if listed else {}
 
 
-def _tell_rows(root: Path, labels: list[str], pictures: set[str], aside: Unmatched) -> None:
+def _tell_rows(root: Where, labels: list[str], pictures: set[str], aside: Unmatched) -> None:
     for label in labels:
         try:
-            with (root / label).open(encoding="utf-8-sig", newline="") as handle:
-                rows = [str(row.get("image_id")) for row in csv.DictReader(handle)]
+            rows = csv.DictReader(io.StringIO(read_text(root / label)))
+            ids = [str(row.get("image_id")) for row in rows]
         except (OSError, UnicodeDecodeError, csv.Error):
             continue  # reading the images says so
-        csv_ids(rows, pictures, aside, label)
+        csv_ids(ids, pictures, aside, label)
 
 
-def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem]:
+def _coco_orphans(file: CocoFile, root: Where, label: str) -> Iterator[SourceItem]:
     """What a COCO file lists without a picture: reading them says so."""
     missing = [(image.name, f"{image.name!r} is not there") for image in file.left()]
     if file.stray:
@@ -135,7 +136,7 @@ def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem
 
 
 def _item(
-    root: Path, found: Found, path: str, label: str, values: Mapping[str, str], more: Mapping[str, Any]
+    root: Where, found: Found, path: str, label: str, values: Mapping[str, str], more: Mapping[str, Any]
 ) -> SourceItem:
     layout = found.layout
     stem = path.rpartition(".")[0] or path
@@ -143,6 +144,9 @@ def _item(
     group = fill(layout.group, values) if layout.group else scene
     detail: dict[str, Any] = {"image": str(root / found.file(path)), "label": str(root / found.file(label))}
     detail |= {"form": _form(layout), **more}
+    states = {"image": found.states.get(found.file(path)), "label": found.states.get(found.file(label))}
+    if any(states.values()):
+        detail["states"] = states
     if layout.threshold is not None:
         detail["threshold"] = layout.threshold
     split = layout.splits.get(values.get("split", ""))
@@ -154,7 +158,7 @@ def _form(layout: Layout) -> str:
     return layout.boxes or layout.encoding
 
 
-def _orphan(root: Path, found: Found, path: str) -> SourceItem:
+def _orphan(root: Where, found: Found, path: str) -> SourceItem:
     stem = path.rpartition(".")[0] or path
     detail = {"image": "", "label": str(root / found.file(path)), "form": _form(found.layout)}
     return SourceItem(item_key(f"{stem}-alone"), stem, stem, detail)

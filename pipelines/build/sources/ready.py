@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +12,7 @@ from pipelines.build.sources.base import Refused, Source, SourceImage, SourceIte
 from pipelines.build.sources.listing import Told
 from pipelines.build.sources.options import options_of
 from pipelines.pictures.picture import Rules
+from pipelines.pictures.remote import Where
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
@@ -164,11 +164,11 @@ def _triplet(s: Sample) -> Triplet:
     )
 
 
-def ready_openers() -> dict[str, Callable[[Path | None, BuildConfig], Source]]:
+def ready_openers() -> dict[str, Callable[[Where | None, BuildConfig], Source]]:
     """What opens each layout as a source, by the layout's name."""
 
-    def of(name: str) -> Callable[[Path | None, BuildConfig], Source]:
-        def opener(root: Path | None, config: BuildConfig) -> Source:
+    def of(name: str) -> Callable[[Where | None, BuildConfig], Source]:
+        def opener(root: Where | None, config: BuildConfig) -> Source:
             if root is None:
                 raise UserError(f"source {name} needs --root: the folder that holds {LAYOUTS[name].expects}")
             options: ReadyOptions = options_of(ReadyOptions, name, config)

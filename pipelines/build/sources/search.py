@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipelines.build.sources.patterns import compile_pattern
 from pipelines.build.sources.table import Layout, SourceTable
 from pipelines.build.sources.unmatched import PICTURES, Unmatched
+from pipelines.pictures.remote import Remote, Where
 from pipelines.pictures.spelling import spellings
 from pipelines.pictures.system_files import is_system_file
+from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 
 
@@ -25,6 +28,7 @@ class Found:
         labels: masks or label files.
         other: files by the path that they would have, were their suffix in the case of the pattern.
         rest: what does not fit.
+        states: bytes of remote files, and what tells their state from others.
         clash: a path that is not there, and several files that could be meant; ``None`` without any.
     """
 
@@ -34,6 +38,7 @@ class Found:
     other: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     rest: Unmatched = field(default_factory=Unmatched)
     clash: tuple[str, list[str]] | None = None
+    states: dict[str, list[Any]] = field(default_factory=dict)
     _spelled: dict[str, str] = field(default_factory=dict)
 
     def file(self, path: str) -> str:
@@ -59,7 +64,7 @@ class Found:
         self.other.clear()
 
 
-def search(root: Path, table: SourceTable, layouts: list[Layout], aside: Unmatched) -> Found:
+def search(root: Where, table: SourceTable, layouts: list[Layout], aside: Unmatched) -> Found:
     """The files of the layout that fits best: the first with images and labels, else with images.
 
     Args:
@@ -75,7 +80,8 @@ def search(root: Path, table: SourceTable, layouts: list[Layout], aside: Unmatch
     patterns = [(f.layout.image, f.layout.mask or f.layout.labels or "") for f in found]
     exact = [[compile_pattern(p) for p in pair] for pair in patterns]
     loose = [[re.compile(p.pattern, re.IGNORECASE) for p in pair] for pair in exact]
-    for path in _files(root, aside):
+    states: dict[str, list[Any]] = {}
+    for path in _files(root, aside, states):
         for number, one in enumerate(found):
             image, label = exact[number]
             if image.fullmatch(path):
@@ -89,6 +95,7 @@ def search(root: Path, table: SourceTable, layouts: list[Layout], aside: Unmatch
             else:
                 one.rest.add("path_in_another_case", path)
     chosen = _choose(root, table, found)
+    chosen.states = states
     if chosen.clash is not None:
         path, files = chosen.clash
         raise UserError(
@@ -107,8 +114,28 @@ def _spelled(path: str, patterns: tuple[str, str], compiled: list[re.Pattern[str
     return None
 
 
-def _files(root: Path, aside: Unmatched) -> Iterator[str]:
-    """Relative paths below a folder, no hidden and no system files; links to folders are not followed."""
+def _files(root: Where, aside: Unmatched, states: dict[str, list[Any]]) -> Iterator[str]:
+    """Relative paths below a folder, no hidden and no system files."""
+    for path in _remote_files(root, states) if isinstance(root, Remote) else _local_files(root, aside):
+        if any(is_system_file(part) for part in path.split("/")):
+            aside.add("system_file", path)
+        else:
+            yield path
+
+
+def _remote_files(root: Remote, states: dict[str, list[Any]]) -> Iterator[str]:
+    try:
+        for path, size, mark in root.files():
+            states[path] = [size, mark]
+            yield path
+    except FileNotFoundError as error:
+        raise UserError(f"--root {root}: no such folder") from error
+    except OSError as error:
+        raise UserError(no_access(str(root), error)) from error
+
+
+def _local_files(root: Path, aside: Unmatched) -> Iterator[str]:
+    """Links to folders are not followed."""
     for folder, folders, files in os.walk(root):
         below = Path(folder).relative_to(root).as_posix()
         place = "" if below == "." else f"{below}/"
@@ -118,14 +145,10 @@ def _files(root: Path, aside: Unmatched) -> Iterator[str]:
                 aside.add("link_to_folder", f"{place}{name}")
             elif name.lower().endswith(PICTURES):
                 aside.add("folder_named_as_picture", f"{place}{name}")
-        for name in sorted(files):
-            if is_system_file(name):
-                aside.add("system_file", f"{place}{name}")
-            else:
-                yield f"{place}{name}"
+        yield from (f"{place}{name}" for name in sorted(files))
 
 
-def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
+def _choose(root: Where, table: SourceTable, found: list[Found]) -> Found:
     """What is spelled as the table says goes before what is not."""
     exact = next((one for one in found if one.images and one.labels), None)
     for one in found:

@@ -10,6 +10,7 @@ from PIL import Image
 from jobs.cli import cli
 from pipelines.pictures.turn import turn_pixels
 from tests.unit.triplets.test_file_cases import SQUARE, H, W, build, compressed, earthreason, rrsisd, stage
+from tests.web_server import WebServer
 from unigeoseg.errors import UserError
 
 
@@ -94,6 +95,16 @@ def test_suffixes_in_another_case_are_found_and_told(export, tmp_path):
     done = CliRunner().invoke(cli, ["evaluate", "--model", export, "--data", str(tmp_path / "in")])
     assert isinstance(done.exception, UserError)
     assert "p1.JPG and p1.Jpg differ in the case of their suffix alone" in str(done.exception)
+
+
+def test_a_benchmark_on_a_web_server_is_evaluated_as_from_its_folder(export, tmp_path):
+    rrsisd(tmp_path / "in", {f"p{n}": [compressed(SQUARE)] for n in range(3)})
+    place = tmp_path / "in" / "images" / "rrsisd" / "JPEGImages"
+    (place / "p1.jpg").rename(place / "p1.JPG")
+    here, _ = evaluated(export, tmp_path / "in", tmp_path / "here", "--split", "test")
+    with WebServer(tmp_path / "in") as web:
+        there, _ = evaluated(export, web.url, tmp_path / "there", "--split", "test")
+    assert there.pop("data") == web.url and here.pop("data") and here == there
 
 
 def test_files_that_are_paired_by_stem_may_have_any_suffix_once(export, tmp_path):

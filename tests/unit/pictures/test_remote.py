@@ -13,7 +13,7 @@ from cluster.s3 import LocalS3
 from pipelines.evaluate.image_file import read_image
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import open_picture
-from pipelines.pictures.rasters import Remote
+from pipelines.pictures.remote import Remote
 from pipelines.storage import open_filesystem
 from tests.unit.pictures.test_forms import FORMS, tiff
 from unigeoseg.errors import UserError
