@@ -145,10 +145,11 @@ def turn_rows(raster: Raster, turn: int) -> Raster:
 
 def _orientation(source: Source, file: FileRaster) -> int:
     """EXIF's, also of a TIFF without georeference."""
-    if file.kind == "JP2OpenJPEG" or file.data.crs is not None or isinstance(source, Remote):
+    if file.kind == "JP2OpenJPEG" or file.data.crs is not None:
         return UPRIGHT
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(opened.open() if isinstance(opened, Remote) else opened) as image:
             return exif_turn(image)
     except (UnidentifiedImageError, Image.DecompressionBombError):  # a TIFF that Pillow does not take, say
         turn = str(file.data.tags().get("EXIF_Orientation", ""))

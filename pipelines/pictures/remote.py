@@ -53,6 +53,11 @@ class Remote:
         with _as_os_error():
             return bytes(filesystem.cat_file(path, end=first))
 
+    def open(self) -> Any:
+        """The file, of which parts are read as they are asked for."""
+        filesystem, path = self.place()
+        return ByParts(filesystem).open(path)
+
     def size(self) -> int:
         """Bytes.
 
