@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.pictures.errors import UnusableImage
-from pipelines.pictures.rasters import FileRaster, Grid, Source
+from pipelines.pictures.errors import UnusableImage, damage
+from pipelines.pictures.rasters import FileRaster, Grid, Source, fetched
 
 _STRIP = 512
 
@@ -26,7 +26,9 @@ class Channels:
 
 
 def _open(source: Source, name: str | None) -> Channels:
-    where = name or str(source)
+    where = name or ("the mask" if isinstance(source, bytes) else str(source))
+    with damage(where, "mask"):
+        source = fetched(source)
     file = FileRaster(source, "mask", where)
     alpha = file.alpha if file.bands in (2, 4) else None
     return Channels(file, tuple(n for n in range(1, file.bands + 1) if n != alpha), alpha)

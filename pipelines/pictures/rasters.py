@@ -2,7 +2,6 @@
 
 import io
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,48 +15,9 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as FileWindow
 
 from pipelines.pictures.errors import damage
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.pictures.remote import ByParts, Remote
 
 Grid = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file in an object store or on a web server, of which only the parts that are needed are read."""
-
-    url: str
-
-    def place(self) -> tuple[Any, str]:
-        """Its filesystem, and its path there."""
-        filesystem, path = open_filesystem(self.url)
-        return filesystem, self.url if self.url.lower().startswith("http") else path
-
-    def read(self, first: int | None = None) -> bytes:
-        """All of it, or its first bytes.
-
-        Raises:
-            OSError: it is not there, or cannot be had.
-        """
-        filesystem, path = self.place()
-        try:
-            return bytes(filesystem.cat_file(path, end=first))
-        except OSError:
-            raise
-        except storage_errors() as error:
-            raise OSError(" ".join(str(error).split())) from error
-
-
-class _ByParts:
-    """A filesystem whose files read little ahead: a window of a large file needs a few places of it."""
-
-    def __init__(self, filesystem: Any) -> None:
-        self._filesystem = filesystem
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        return self._filesystem.open(path, mode, block_size=_PART)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._filesystem, name)
 
 
 Source = Path | bytes | Remote
@@ -75,11 +35,11 @@ _KINDS = {
     b"BM": "BMP",
     b"GIF8": "GIF",
 }
+#: Kinds that are always read by parts.
+BY_PARTS = ("GTiff", "JP2OpenJPEG")
 _CACHE_MB = 96
 #: Files of no more bytes of pixels are read at once; the values are the same.
 _SMALL = 50_000_000
-#: Bytes of a remote file that are read at once.
-_PART = 256 * 1024
 _PREVIEW = 1024
 _ROWS = 32
 
@@ -100,6 +60,18 @@ def kind_of(source: Source) -> str:
         if head.startswith(start):
             return kind
     raise ValueError("not an image of a known kind")
+
+
+def fetched(source: Source) -> Source:
+    """A remote file of a kind that is not read by parts as its bytes; all others as they are.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is empty, or of no kind that is read.
+    """
+    if isinstance(source, Remote) and kind_of(source) not in BY_PARTS:
+        return source.read()
+    return source
 
 
 def _head(source: Source) -> bytes:
@@ -197,7 +169,7 @@ class FileRaster:
                 self.data: Any = self._memory.open(driver=self.kind)
             elif isinstance(source, Remote):
                 filesystem, path = source.place()
-                self.data = rasterio.open(path, driver=self.kind, opener=_ByParts(filesystem))
+                self.data = rasterio.open(path, driver=self.kind, opener=ByParts(filesystem))
             else:
                 self.data = rasterio.open(source, driver=self.kind)
         self.height, self.width = int(self.data.height), int(self.data.width)

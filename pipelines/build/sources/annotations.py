@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import defusedxml
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
+from pipelines.pictures.remote import Where, read_text, size_of
+from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
 
@@ -41,7 +42,7 @@ class Annotations(list[Annotation]):
     size: Size | None = None
 
 
-def read_annotations(file: Path, form: str, image: str) -> Annotations:
+def read_annotations(file: Where, form: str, image: str) -> Annotations:
     """The objects of one image.
 
     Args:
@@ -53,9 +54,9 @@ def read_annotations(file: Path, form: str, image: str) -> Annotations:
         UnusableImage: the file is missing or malformed, or its XML declares entities.
     """
     try:
-        if file.stat().st_size > _LARGEST_FILE:
+        if size_of(file) > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
-        return _FORMS[form](file.read_text(encoding="utf-8-sig"), image)
+        return _FORMS[form](read_text(file), image)
     except UnusableImage:
         raise
     except FileNotFoundError as error:
@@ -157,7 +158,9 @@ def _csv(text: str, image: str) -> Annotations:
     missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"no column {sorted(missing)[0]}")
-    mine = [(row["class"], row["geometry"]) for row in rows if row["image_id"] == image]
+    close = [row for row in rows if folded(row["image_id"] or "") == folded(image)]
+    exact = [row for row in close if row["image_id"] == image]
+    mine = [(row["class"], row["geometry"]) for row in exact or close]
     return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
 
 

@@ -17,6 +17,7 @@ from pipelines.pictures.masks import open_colours, open_index
 from pipelines.pictures.picture import Picture, open_picture
 from pipelines.pictures.place import lay
 from pipelines.pictures.rasters import Raster
+from pipelines.pictures.remote import Where, where_is
 from unigeoseg.errors import UserError
 
 Decoder = Callable[..., NDArray[np.int32]]
@@ -60,7 +61,7 @@ class MaskImage:
         mask: Raster,
         valid: list[Raster],
         decode: Decoder,
-        file: Path,
+        file: Where,
         max_unknown_share: float,
     ) -> None:
         self.height, self.width = image.height, image.width
@@ -110,7 +111,7 @@ class MaskSource:
     def __init__(
         self,
         table: SourceTable,
-        root: Path,
+        root: Where,
         layout: str | None,
         max_unknown_share: float,
         max_unmatched_share: float = 1.0,
@@ -136,11 +137,11 @@ class MaskSource:
         Raises:
             UnusableImage: a missing or unreadable file, or a mask of another size or place.
         """
-        image_file, mask_file = Path(item.detail["image"]), Path(item.detail["label"])
+        image_file, mask_file = where_is(item.detail["image"]), where_is(item.detail["label"])
         if not item.detail["image"]:
             raise UnusableImage("missing_image", str(mask_file), "there is no image for this mask")
         image = open_picture(image_file, self._table.rules)
-        if not mask_file.is_file():
+        if isinstance(mask_file, Path) and not mask_file.is_file():
             raise UnusableImage("missing_mask", str(mask_file), f"there is no mask for {image_file.name}")
         indexed = item.detail["form"] == "index"
         threshold = item.detail.get("threshold")

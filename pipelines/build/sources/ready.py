@@ -3,22 +3,34 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Refused, Source, SourceImage, SourceItem, Triplet, UnusableImage
+from pipelines.build.sources.listing import Told
+from pipelines.build.sources.options import options_of
+from pipelines.pictures.picture import Rules
+from pipelines.pictures.remote import Where
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
-from pipelines.triplets.truth import decode_picture
+from pipelines.triplets.truth import stretched_from
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
 _HELD_OUT = ("test", "val")
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+
+
+class ReadyOptions(BaseModel):
+    """Options of a benchmark as a source (``build.source``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    turn: bool = Field(True, description="turn pictures as their EXIF orientation says")
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class ReadySource:
         self._images: dict[str, _Placed] = {}
         for one in placed.values():
             self._images[_free(one.image.key, one.split, self._images)] = one
+        self.told = Told(source.folder.told().told(len(self._images)))
 
     def items(self) -> Sequence[SourceItem]:
         """Every image once; the split is the benchmark's own."""
@@ -91,7 +104,8 @@ class ReadySource:
                 key,
                 key,
                 key,
-                {"file": f"{place}/{one.image.file}"} | ({"also": list(one.also)} if one.also else {}),
+                {"file": f"{place}/{self._source.folder.spelled(one.image.file)}"}
+                | ({"also": list(one.also)} if one.also else {}),
                 one.split,
             )
             for key, one in self._images.items()
@@ -103,9 +117,9 @@ class ReadySource:
         Raises:
             UnusableImage: the image, or all of its samples, cannot be used.
         """
-        image, stretched = self._images[item.key].image, self._source.stretched
+        image, stretched = self._images[item.key].image, 0
         try:
-            picture = decode_picture(self._source.folder.read(image.file), image.file)
+            picture = self._source.read_picture(image)
             pixels = picture.pixels()
             height, width = picture.height, picture.width
         except (BadRecord, UnusableImage) as error:
@@ -120,6 +134,7 @@ class ReadySource:
                 refused.append(Refused(triplet.task, error.reason, name, error.detail))
             else:
                 ready.append(_triplet(sample))
+                stretched += stretched_from(triplet.truth, height, width, picture.turn) is not None
         if refused and not ready:
             raise UnusableImage(refused[0].reason, image.file, refused[0].detail)
         return SourceImage(
@@ -129,7 +144,7 @@ class ReadySource:
             extension=picture.extension,
             triplets=ready,
             refused=refused,
-            noted={"mask_stretched": self._source.stretched - stretched},
+            noted={"mask_stretched": stretched},
         )
 
 
@@ -149,23 +164,20 @@ def _triplet(s: Sample) -> Triplet:
     )
 
 
-def ready_openers() -> dict[str, Callable[[Path | None, BuildConfig], Source]]:
+def ready_openers() -> dict[str, Callable[[Where | None, BuildConfig], Source]]:
     """What opens each layout as a source, by the layout's name."""
 
-    def of(name: str) -> Callable[[Path | None, BuildConfig], Source]:
-        def opener(root: Path | None, config: BuildConfig) -> Source:
+    def of(name: str) -> Callable[[Where | None, BuildConfig], Source]:
+        def opener(root: Where | None, config: BuildConfig) -> Source:
             if root is None:
                 raise UserError(f"source {name} needs --root: the folder that holds {LAYOUTS[name].expects}")
-            if config.source:
-                raise UserError(
-                    f"source {name} has no options: remove build.source ({', '.join(config.source)})"
-                )
+            options: ReadyOptions = options_of(ReadyOptions, name, config)
             if config.split.own is False:
                 raise UserError(
                     f"split.own=false: source {name} has splits of its own, which its samples always keep; "
                     "leave the setting out"
                 )
-            return ReadySource(open_layout(str(root), name))
+            return ReadySource(open_layout(str(root), name, Rules(turn=options.turn)))
 
         return opener
 
