@@ -89,6 +89,11 @@ class Picture:
         """Pixels, upright."""
         return self.raster.width
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether some columns can be read without the others."""
+        return self.file is None or self.file.in_blocks
+
     def pixels(self) -> NDArray[np.uint8]:
         """All of it, uint8 RGB ``[H, W, 3]``."""
         return np.ascontiguousarray(self.raster.rows(0, self.height))

@@ -111,14 +111,18 @@ def check_png(source: Path | bytes) -> None:
                 raise ValueError(f"the checksum of its part {name.decode('latin-1')} is wrong")
 
 
+#: Columns of rows.
+ALL = slice(None)
+
+
 class Raster(Protocol):
     """Rows of an image file."""
 
     height: int
     width: int
 
-    def rows(self, start: int, stop: int) -> Grid:
-        """``[stop - start, W]`` or ``[stop - start, W, C]``.
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
+        """``[stop - start, W]`` or ``[stop - start, W, C]``; only some columns where they are named.
 
         Raises:
             UnusableImage: the file is damaged there.
@@ -133,9 +137,9 @@ class ArrayRaster:
         self._pixels = pixels
         self.height, self.width = int(pixels.shape[0]), int(pixels.shape[1])
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """A view."""
-        return self._pixels[start:stop]
+        return self._pixels[start:stop, columns]
 
 
 class Flipped:
@@ -144,9 +148,9 @@ class Flipped:
     def __init__(self, raster: Raster) -> None:
         self._raster, self.height, self.width = raster, raster.height, raster.width
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """See :class:`Raster`."""
-        return self._raster.rows(self.height - stop, self.height - start)[::-1]
+        return self._raster.rows(self.height - stop, self.height - start, columns)[::-1]
 
 
 class FileRaster:
@@ -210,11 +214,20 @@ class FileRaster:
         """Whether a grey TIFF counts from white to black."""
         return self.data.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
 
-    def read(self, bands: tuple[int, ...], start: int, stop: int) -> Grid:
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a part of its columns can be read without the others."""
+        return self._small or bool(self.data.block_shapes[0][1] < self.width)
+
+    def _window(self, start: int, stop: int, columns: slice) -> FileWindow:
+        left, right, _ = columns.indices(self.width)
+        return FileWindow(left, start, right - left, stop - start)
+
+    def read(self, bands: tuple[int, ...], start: int, stop: int, columns: slice = ALL) -> Grid:
         """``[bands, stop - start, W]``."""
         if self._small:
-            return self._whole[[n - 1 for n in bands], start:stop]
-        window = FileWindow(0, start, self.width, stop - start)
+            return self._whole[[n - 1 for n in bands], start:stop, columns]
+        window = self._window(start, stop, columns)
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read(list(bands), window=window))
 
@@ -224,9 +237,9 @@ class FileRaster:
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read())
 
-    def read_mask(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def read_mask(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
         """Valid pixels by the file's own mask, bool ``[stop - start, W]``."""
-        window = FileWindow(0, start, self.width, stop - start)
+        window = self._window(start, stop, columns)
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.dataset_mask(window=window) != 0)
 

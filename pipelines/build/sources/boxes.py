@@ -63,7 +63,7 @@ class BoxImage:
 
     def __init__(self, image: Picture, objects: Objects, segmenter: Segmenter | None) -> None:
         self.height, self.width = image.height, image.width
-        self.encoded, self.extension = image.encoded, image.extension
+        self.encoded, self.extension, self.in_blocks = image.encoded, image.extension, image.in_blocks
         self._pixels, self._objects, self._segmenter = Strips(image.raster), objects, segmenter
         self._valid = None if image.valid is None else Strips(image.valid)
         self._cut = 0
