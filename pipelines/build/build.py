@@ -297,10 +297,10 @@ class _Build:
         stamps = [shard.stamp(documents, self._stamps) for shard in shards]
         entries = [finished_entry(self._store, s, t) for s, t in zip(shards, stamps, strict=True)]
         missing = [n for n, entry in enumerate(entries) if entry is None]
-        work = partial(_write, shards=shards, stamps=stamps, documents=documents)
+        work = partial(_write, documents=documents)
         with self._bar("shards", "shard", len(shards)) as bar:
             bar.update(len(shards) - len(missing))
-            for number, entry in self._runner(work, missing):
+            for number, entry in self._runner(work, missing, lambda n: (shards[n], stamps[n])):
                 entries[number] = entry
                 bar.update()
         return [entry for entry in entries if entry is not None]
@@ -355,5 +355,5 @@ def _ranks(number: int, store: str, balance: Balance, cap: int) -> dict[str, Any
     return {"ranks": smallest_ranks(read_tiles(store, number, images=False), balance, cap)}
 
 
-def _write(number: int, shards: list[Shard], stamps: list[str], documents: Documents) -> dict[str, Any]:
-    return write_shard(shards[number], documents, stamps[number])
+def _write(part: tuple[Shard, str], documents: Documents) -> dict[str, Any]:
+    return write_shard(part[0], documents, part[1])

@@ -1,7 +1,7 @@
 """Benchmarks with ready triplets as sources: their images, masks and texts go into a store as they are."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pipelines.build.sources.base import Refused, Source, SourceImage, SourceIte
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
+from pipelines.triplets.plain import as_plain, of_plain
 from pipelines.triplets.truth import decode_picture
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
@@ -59,9 +60,6 @@ class ReadySource:
 
     Args:
         source: the reader of the layout.
-
-    Raises:
-        UserError: a split has a name that no file can have.
     """
 
     keeps_splits = True
@@ -69,33 +67,38 @@ class ReadySource:
     def __init__(self, source: TripletSource) -> None:
         self.name, self.licence = source.name, source.licence
         self._source = source
+
+    def items(self) -> Iterator[SourceItem]:
+        """Every image once, with its samples; the split is the benchmark's own.
+
+        The samples travel in the item, so that a task has those of its images alone.
+
+        Raises:
+            UserError: a split has a name that no file can have.
+        """
+        place = self._source.folder.path
+        taken: set[str] = set()
+        for one in self._placed().values():
+            key = _free(one.image.key, one.split, taken)
+            taken.add(key)
+            detail = {"file": f"{place}/{one.image.file}", "ready": as_plain(one.image)}
+            yield SourceItem(
+                key, key, key, detail | ({"also": list(one.also)} if one.also else {}), one.split
+            )
+
+    def _placed(self) -> dict[str, _Placed]:
+        """Images by file."""
         placed: dict[str, _Placed] = {}
-        for split in source.splits():
+        for split in self._source.splits():
             if not _SPLIT_NAME.fullmatch(split):
                 raise UserError(
-                    f"{source.folder.path} ({source.title}) has a split {split!r}: name it with letters, "
-                    "digits, - and _ in its annotations"
+                    f"{self._source.folder.path} ({self._source.title}) has a split {split!r}: name it with "
+                    "letters, digits, - and _ in its annotations"
                 )
-            for image in source.images(split):
+            for image in self._source.images(split):
                 known = placed.get(image.file)
                 placed[image.file] = known.joined(split, image) if known else _Placed(split, image)
-        self._images: dict[str, _Placed] = {}
-        for one in placed.values():
-            self._images[_free(one.image.key, one.split, self._images)] = one
-
-    def items(self) -> Sequence[SourceItem]:
-        """Every image once; the split is the benchmark's own."""
-        place = self._source.folder.path
-        return [
-            SourceItem(
-                key,
-                key,
-                key,
-                {"file": f"{place}/{one.image.file}"} | ({"also": list(one.also)} if one.also else {}),
-                one.split,
-            )
-            for key, one in self._images.items()
-        ]
+        return placed
 
     def read(self, item: SourceItem) -> SourceImage:
         """Reads an image with all its samples.
@@ -103,7 +106,7 @@ class ReadySource:
         Raises:
             UnusableImage: the image, or all of its samples, cannot be used.
         """
-        image, stretched = self._images[item.key].image, self._source.stretched
+        image, stretched = of_plain(item.detail["ready"]), self._source.stretched
         try:
             picture = decode_picture(self._source.folder.read(image.file), image.file)
             pixels = picture.pixels()
@@ -133,7 +136,7 @@ class ReadySource:
         )
 
 
-def _free(key: str, split: str, taken: dict[str, _Placed]) -> str:
+def _free(key: str, split: str, taken: set[str]) -> str:
     """A key that is not taken: other files of other splits may have the same one."""
     name, number = key, 1
     while name in taken:
