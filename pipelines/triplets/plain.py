@@ -57,7 +57,7 @@ def _plain_truth(truth: Truth) -> dict[str, Any]:
 
 
 def _values(value: Any) -> Any:
-    """Values of JSON, numbers of numpy among them made plain; what else a pickle may hold is no mask: None."""
+    """Values of JSON, numbers of numpy made plain; what else a pickle may hold is no mask: ``None``."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):

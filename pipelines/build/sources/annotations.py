@@ -2,10 +2,10 @@
 
 import ast
 import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,9 @@ def read_annotations(file: Path, form: str, image: str) -> Annotations:
     try:
         if file.stat().st_size > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
+        if form == "csv":
+            status = file.stat()
+            return _csv(_csv_rows(file, status.st_size, status.st_mtime_ns), image)
         return _FORMS[form](file.read_text(encoding="utf-8-sig"), image)
     except UnusableImage:
         raise
@@ -151,14 +154,32 @@ def _labelme(text: str, image: str) -> Annotations:
     return found
 
 
-def _csv(text: str, image: str) -> Annotations:
-    """Columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``; one file for all images."""
-    rows = csv.DictReader(io.StringIO(text))
-    missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
-    if missing:
-        raise ValueError(f"no column {sorted(missing)[0]}")
-    mine = [(row["class"], row["geometry"]) for row in rows if row["image_id"] == image]
-    return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
+#: Class and geometry of each object, by the file name of its image.
+_Rows = dict[str, list[tuple[str, str]]]
+
+
+@lru_cache(maxsize=2)
+def _csv_rows(file: Path, size: int, changed: int) -> _Rows:
+    """All rows of a file of all images, read once in a process for all of them.
+
+    Args:
+        file: columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``.
+        size: of the file in bytes; another file under the same name is read anew.
+        changed: when it was written, likewise.
+    """
+    found: _Rows = {}
+    with file.open(encoding="utf-8-sig", newline="") as handle:
+        rows = csv.DictReader(handle)
+        missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"no column {sorted(missing)[0]}")
+        for row in rows:
+            found.setdefault(row["image_id"], []).append((row["class"], row["geometry"]))
+    return found
+
+
+def _csv(rows: _Rows, image: str) -> Annotations:
+    return Annotations(_object(name, ast.literal_eval, given) for name, given in rows.get(image, ()))
 
 
 _FORMS: dict[str, Callable[[str, str], Annotations]] = {
@@ -166,7 +187,6 @@ _FORMS: dict[str, Callable[[str, str], Annotations]] = {
     "voc": _voc,
     "fair1m": _fair1m,
     "labelme": _labelme,
-    "csv": _csv,
 }
 
 
