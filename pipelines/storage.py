@@ -83,6 +83,7 @@ def _options(protocol: str) -> dict[str, Any]:
             "retries": {"max_attempts": 8, "mode": "adaptive"},
             "connect_timeout": 10,
             "read_timeout": 60,
+            "max_pool_connections": 64,  # botocore's own 10 would hold up those who read in parallel
         }
     }
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipelines.ahead import ahead
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import config_hash, dataset_card
 from pipelines.build.config import BuildConfig
 from pipelines.build.edition import edition
 from pipelines.build.endpoint.usage import bill
-from pipelines.build.manifest import Listing, Manifest, read_block, stamp
-from pipelines.build.parts import count_block, finished_blocks, read_report, read_tiles, run_block
+from pipelines.build.manifest import Listing, Manifest, read_stamps
+from pipelines.build.parts import count_block, finished_blocks, read_reports, read_tiles, run_block
 from pipelines.build.progress import Steps
 from pipelines.build.runner import Runner, no_space, open_runner
 from pipelines.build.shards import (
@@ -116,7 +117,7 @@ def _bill(store: str, blocks: int, config: BuildConfig) -> dict[str, float] | No
     done = finished_blocks(store)
     if len(done) < blocks:
         return None
-    return bill([read_report(store, number)["usage"] for number in sorted(done)], config.endpoint)
+    return bill([report["usage"] for report in read_reports(store, sorted(done))], config.endpoint)
 
 
 def describe_build(
@@ -221,7 +222,7 @@ class _Build:
         )
         with self._bar("tiles", "image", self._manifest.images) as bar:
             bar.update(sum(self._manifest.sizes[n] for n in done))
-            bad = sum(len(read_report(self._store, n)["bad"]) for n in sorted(done))
+            bad = sum(done.values())
             known: list[dict[str, str]] = []
             so_far = StageCounts()
             for number, report in self._runner(work, [n for n in self._blocks if n not in done]):
@@ -230,16 +231,15 @@ class _Build:
                 known += report["bad"]
                 self._check_bad(known, bad + len(known))
         diversity: Counter[int] = Counter()
-        for number in self._blocks:
-            report = read_report(self._store, number)
+        for report in read_reports(self._store, self._blocks):
             self._counts.merge(report["counts"])
             self._bad += report["bad"]
-            self._stamps[number] = report["stamp"]
+            self._stamps[report["block"]] = report["stamp"]
             diversity.update(dict(map(tuple, report["diversity"])))
         self._check_bad(self._bad, len(self._bad))
         return diversity
 
-    def _cutoff(self, done: set[int]) -> float:
+    def _cutoff(self, done: dict[int, int]) -> float:
         """Fewest categories of a tile that an endpoint reasons about: what will be left out is not paid for.
 
         The embedded writer costs nothing, so that nothing is read twice for it.
@@ -252,10 +252,12 @@ class _Build:
             diversity.update(dict(map(tuple, found["diversity"])))
         return cutoff_of(diversity, self._config)
 
-    def _unchanged(self) -> set[int]:
-        """Finished blocks whose files are what they were then."""
+    def _unchanged(self) -> dict[int, int]:
+        """Finished blocks whose files are what they were then, with their numbers of unusable images."""
         found = sorted(finished_blocks(self._store) & set(self._blocks))
-        return {n for n in found if read_report(self._store, n)["stamp"] == stamp(read_block(self._store, n))}
+        now = read_stamps(self._store, found)
+        reports = read_reports(self._store, found)
+        return {r["block"]: len(r["bad"]) for r in reports if r["stamp"] == now[r["block"]]}
 
     def _check_bad(self, bad: list[dict[str, str]], number: int) -> None:
         total = self._manifest.images
@@ -295,12 +297,13 @@ class _Build:
 
     def _shards(self, documents: Documents, shards: list[Shard]) -> list[dict[str, Any]]:
         stamps = [shard.stamp(documents, self._stamps) for shard in shards]
-        entries = [finished_entry(self._store, s, t) for s, t in zip(shards, stamps, strict=True)]
+        known = zip(shards, stamps, strict=True)
+        entries = list(ahead(lambda one: finished_entry(self._store, *one), known))
         missing = [n for n, entry in enumerate(entries) if entry is None]
-        work = partial(_write, shards=shards, stamps=stamps, documents=documents)
+        work = partial(_write, documents=documents)
         with self._bar("shards", "shard", len(shards)) as bar:
             bar.update(len(shards) - len(missing))
-            for number, entry in self._runner(work, missing):
+            for number, entry in self._runner(work, missing, lambda n: (shards[n], stamps[n])):
                 entries[number] = entry
                 bar.update()
         return [entry for entry in entries if entry is not None]
@@ -355,5 +358,5 @@ def _ranks(number: int, store: str, balance: Balance, cap: int) -> dict[str, Any
     return {"ranks": smallest_ranks(read_tiles(store, number, images=False), balance, cap)}
 
 
-def _write(number: int, shards: list[Shard], stamps: list[str], documents: Documents) -> dict[str, Any]:
-    return write_shard(shards[number], documents, stamps[number])
+def _write(part: tuple[Shard, str], documents: Documents) -> dict[str, Any]:
+    return write_shard(part[0], documents, part[1])

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.ahead import ahead
 from pipelines.build.config import BuildConfig
 from pipelines.build.describe import open_describer
 from pipelines.build.endpoint.usage import since, spent
@@ -200,6 +201,13 @@ def read_report(store: str, number: int) -> dict[str, Any]:
     filesystem, root = open_filesystem(store)
     report: dict[str, Any] = json.loads(filesystem.cat_file(report_path(root, number)))
     return report
+
+
+def read_reports(store: str, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The reports of finished blocks in the order asked for, many requests at a time."""
+    filesystem, root = open_filesystem(store)
+    texts = ahead(lambda number: filesystem.cat_file(report_path(root, number)), numbers)
+    return (json.loads(text) for text in texts)
 
 
 def read_tiles(store: str, number: int, images: bool = True) -> Iterator[dict[str, Any]]:

@@ -6,15 +6,28 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 
 from unigeoseg.errors import UserError
 
-Work = Callable[[int], dict[str, Any]]
-#: Runs a function over numbers and gives ``(number, result)`` in whatever order they finish.
-Runner = Callable[[Work, Iterable[int]], Iterator[tuple[int, dict[str, Any]]]]
+#: Is given a number, or what a task of that number needs.
+Work = Callable[[Any], dict[str, Any]]
+#: What the task of a number needs beside the work itself, which every task gets.
+Part = Callable[[int], Any]
+
+
+class Runner(Protocol):
+    """Runs a function over numbers and gives ``(number, result)`` in whatever order they finish."""
+
+    def __call__(
+        self, work: Work, numbers: Iterable[int], part: Part | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """``work`` is called with ``part(number)``, without ``part`` with the number."""
+        ...
+
+
 #: Ray Data gets the numbers in no more pieces than this, so that its own books stay small.
 _MOST_TASKS = 4096
 #: Error numbers of a full disk.
@@ -40,8 +53,10 @@ def open_runner(workers: int) -> Iterator[Runner]:
     bars = context.enable_progress_bars
     context.enable_progress_bars = False
 
-    def run(work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        return _with_ray(work, list(numbers), workers)
+    def run(
+        work: Work, numbers: Iterable[int], part: Part | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        return _with_ray(work, list(numbers), part, workers)
 
     try:
         yield run
@@ -51,12 +66,16 @@ def open_runner(workers: int) -> Iterator[Runner]:
             ray.shutdown()
 
 
-def _here(work: Work, numbers: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _here(
+    work: Work, numbers: Iterable[int], part: Part | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     for number in numbers:
-        yield number, _guarded(work, number)
+        yield number, _guarded(work, number if part is None else part(number))
 
 
-def _with_ray(work: Work, numbers: list[int], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _with_ray(
+    work: Work, numbers: list[int], part: Part | None, workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     import ray
 
     if not numbers:
@@ -64,11 +83,12 @@ def _with_ray(work: Work, numbers: list[int], workers: int) -> Iterator[tuple[in
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
         cv2.setNumThreads(1)
-        number = int(row["item"])
-        return {"number": number, "result": pickle.dumps(_caught(work, number))}
+        found = _caught(work, pickle.loads(row["part"]))
+        return {"number": int(row["number"]), "result": pickle.dumps(found)}
 
     pieces = min(len(numbers), _MOST_TASKS)
-    data = ray.data.from_items(numbers, override_num_blocks=pieces).map(
+    rows = [{"number": n, "part": pickle.dumps(n if part is None else part(n))} for n in numbers]
+    data = ray.data.from_items(rows, override_num_blocks=pieces).map(
         task, compute=ray.data.TaskPoolStrategy(size=workers)
     )
     for row in data.iter_rows():
@@ -78,17 +98,17 @@ def _with_ray(work: Work, numbers: list[int], workers: int) -> Iterator[tuple[in
         yield int(row["number"]), result
 
 
-def _guarded(work: Work, number: int) -> dict[str, Any]:
-    result = _caught(work, number)
+def _guarded(work: Work, part: Any) -> dict[str, Any]:
+    result = _caught(work, part)
     if isinstance(result, UserError):
         raise result
     return result
 
 
-def _caught(work: Work, number: int) -> dict[str, Any] | UserError:
+def _caught(work: Work, part: Any) -> dict[str, Any] | UserError:
     """What the user can put right comes back as a value; a bug is raised where it happened."""
     try:
-        return work(number)
+        return work(part)
     except UserError as error:
         return UserError(str(error))
     except OSError as error:

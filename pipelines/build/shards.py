@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.ahead import ahead
 from pipelines.build.balance import Balance
 from pipelines.build.manifest import FOLDER
 from pipelines.build.parts import read_tiles
@@ -197,5 +198,5 @@ def finished_entry(store: str, shard: Shard, stamp: str) -> dict[str, Any] | Non
 def shard_rows(store: str, shards: Iterable[Shard]) -> Iterator[pa.Table]:
     """Index rows of written shards, in order."""
     filesystem, root = open_filesystem(store)
-    for shard in shards:
-        yield pq.read_table(io.BytesIO(filesystem.cat_file(_side(root, shard.path, "parquet"))))
+    for data in ahead(lambda shard: filesystem.cat_file(_side(root, shard.path, "parquet")), shards, 8):
+        yield pq.read_table(io.BytesIO(data))

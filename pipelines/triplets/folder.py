@@ -34,6 +34,10 @@ class Folder:
     _alike: dict[str, dict[str, list[str]]] = field(default_factory=dict, compare=False, repr=False)
     _told: dict[str, set[str]] = field(default_factory=dict, compare=False, repr=False)
 
+    def __reduce__(self) -> tuple[type["Folder"], tuple[str]]:
+        """Without the listings, which may name millions of files: another process lists what it asks for."""
+        return type(self), (self.path,)
+
     def __truediv__(self, name: str) -> "Folder":
         return Folder(f"{self.path.rstrip('/')}/{name}") if name else self
 

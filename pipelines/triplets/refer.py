@@ -44,6 +44,10 @@ class ReferSource(TripletSource):
         if not isinstance(self._refs, list) or not all(isinstance(r, dict) for r in self._refs):
             raise UserError(f"{self._where}{_REFS} is no list of expressions; download it again")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the annotations: reading an image that was listed needs none."""
+        return self.__dict__ | {"_instances": {}, "_refs": []}
+
     @classmethod
     def find(cls, folder: Folder) -> Folder | None:
         """Looks for either annotation file, so that the other can be missed by name."""

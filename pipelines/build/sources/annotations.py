@@ -6,6 +6,8 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import defusedxml
@@ -56,6 +58,9 @@ def read_annotations(file: Where, form: str, image: str) -> Annotations:
     try:
         if size_of(file) > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
+        if form == "csv":
+            changed = file.stat().st_mtime_ns if isinstance(file, Path) else 0
+            return _csv(_csv_rows(file, size_of(file), changed), image)
         return _FORMS[form](read_text(file), image)
     except UnusableImage:
         raise
@@ -152,15 +157,38 @@ def _labelme(text: str, image: str) -> Annotations:
     return found
 
 
-def _csv(text: str, image: str) -> Annotations:
-    """Columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``; one file for all images."""
-    rows = csv.DictReader(io.StringIO(text))
+#: Class and geometry of each object, by the file name of its image.
+_Rows = dict[str, list[tuple[str, str]]]
+
+
+@lru_cache(maxsize=2)
+def _csv_rows(file: Where, size: int, changed: int) -> tuple[_Rows, _Rows]:
+    """All rows of a file of all images, read once in a process for all of them.
+
+    Args:
+        file: columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``.
+        size: of the file in bytes; another file under the same name is read anew.
+        changed: when it was written, likewise; 0 where that is not told.
+
+    Returns:
+        By the name as it is written, and by the name with its suffix in small letters.
+    """
+    rows = csv.DictReader(io.StringIO(read_text(file)))
     missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"no column {sorted(missing)[0]}")
-    close = [row for row in rows if folded(row["image_id"] or "") == folded(image)]
-    exact = [row for row in close if row["image_id"] == image]
-    mine = [(row["class"], row["geometry"]) for row in exact or close]
+    exact: _Rows = {}
+    close: _Rows = {}
+    for row in rows:
+        name, given = row["image_id"] or "", (row["class"], row["geometry"])
+        exact.setdefault(name, []).append(given)
+        close.setdefault(folded(name), []).append(given)
+    return exact, close
+
+
+def _csv(rows: tuple[_Rows, _Rows], image: str) -> Annotations:
+    exact, close = rows
+    mine = exact.get(image) or close.get(folded(image)) or []
     return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
 
 
@@ -169,7 +197,6 @@ _FORMS: dict[str, Callable[[str, str], Annotations]] = {
     "voc": _voc,
     "fair1m": _fair1m,
     "labelme": _labelme,
-    "csv": _csv,
 }
 
 

@@ -12,6 +12,7 @@ from pipelines.build.regions import Region
 from pipelines.build.sources.annotations import Annotation, read_annotations
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
 from pipelines.build.sources.coco import coco_shape
+from pipelines.build.sources.grid import Grid
 from pipelines.build.sources.listing import Told, list_items
 from pipelines.build.sources.outlines import Outline, order, reaches_out, tight
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
@@ -65,6 +66,7 @@ class BoxImage:
         self.height, self.width = image.height, image.width
         self.encoded, self.extension, self.in_blocks = image.encoded, image.extension, image.in_blocks
         self._pixels, self._objects, self._segmenter = Strips(image.raster), objects, segmenter
+        self._grid = Grid([shape.box for shape in objects.shapes], self.height, self.width)
         self._valid = None if image.valid is None else Strips(image.valid)
         self._cut = 0
         self._made: Counter[str] = Counter()
@@ -77,7 +79,8 @@ class BoxImage:
         return SourceImage(pixels, np.zeros(pixels.shape[:2], np.int32), regions=regions)
 
     def _regions(self, pixels: np.ndarray, window: Window) -> list[Region]:
-        drawn = [(shape, shape.draw(window)) for shape in self._objects.shapes]
+        near = [self._objects.shapes[number] for number in self._grid.near(window)]
+        drawn = [(shape, shape.draw(window)) for shape in near]
         inside = [(shape, region) for shape, region in drawn if region is not None]
         rough = [(shape, region) for shape, region in inside if not shape.exact]
         for _, region in rough:

@@ -1,7 +1,7 @@
 """Benchmarks with ready triplets as sources: their images, masks and texts go into a store as they are."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipelines.pictures.remote import Where
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
+from pipelines.triplets.plain import as_plain, of_plain
 from pipelines.triplets.truth import stretched_from
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
@@ -71,9 +72,6 @@ class ReadySource:
 
     Args:
         source: the reader of the layout.
-
-    Raises:
-        UserError: a split has a name that no file can have.
     """
 
     keeps_splits = True
@@ -81,35 +79,41 @@ class ReadySource:
     def __init__(self, source: TripletSource) -> None:
         self.name, self.licence = source.name, source.licence
         self._source = source
+        self.told = Told()
+
+    def items(self) -> Iterator[SourceItem]:
+        """Every image once, with its samples; the split is the benchmark's own.
+
+        The samples travel in the item, so that a task has those of its images alone.
+
+        Raises:
+            UserError: a split has a name that no file can have.
+        """
+        folder, placed = self._source.folder, self._placed()
+        self.told = Told(folder.told().told(len(placed)))
+        taken: set[str] = set()
+        for one in placed.values():
+            key = _free(one.image.key, one.split, taken)
+            taken.add(key)
+            where = f"{folder.path}/{folder.spelled(one.image.file)}"
+            detail = {"file": where, "ready": as_plain(one.image)}
+            yield SourceItem(
+                key, key, key, detail | ({"also": list(one.also)} if one.also else {}), one.split
+            )
+
+    def _placed(self) -> dict[str, _Placed]:
+        """Images by file."""
         placed: dict[str, _Placed] = {}
-        for split in source.splits():
+        for split in self._source.splits():
             if not _SPLIT_NAME.fullmatch(split):
                 raise UserError(
-                    f"{source.folder.path} ({source.title}) has a split {split!r}: name it with letters, "
-                    "digits, - and _ in its annotations"
+                    f"{self._source.folder.path} ({self._source.title}) has a split {split!r}: name it with "
+                    "letters, digits, - and _ in its annotations"
                 )
-            for image in source.images(split):
+            for image in self._source.images(split):
                 known = placed.get(image.file)
                 placed[image.file] = known.joined(split, image) if known else _Placed(split, image)
-        self._images: dict[str, _Placed] = {}
-        for one in placed.values():
-            self._images[_free(one.image.key, one.split, self._images)] = one
-        self.told = Told(source.folder.told().told(len(self._images)))
-
-    def items(self) -> Sequence[SourceItem]:
-        """Every image once; the split is the benchmark's own."""
-        place = self._source.folder.path
-        return [
-            SourceItem(
-                key,
-                key,
-                key,
-                {"file": f"{place}/{self._source.folder.spelled(one.image.file)}"}
-                | ({"also": list(one.also)} if one.also else {}),
-                one.split,
-            )
-            for key, one in self._images.items()
-        ]
+        return placed
 
     def read(self, item: SourceItem) -> SourceImage:
         """Reads an image with all its samples.
@@ -117,7 +121,7 @@ class ReadySource:
         Raises:
             UnusableImage: the image, or all of its samples, cannot be used.
         """
-        image, stretched = self._images[item.key].image, 0
+        image, stretched = of_plain(item.detail["ready"]), 0
         try:
             picture = self._source.read_picture(image)
             pixels = picture.pixels()
@@ -148,7 +152,7 @@ class ReadySource:
         )
 
 
-def _free(key: str, split: str, taken: dict[str, _Placed]) -> str:
+def _free(key: str, split: str, taken: set[str]) -> str:
     """A key that is not taken: other files of other splits may have the same one."""
     name, number = key, 1
     while name in taken:

@@ -1,0 +1,75 @@
+"""An image with its instructions as plain JSON values, so that it can travel alone."""
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.triplets.base import Triplet, TripletImage
+from pipelines.triplets.truth import FilledBox, MaskFile, Segments, Truth
+
+#: Names of a triplet's fields that are plain already.
+_SAME = ("task", "n", "instruction", "answer", "subtask", "category", "text_file", "published_iou")
+
+
+def as_plain(image: TripletImage) -> dict[str, Any]:
+    """The image as values of JSON; :func:`of_plain` makes it again."""
+    return {
+        "key": image.key,
+        "file": image.file,
+        "source": image.source,
+        "triplets": [_plain(triplet) for triplet in image.triplets],
+    }
+
+
+def of_plain(plain: dict[str, Any]) -> TripletImage:
+    """The inverse of :func:`as_plain`, also after a way through JSON."""
+    triplets = tuple(_triplet(one) for one in plain["triplets"])
+    return TripletImage(plain["key"], plain["file"], plain["source"], triplets)
+
+
+def _plain(triplet: Triplet) -> dict[str, Any]:
+    plain: dict[str, Any] = {name: getattr(triplet, name) for name in _SAME}
+    plain["truth"] = _plain_truth(triplet.truth)
+    plain["box"] = None if triplet.box is None else list(triplet.box)
+    plain["points"] = None if triplet.points is None else [list(point) for point in triplet.points]
+    return plain
+
+
+def _triplet(plain: dict[str, Any]) -> Triplet:
+    box, points = plain["box"], plain["points"]
+    return Triplet(
+        truth=_truth(plain["truth"]),
+        box=None if box is None else (box[0], box[1], box[2], box[3]),
+        points=None if points is None else tuple((x, y) for x, y in points),
+        **{name: plain[name] for name in _SAME},
+    )
+
+
+def _plain_truth(truth: Truth) -> dict[str, Any]:
+    if isinstance(truth, MaskFile):
+        return {"file": truth.file}
+    if isinstance(truth, FilledBox):
+        return {"edges": list(truth.edges)}
+    if isinstance(truth, Segments):
+        given = truth.segments if isinstance(truth.segments, dict | list | tuple) else None
+        return {"segments": _values(given), "stretches": truth.stretches}
+    raise TypeError(f"{type(truth).__name__} is no form of a mask that is known here")
+
+
+def _values(value: Any) -> Any:
+    """Values of JSON, numbers of numpy made plain; what else a pickle may hold is no mask: ``None``."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): _values(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_values(part) for part in value]
+    return value if isinstance(value, str | int | float | None) else None
+
+
+def _truth(plain: dict[str, Any]) -> Truth:
+    if "file" in plain:
+        return MaskFile(plain["file"])
+    if "edges" in plain:
+        return FilledBox(tuple(plain["edges"]))
+    return Segments(plain["segments"], plain["stretches"])
