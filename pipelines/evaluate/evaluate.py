@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,8 @@ from tqdm import tqdm
 from pipelines.evaluate.data import BenchmarkIndex, Index, open_index
 from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
-from pipelines.evaluate.records import Portion
+from pipelines.evaluate.predictions import PREDICTIONS, Predictions
+from pipelines.evaluate.records import SCHEMA, Portion
 from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
 from pipelines.evaluate.summary import foreign_categories, stretched, summarise, vanished
@@ -29,7 +30,7 @@ from unigeoseg.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 
-#: Columns of ``per_sample.parquet``; the last two only with saved predictions.
+#: Columns of ``per_sample.parquet``; with saved predictions theirs follow.
 PER_SAMPLE = (
     "sample_id",
     "task",
@@ -47,7 +48,8 @@ PER_SAMPLE = (
     "union",
     "iou",
 )
-PREDICTIONS = ("prediction", "size")
+#: Rows of ``per_sample.parquet`` whose predictions are in memory at a time.
+_ROWS_AT_ONCE = 1 << 16
 _CONVENTIONS = (
     "IoU = intersection / (union + 1e-5), 1.0 for an empty union; gIoU: mean IoU; "
     "cIoU: sum of intersections / (sum of unions + 1e-10); Pr@t: share of samples with IoU > t"
@@ -79,11 +81,13 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        table: a row a sample in store order, columns of :data:`pipelines.evaluate.records.SCHEMA`.
+        table: a row a sample in store order, columns of :data:`pipelines.evaluate.records.SCHEMA` but the
+            predictions.
         images: the image of each row of ``table``, any integers.
         scenes: the place that each row shows, any integers: what is drawn together in the bootstrap.
         result: the content of ``evaluation.json``.
         index: of the data.
+        predictions: of the rows, on the disk; ``None`` where they were not asked for.
     """
 
     table: pa.Table
@@ -91,6 +95,7 @@ class Evaluation:
     scenes: np.ndarray[Any, np.dtype[np.int64]]
     result: dict[str, Any]
     index: Index
+    predictions: Predictions | None = None
 
 
 def evaluate_store(
@@ -128,17 +133,23 @@ def evaluate_store(
     parts = list(enumerate(portions(rows, index.images, images)))
     config = loaded[0].config if loaded else export_config(job.model.export)
     finished = Finished(resume, evaluation_key(job, index, rows, images) if resume else "")
-    done = finished.load()
-    todo = [part for part in parts if part[0] not in done]
-    if done:
-        log.info("going on with an unfinished evaluation: %d of %d portions are there", len(done), len(parts))
+    gathered = _Gathered(len(rows), job.keep_predictions, progress)
+    for portion in finished.load():
+        gathered.add(portion)
+    todo = [part for part in parts if part[0] not in gathered.numbers]
+    if len(todo) < len(parts):
+        there = len(parts) - len(todo)
+        log.info("going on with an unfinished evaluation: %d of %d portions are there", there, len(parts))
     if not todo:
         answers: Iterable[Portion] = ()
     elif placement.workers:
         answers = run_on_ray(job, todo, index, placement.workers, placement.cpus, placement.gpus)
     else:
         answers = run_here(job, todo, index, loaded)
-    table, bad = _gather(done.values(), answers, finished, len(rows), progress)
+    for portion in answers:
+        finished.save(portion)
+        gathered.add(portion)
+    table, bad = gathered.close(), gathered.bad
     reasons = dict(Counter(reason for _, reason in bad))
     if not table.num_rows:
         raise UserError(
@@ -169,23 +180,38 @@ def evaluate_store(
         "conventions": conventions(job),
     }
     _warn(result)
-    return Evaluation(table, index.images[here], scenes, result, index)
+    return Evaluation(table, index.images[here], scenes, result, index, gathered.predictions)
 
 
-def _gather(
-    done: Iterable[Portion], answers: Iterable[Portion], finished: Finished, total: int, progress: bool
-) -> tuple[pa.Table, list[tuple[str, str]]]:
-    """The rows of all portions in order, whichever came first, and the unusable samples."""
-    tables, bad = [], []
-    with tqdm(total=total, desc="evaluate", unit="sample", disable=None if progress else True) as bar:
-        for portions_, fresh in ((done, False), (answers, True)):
-            for portion in portions_:
-                if fresh:
-                    finished.save(portion)
-                tables.append(portion.table)
-                bad += portion.bad
-                bar.update(portion.table.num_rows + len(portion.bad))
-    return pa.concat_tables(tables).sort_by("row").combine_chunks(), bad
+class _Gathered:
+    """The portions of an evaluation, in whatever order they come.
+
+    Args:
+        total: samples, for the bar.
+        predictions: whether the portions have them and they shall be kept.
+        progress: shows a bar on a terminal.
+    """
+
+    def __init__(self, total: int, predictions: bool, progress: bool) -> None:
+        self.predictions = Predictions() if predictions else None
+        self.numbers: set[int] = set()
+        self.bad: list[tuple[str, str]] = []
+        self._tables: list[pa.Table] = []
+        self._bar = tqdm(total=total, desc="evaluate", unit="sample", disable=None if progress else True)
+
+    def add(self, portion: Portion) -> None:
+        """Takes a portion."""
+        if self.predictions is not None:
+            self.predictions.add(portion.table)
+        self.numbers.add(portion.number)
+        self._tables.append(portion.table.drop_columns(list(PREDICTIONS)))
+        self.bad += portion.bad
+        self._bar.update(portion.table.num_rows + len(portion.bad))
+
+    def close(self) -> pa.Table:
+        """The rows of all portions in order."""
+        self._bar.close()
+        return pa.concat_tables(self._tables).sort_by("row").combine_chunks()
 
 
 def conventions(job: Job) -> str:
@@ -226,10 +252,26 @@ def write_evaluation(evaluation: Evaluation, out: str, save_predictions: bool) -
         file.write(json.dumps(evaluation.result, indent=2, ensure_ascii=False) + "\n")
     with filesystem.open(f"{inside}/evaluation.md", "w") as file:
         file.write(markdown_table(evaluation.result))
-    columns = [*PER_SAMPLE, *(PREDICTIONS if save_predictions else ())]
     with filesystem.open(f"{inside}/per_sample.parquet", "wb") as file:
-        pq.write_table(evaluation.table.select(columns), file)
+        _write_samples(evaluation, file, save_predictions)
     forget_portions(out)
     return [
         f"{out.rstrip('/')}/{name}" for name in ("evaluation.json", "evaluation.md", "per_sample.parquet")
     ]
+
+
+def _write_samples(evaluation: Evaluation, file: IO[bytes], save_predictions: bool) -> None:
+    table = evaluation.table.select(PER_SAMPLE)
+    if not save_predictions:
+        pq.write_table(table, file)
+        return
+    if evaluation.predictions is None:
+        raise ValueError("an evaluation without predictions cannot save them: Job(keep_predictions=True)")
+    rows = evaluation.table["row"].to_numpy()
+    with pq.ParquetWriter(file, pa.schema([*table.schema, *map(SCHEMA.field, PREDICTIONS)])) as writer:
+        for at in range(0, len(rows), _ROWS_AT_ONCE):
+            part = table[at : at + _ROWS_AT_ONCE]
+            found = evaluation.predictions.take(rows[at : at + _ROWS_AT_ONCE])
+            for name in PREDICTIONS:
+                part = part.append_column(SCHEMA.field(name), found[name])
+            writer.write_table(part)

@@ -74,12 +74,14 @@ def evaluate_run(
 
 def draw_pictures(folder: RunFolder, evaluation: Evaluation, measures: dict[str, dict[str, Any]]) -> None:
     """The pictures that need the evaluated samples; ``plots/*.png`` of the run folder."""
-    result = evaluation.result
+    result, predictions = evaluation.result, evaluation.predictions
+    if predictions is None:
+        raise ValueError("an evaluation without predictions cannot be drawn: Job(keep_predictions=True)")
     plot_yardsticks(measures, folder.local(f"{PLOTS}/yardsticks.png"))
     plot_iou_histogram(evaluation.table, folder.local(f"{PLOTS}/iou.png"))
     reader = open_reader(evaluation.index)
     for task, values in measures.items():
-        items = examples(evaluation.table, task, reader, result["image_size"])
+        items = examples(evaluation.table, predictions, task, reader, result["image_size"])
         title = (
             f"{task}: {values['n']} held-out samples, gIoU {values['gIoU']:.3f}, cIoU {values['cIoU']:.3f}"
         )

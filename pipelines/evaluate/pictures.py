@@ -30,13 +30,15 @@ def draw_evaluation(evaluation: Evaluation, out: str, seed: int = 0) -> list[str
     Returns:
         The paths of the pictures.
     """
-    result = evaluation.result
+    result, predictions = evaluation.result, evaluation.predictions
+    if predictions is None:
+        raise ValueError("an evaluation without predictions cannot be drawn: Job(keep_predictions=True)")
     with _local(f"{out.rstrip('/')}/{FOLDER}") as folder:
         drawn = [plot_iou_histogram(evaluation.table, folder / "iou.png")]
         drawn += [plot_groups(result[key], title, folder / name) for key, name, title in _GROUPS]
         reader = open_reader(evaluation.index)
         for task, values in result["tasks"].items():
-            items = examples(evaluation.table, task, reader, result["image_size"], seed)
+            items = examples(evaluation.table, predictions, task, reader, result["image_size"], seed)
             title = f"{task}: {values['n']} samples, gIoU {values['gIoU']:.3f}, cIoU {values['cIoU']:.3f}"
             drawn.append(draw_sheet(items, title, folder / f"samples-{task}.png"))
         return [f"{out.rstrip('/')}/{FOLDER}/{path.name}" for path in drawn]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -37,12 +38,11 @@ class Finished:
     def __init__(self, out: str | None, key: str) -> None:
         self._out, self._key = out, key
 
-    def load(self) -> dict[int, Portion]:
-        """The portions that are there, by number; an unreadable one counts as not there."""
+    def load(self) -> Iterator[Portion]:
+        """The portions that are there, one in memory at a time; an unreadable one counts as not there."""
         if self._out is None:
-            return {}
+            return
         fs, folder = self._folder()
-        found = {}
         for path in sorted(fs.glob(f"{folder}/*.parquet")):
             try:
                 table = pq.read_table(io.BytesIO(fs.cat_file(path)))
@@ -50,10 +50,7 @@ class Finished:
             except (pa.ArrowInvalid, KeyError, *storage_errors()):
                 continue
             bad = [(str(name), str(reason)) for name, reason in content["bad"]]
-            found[int(content["number"])] = Portion(
-                table.replace_schema_metadata(None), bad, content["number"]
-            )
-        return found
+            yield Portion(table.replace_schema_metadata(None), bad, content["number"])
 
     def save(self, portion: Portion) -> None:
         """Keeps a portion; whole or not at all."""

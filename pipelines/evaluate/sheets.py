@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from matplotlib.figure import SubFigure
 from pipelines.evaluate.data import Reader
 from pipelines.evaluate.drawing import PREDICTION, TRUTH, Picture, enlarge, mark_prompt, overlay
 from pipelines.evaluate.plots import literal, new_figure, save
+from pipelines.evaluate.predictions import Predictions
 from pipelines.evaluate.records import decode_mask
 from pipelines.evaluate.yardsticks import Masks
 from unigeoseg.batch import Sample
@@ -63,13 +63,17 @@ def pick_rows(
     return picked
 
 
-def examples(table: pa.Table, task: str, reader: Reader, size: int, seed: int = 0) -> list[Example]:
-    """The examples of one task, read from the store again; ``table`` must hold predictions."""
+def examples(
+    table: pa.Table, predictions: Predictions, task: str, reader: Reader, size: int, seed: int = 0
+) -> list[Example]:
+    """The examples of one task, read from the store again."""
     part = table.filter(pc.field("task") == task)
     images = reader.index.images[part["row"].to_numpy()].tolist()
+    picked = pick_rows(part["iou"].to_pylist(), images, seed=seed)
+    drawn = part.take(pa.array([place for _, place in picked], pa.int64())).to_pylist()
+    masks = predictions.take([row["row"] for row in drawn]).to_pylist()
     found = []
-    for caption, place in pick_rows(part["iou"].to_pylist(), images, seed=seed):
-        row: dict[str, Any] = part.slice(place, 1).to_pylist()[0]
+    for (caption, _), row, mask in zip(picked, drawn, masks, strict=True):
         (loaded,) = reader.load([row["row"]])
         if loaded.image is None or loaded.sample is None or loaded.sample.mask is None:
             continue
@@ -80,7 +84,7 @@ def examples(table: pa.Table, task: str, reader: Reader, size: int, seed: int = 
                 (loaded.image.shape[0], loaded.image.shape[1]),
                 letterbox_image(loaded.image, size),
                 letterbox_mask(loaded.sample.mask, size) > 0,
-                _square(decode_mask(row["prediction"], row["size"]), size),
+                _square(decode_mask(mask["prediction"], mask["size"]), size),
                 row["iou"],
             )
         )

@@ -200,7 +200,7 @@ def test_another_threshold_gives_what_was_foretold(evaluation, store, export):
 def test_empty_and_full_predictions_are_counted(evaluation):
     masks = [
         coco_mask.decode({"size": row["size"], "counts": row["prediction"].encode()})
-        for row in evaluation.table.select(["prediction", "size"]).to_pylist()
+        for row in evaluation.predictions.take(evaluation.table["row"].to_numpy()).to_pylist()
     ]
     shares = np.array([mask.mean() for mask in masks])
     overall = evaluation.result["overall"]
