@@ -38,6 +38,7 @@ class Told:
     """What a listing tells beside its items, once all of them were taken."""
 
     files: StageCounts = field(default_factory=StageCounts)
+    scene: str = ""
 
 
 def list_items(
@@ -145,9 +146,16 @@ def _items(
         yield from _coco_orphans(file, root, label)
     if layout.boxes == "csv":
         _tell_rows(root, sorted(claimed), {path.rpartition("/")[2] for path in found.images}, aside)
+    told.scene = _scene_words(layout)
     used = len(found.images) + len(found.labels & claimed.keys())
     told.files.merge(aside.told(used).rows())
     aside.check(used, max_unmatched, root)
+
+
+def _scene_words(layout: Layout) -> str:
+    """What a scene of a layout is."""
+    scene = f"all files of one {layout.scene}" if layout.scene else "a file"
+    return f"{scene}; a split keeps one {layout.group} together" if layout.group else scene
 
 
 def _of_coco(
