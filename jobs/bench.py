@@ -11,6 +11,7 @@ from unigeoseg.errors import UserError
 _ENTRIES = {
     "step": Entry("jobs.bench_step", "step", "Time of a training step, part by part."),
     "build": Entry("jobs.bench_build", "build", "Tiles per second of each construction step."),
+    "scale": Entry("jobs.bench_scale", "scale", "What an index costs by its number of rows."),
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
     "checkpoint": Entry("jobs.bench_checkpoint", "checkpoint", "What a checkpoint costs training."),
     "memory": Entry("jobs.bench_memory", "memory", "Memory of a training step beside the planner's number."),
@@ -49,7 +50,7 @@ def plan(samples: str, positions: int, as_json: bool) -> None:
     emit(bench_plan(sizes, positions, lambda text: click.echo(text, err=True)), as_json, as_text)
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str, option: str = "--samples") -> int:
     """``"1.15M"`` as 1150000.
 
     Raises:
@@ -59,9 +60,9 @@ def parse_count(text: str) -> int:
     try:
         count = round(float(text.strip().rstrip("kMB")) * factor)
     except ValueError as error:
-        raise UserError(f"--samples {text}: expected a number such as 20000, 1.15M or 1B") from error
+        raise UserError(f"{option} {text}: expected a number such as 20000, 1.15M or 1B") from error
     if count < 1000:
-        raise UserError(f"--samples {text}: at least 1000")
+        raise UserError(f"{option} {text}: at least 1000")
     return count
 
 

@@ -25,6 +25,11 @@ def data() -> None:
 @preset_option(required=False, default=None, help="Take the build section of this preset as the base.")
 @set_option(help="Override one value, for example --set tile.size=256 or --set source.scenes=500.")
 @click.option("--force", is_flag=True, help="Replace a store, or an unfinished build, that is already there.")
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Leave out images that cannot be used, however many there are; they are counted and named.",
+)
 @dry_run_option
 @json_option
 def build(
@@ -34,6 +39,7 @@ def build(
     preset: str | None,
     sets: tuple[str, ...],
     force: bool,
+    keep_going: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -50,6 +56,8 @@ def build(
     from pipelines.store.index import read_card
 
     config = load_build_config(preset, [text.removeprefix("build.") for text in sets])
+    if keep_going:
+        config = config.model_copy(update={"max_bad_share": 1.0})
     if dry_run:
         emit(describe_build(source, root, out, config), as_json)
         return
@@ -126,6 +134,7 @@ def _info_text(card: dict[str, Any]) -> str:
     if own := card.get("own_splits"):
         listed = ", ".join(f"{key} {count} images" for key, count in own.items())
         lines.append(f"splits as the source has them: {listed}")
+    lines += [f"a scene of {source}: {_scene_text(row)}" for source, row in card.get("scene_of", {}).items()]
     words = ", ".join(f"{task} {mean:.1f}" for task, mean in card.get("instruction_words", {}).items())
     lines.append(f"mean words of an instruction: {words}")
     variety = card.get("instruction_variety", {})
@@ -140,6 +149,15 @@ def _info_text(card: dict[str, Any]) -> str:
         f"{len(shards)} shards, {size / 2**20:.1f} MiB; configuration {card.get('config_hash', '')[:12]}"
     )
     return "\n".join(lines)
+
+
+def _scene_text(row: dict[str, Any]) -> str:
+    tile, stride = row["tile"], row["stride"]
+    if tile is None:
+        return f"{row['is']}, not cut into tiles"
+    overlap = max(tile - stride, 0)
+    shared = f"neighbours share {overlap} pixels ({overlap / tile:.0%})" if overlap else "none overlap"
+    return f"{row['is']}; tiles of {tile} pixels every {stride}, {shared}"
 
 
 def _lint_text(result: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from unigeoseg.errors import UserError
 def merge(
     stores: tuple[str, ...], out: str, on_duplicate: str, shard_mb: int, force: bool, as_json: bool
 ) -> None:
-    """Make one store of several; splits and sample ids stay, shards are cut anew.
+    """Make one store of several; splits and sample ids stay, shards are cut anew; a stopped merge goes on.
 
     \b
     Examples:
@@ -53,7 +53,11 @@ def merge(
     type=click.Choice(("webdataset", "coco", "release-layout")),
     help="The form.",
 )
-@click.option("--out", required=True, help="An empty or new folder, or s3:// prefix.")
+@click.option(
+    "--out",
+    required=True,
+    help="An empty or new folder or s3:// prefix; an unfinished export of the same goes on.",
+)
 @json_option
 def export(store: str, form: str, out: str, as_json: bool) -> None:
     """Write a store in a form that other programs read.

@@ -1,4 +1,4 @@
-"""One job in a run folder: a lease with a heartbeat, the same in a folder and on an object store.
+"""One job in a folder, a run's or a store's: a lease with a heartbeat, the same on an object store.
 
 The holder writes ``lease.json`` and renews it. A job that crashed stops renewing, so the lease falls to the
 next one: at once where the dead process can be looked at (same machine), else when it has run out. Before a
@@ -17,26 +17,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
 
 from pipelines.storage import storage_errors
-from pipelines.train.run_folder import RunFolder
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 LEASE = "lease.json"
+#: What is advised where a run is held.
+OTHER_RUN = "choose another run with --run"
 #: After taking a lease over, seconds until it is read again: another job may have done the same.
 _SETTLE = {False: 0.2, True: 2.0}
 
 
 class LeaseLostError(RuntimeError):
-    """Another job holds the run folder now."""
+    """Another job holds the folder now."""
+
+
+class Leased(Protocol):
+    """A folder that is held: a run's, or :class:`LeasedFolder`."""
+
+    @property
+    def fs(self) -> Any:
+        """Its filesystem."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """Its path on the filesystem."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Its path as people know it."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is on an object store."""
+        ...
+
+
+@dataclass(frozen=True)
+class LeasedFolder:
+    """Any folder that can be held, by the names of :class:`Leased`."""
+
+    fs: Any
+    root: str
+    path: str
+    remote: bool
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a run folder.
+    """Who holds a folder.
 
     Attributes:
         token: of this one start of a job.
@@ -67,8 +103,8 @@ class Holder:
         return time.time() - self.beat < self.seconds
 
 
-def holder_of(run: RunFolder) -> Holder | None:
-    """Who holds the run, dead or alive; ``None`` when nobody does."""
+def holder_of(run: Leased) -> Holder | None:
+    """Who holds the folder, dead or alive; ``None`` when nobody does."""
     try:
         run.fs.invalidate_cache()
         return Holder(**json.loads(run.fs.cat_file(f"{run.root}/{LEASE}")))
@@ -78,8 +114,8 @@ def holder_of(run: RunFolder) -> Holder | None:
         return Holder("", "unknown", "", 0, 0.0, 0.0, 0.0)
 
 
-def check_held(run: RunFolder, token: str) -> None:
-    """Makes sure that the run is still the job's.
+def check_held(run: Leased, token: str) -> None:
+    """Makes sure that the folder is still the job's.
 
     Raises:
         LeaseLostError: another job took it over, or it was given up.
@@ -93,13 +129,13 @@ def check_held(run: RunFolder, token: str) -> None:
 
 
 @contextmanager
-def held(run: RunFolder, seconds: float) -> Iterator["Lease"]:
-    """Holds the run for as long as the block lasts.
+def held(run: Leased, seconds: float, other: str = OTHER_RUN) -> Iterator["Lease"]:
+    """Holds the folder for as long as the block lasts.
 
     Raises:
         UserError: another job is at work in it.
     """
-    lease = Lease(run, seconds)
+    lease = Lease(run, seconds, other)
     try:
         yield lease
     finally:
@@ -107,15 +143,16 @@ def held(run: RunFolder, seconds: float) -> Iterator["Lease"]:
 
 
 class Lease:
-    """A held run folder; renewed by a thread until it is released.
+    """A held folder; renewed by a thread until it is released.
 
     Args:
         run: the folder, which can be written.
         seconds: without a sign of life for so long, it counts as given up.
+        other: what who finds it held may do instead.
     """
 
-    def __init__(self, run: RunFolder, seconds: float) -> None:
-        self._run, self._seconds = run, seconds
+    def __init__(self, run: Leased, seconds: float, other: str = OTHER_RUN) -> None:
+        self._run, self._seconds, self._other = run, seconds, other
         self.token = uuid.uuid4().hex
         self._acquire()
         self._stop = threading.Event()
@@ -123,7 +160,7 @@ class Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Gives the run up."""
+        """Gives the folder up."""
         self._stop.set()
         self._thread.join()
         with suppress(*storage_errors()):
@@ -138,8 +175,8 @@ class Lease:
         if found is not None and found.alive:
             raise UserError(
                 f"{self._run.path} is in use by process {found.pid} on {found.host} (last sign of life "
-                f"{max(0.0, time.time() - found.beat):.0f} s ago): wait for it, stop it, or choose another "
-                f"run with --run; a job that crashed frees the run {found.seconds:.0f} s after its last sign"
+                f"{max(0.0, time.time() - found.beat):.0f} s ago): wait for it, stop it, or {self._other}; "
+                f"a job that crashed frees it {found.seconds:.0f} s after its last sign"
             )
         if found is not None:
             logger.warning(

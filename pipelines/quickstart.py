@@ -9,9 +9,9 @@ from pipelines.build.card import config_hash
 from pipelines.build.config import BuildConfig
 from pipelines.config import Config
 from pipelines.evaluate.report import EVALUATION, PLOTS, REPORT
+from pipelines.lease import holder_of
 from pipelines.storage import open_filesystem
 from pipelines.train import train
-from pipelines.train.lease import holder_of
 from pipelines.train.ray_session import ray_session
 from pipelines.train.run_folder import (
     CHECKPOINTS,

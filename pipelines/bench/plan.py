@@ -7,7 +7,6 @@ column and the table of rows are files that are mapped, as for an index that doe
 import gc
 import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.bench.machine import machine
+from pipelines.bench.own_memory import Watch, own_memory
 from pipelines.plan.plan import Plan
 from pipelines.plan.schedule import make_curve
 from pipelines.plan.units import UnitTable
@@ -107,8 +107,8 @@ def bench_plan(
 
 def measure(samples: int, positions: int, folder: str) -> dict[str, Any]:
     """One size; to be run in a process of its own."""
-    before = _memory()["RssAnon"]
-    with _Watch() as watch:
+    before = own_memory()["RssAnon"]
+    with Watch() as watch:
         index = SyntheticIndex(samples, Path(folder))
         index.counts()
         started = time.perf_counter()
@@ -124,7 +124,7 @@ def measure(samples: int, positions: int, folder: str) -> dict[str, Any]:
         fresh().batch(7)  # what is loaded once is not the plan's cost
         opened = [min(_open(fresh(), step) for _ in range(3)) for step in (0, _LATE_STEP)]
         gc.collect()
-        table_mib, first_peak = _memory(), watch.peak()
+        table_mib, first_peak = own_memory(), watch.peak()
         timed = [_plan(fresh(), step * _BATCH, positions) for step in (0, _LATE_STEP)]
         return {
             "name": f"{samples} samples",
@@ -161,41 +161,3 @@ def _plan(plan: Plan, begin: int, count: int) -> tuple[float, float]:
             plan.positions(at, min(at + (1 << 16), low + count))
         found.append((time.perf_counter() - wall, time.process_time() - cpu))
     return min(w for w, _ in found) / count * 1e6, min(c for _, c in found) / count * 1e6
-
-
-class _Watch:
-    """The largest memory of this process that is its own (not mapped files), in MiB, looked at often."""
-
-    def __init__(self) -> None:
-        self._peak, self._stop = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def peak(self) -> float:
-        self._peak = max(self._peak, _memory()["RssAnon"])
-        return self._peak
-
-    def _look(self) -> None:
-        while not self._stop.wait(0.02):
-            self.peak()
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def _memory() -> dict[str, float]:
-    """Resident memory of this process by kind, in MiB (zeros where the system does not tell)."""
-    found = {"RssAnon": 0.0, "RssFile": 0.0, "RssShmem": 0.0}
-    try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return found
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name in found:
-            found[name] = int(value.split()[0]) / 1024
-    return found

@@ -12,18 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipelines.ahead import ahead
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
-from pipelines.build.card import config_hash, dataset_card
+from pipelines.build.card import card_rows, config_hash, dataset_card, scene_of
 from pipelines.build.config import BuildConfig
 from pipelines.build.edition import edition
 from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_stamps
 from pipelines.build.parts import count_block, finished_blocks, read_reports, read_tiles, run_block
 from pipelines.build.progress import Steps
-from pipelines.build.runner import Runner, no_space, open_runner
+from pipelines.build.runner import Runner, no_space, open_runner, parallel
 from pipelines.build.shards import (
     Documents,
     Packing,
@@ -36,16 +34,14 @@ from pipelines.build.shards import (
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.registry import open_source
 from pipelines.build.stages import StageCounts
-from pipelines.build.state import forget_parts, prepare
+from pipelines.build.state import forget_parts, hold, prepare
 from pipelines.build.variety import Variety
-from pipelines.storage import open_filesystem
 from pipelines.store.index import StoreIndex, read_card
 from pipelines.store.writer import IndexWriter, write_card
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
 _LOG = logging.getLogger(__name__)
-_CARD_COLUMNS = ["task", "source", "category", "split", "licence", "scene"]
 
 
 def build_store(
@@ -80,17 +76,19 @@ def build_store(
     listing = Listing(adapter.name, adapter.items(), config)
     try:
         expected = _estimate(adapter, listing, config)
-        if not prepare(store, _plan(adapter, listing.manifest, config), force):
-            listing.publish(store)
-            manifest = listing.manifest
-            with open_runner(config.workers) as runner:
-                _Build(adapter, config, store, manifest, runner, progress).run(preview)
+        plan = _plan(adapter, listing.manifest, config)
+        with hold(store, plan, force) as still_ours:
+            if not prepare(store, plan, force):
+                listing.publish(store)
+                with open_runner(config.workers) as runner:
+                    own = config.model_copy(update={"workers": parallel(config.workers)})
+                    _Build(adapter, own, store, listing.manifest, runner, progress, still_ours).run(preview)
+            paid = _bill(store, len(listing.manifest.sizes), config) if expected else None
+            forget_parts(store)
     except OSError as error:
         raise UserError(no_space(error)) if error.errno in (27, 28, 122) else error from error
     finally:
         listing.close()
-    paid = _bill(store, len(listing.manifest.sizes), config) if expected else None
-    forget_parts(store)
     card = read_card(store)
     samples = {task: card["counts"]["task"].get(task, 0) for task in TASKS}
     result = {"samples": samples, "store": store} | {n: card[n] for n in ("stages", "quarantined")}
@@ -184,8 +182,10 @@ class _Build:
         manifest: Manifest,
         runner: Runner,
         progress: bool,
+        still_ours: Callable[[], None],
     ) -> None:
         self._source, self._config, self._store = source, config, store
+        self._still_ours = still_ours
         self._manifest, self._runner, self._progress = manifest, runner, progress
         self._blocks = range(len(manifest.sizes))
         self._counts, self._variety = StageCounts(), Variety()
@@ -203,6 +203,7 @@ class _Build:
         )
         shards = self._pack(documents)
         entries = self._shards(documents, shards)
+        self._still_ours()
         self._index(shards)
         self._finish(entries, preview)
 
@@ -266,7 +267,8 @@ class _Build:
             share = min(1.0, 1.5 * number / total)
             raise UserError(
                 f"{number} of {total} images cannot be used: {shown}. Repair or remove them, or leave "
-                f"them out with max_bad_share={share:.2g} (they are then counted and named)"
+                f"them out with max_bad_share={share:.2g}, or --keep-going whatever their number (they are "
+                "then counted and named)"
             )
 
     def _balance(self, diversity: Counter[int]) -> Balance:
@@ -311,7 +313,7 @@ class _Build:
     def _index(self, shards: list[Shard]) -> None:
         writer = IndexWriter(self._store)
         try:
-            for rows in shard_rows(self._store, shards):
+            for rows in shard_rows(self._store, [shard.path for shard in shards]):
                 writer.add(rows)
         except BaseException:
             writer.abort()
@@ -319,17 +321,11 @@ class _Build:
         writer.close()
 
     def _finish(self, entries: list[dict[str, Any]], preview: bool) -> None:
-        filesystem, root = open_filesystem(self._store)
-        filesystem.invalidate_cache()
+        index = card_rows(self._store)
         if preview:
             from pipelines.build.preview import write_previews  # matplotlib is slow to import
 
-            with filesystem.open(f"{root}/index.parquet", "rb") as handle:
-                table = pq.read_table(handle)
-            write_previews(StoreIndex(self._store, "all", table.combine_chunks(), {}))
-        with filesystem.open(f"{root}/index.parquet", "rb") as handle:
-            # Names that repeat are held once.
-            index = pq.read_table(handle, read_dictionary=_CARD_COLUMNS)
+            write_previews(StoreIndex.open_all(self._store, {}))
         card = dataset_card(
             index,
             entries,
@@ -342,6 +338,7 @@ class _Build:
         )
         if self._manifest.own:
             card["own_splits"] = dict(self._manifest.own)
+        card["scene_of"] = {self._source.name: scene_of(self._source, self._config)}
         write_card(self._store, card)
 
     def _each(self, name: str, work: Callable[[int], dict[str, Any]]) -> Iterable[tuple[int, dict[str, Any]]]:

@@ -2,19 +2,26 @@
 
 import hashlib
 import json
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.edition import edition
 from pipelines.build.endpoint.config import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
+from pipelines.build.sources.base import Source
 from pipelines.build.variety import Variety
+from pipelines.storage import open_filesystem
+from pipelines.store.index import coded
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import TASKS
 
+#: Columns of an index that a card is measured from: texts, and numbers.
+_NAMES = ("task", "source", "category", "split", "licence", "scene")
+_NUMBERS = ("n", "mask_area", "height", "width", "words")
 #: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
 _WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
     ("workers", "block_images", "max_bad_share", "max_unknown_share", "max_unmatched_share"), True
@@ -59,44 +66,73 @@ def dataset_card(
 
 
 def measured_card(index: pa.Table, shards: list[dict[str, Any]], variety: Variety) -> dict[str, Any]:
-    """What index and shards of a store say, however it was made."""
-    names = ("task", "source", "category", "split", "licence", "scene")
-    columns = {name: index.column(name).to_pylist() for name in names}
-    tasks = np.asarray(columns["task"])
+    """What index and shards of a store say, however it was made; :func:`card_rows` has all it needs."""
+    columns = {name: coded(index.column(name)) for name in _NAMES}
+    task, names = columns["task"]
+    (source, _), (scene, scenes) = columns["source"], columns["scene"]
+    tasks = np.asarray([TASKS.index(name) for name in names], np.int64)[task]
     area = index.column("mask_area").to_numpy().astype(np.float64)
     height, width = (index.column(n).to_numpy().astype(np.float64) for n in ("height", "width"))
+    share = area / (height * width)
     words = index.column("words").to_numpy().astype(np.float64)
     first = index.column("n").to_numpy() == 0
-    present = [t for t in TASKS if (tasks == t).any()]
+    of = {name: rows for number, name in enumerate(TASKS) if (rows := tasks == number).any()}
     return {
         "schema_version": SCHEMA_VERSION,
         "samples": index.num_rows,
         "images": sum(s["images"] for s in shards),
-        "scenes": len(set(zip(columns["source"], columns["scene"], strict=True))),
-        "counts": {name: _counted(columns[name]) for name in ("task", "source", "category", "split")}
+        "scenes": len(np.unique(source * (len(scenes) + 1) + scene)),
+        "counts": {name: _counted(*columns[name]) for name in ("task", "source", "category", "split")}
         | {"task_split": _by_task(columns["task"], columns["split"])},
-        "instruction_words": {t: round(float(words[tasks == t].mean()), 3) for t in present},
+        "instruction_words": {t: round(float(words[rows].mean()), 3) for t, rows in of.items()},
         "instruction_variety": variety.result(),
         "mask_size": {
-            "share": _spread(area / (height * width)),
+            "share": _spread(share),
             "pixels": _spread(area),
-            "share_by_task": {
-                t: round(float((area / (height * width))[tasks == t].mean()), 6) for t in present
-            },
+            "share_by_task": {t: round(float(share[rows].mean()), 6) for t, rows in of.items()},
         },
         "resolution": {"height": _spread(height[first]), "width": _spread(width[first])},
-        "licences": _counted(columns["licence"]),
+        "licences": _counted(*columns["licence"]),
         "shards": shards,
     }
 
 
-def _counted(values: list[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
+def scene_of(source: Source, config: BuildConfig) -> dict[str, Any]:
+    """What a scene of a source is, and how its tiles lie; once all items were asked for.
+
+    Returns:
+        ``{"is": text, "tile", "stride"}``, the last two in pixels, ``None`` where images stay whole.
+    """
+    told = getattr(source, "told", None)
+    text = getattr(told, "scene", "") or getattr(source, "scene", "an image")
+    whole = getattr(source, "keeps_splits", False)
+    return {
+        "is": text,
+        "tile": None if whole else config.tile.size,
+        "stride": None if whole else config.tile.stride,
+    }
 
 
-def _by_task(tasks: list[str], splits: list[str]) -> dict[str, dict[str, int]]:
-    counted = Counter(zip(tasks, splits, strict=True))
-    return {t: {s: n for (task, s), n in sorted(counted.items()) if task == t} for t in sorted(set(tasks))}
+def card_rows(store: str) -> pa.Table:
+    """What :func:`measured_card` needs of an index, names that repeat being held once."""
+    filesystem, root = open_filesystem(store)
+    filesystem.invalidate_cache()
+    with filesystem.open(f"{root}/index.parquet", "rb") as handle:
+        return pq.read_table(handle, columns=[*_NAMES, *_NUMBERS], read_dictionary=list(_NAMES))
+
+
+def _counted(codes: NDArray[np.int64], names: list[str]) -> dict[str, int]:
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
+
+
+def _by_task(
+    tasks: tuple[NDArray[np.int64], list[str]], splits: tuple[NDArray[np.int64], list[str]]
+) -> dict[str, dict[str, int]]:
+    return {
+        name: _counted(splits[0][tasks[0] == number], splits[1])
+        for name, number in sorted((name, number) for number, name in enumerate(tasks[1]))
+    }
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

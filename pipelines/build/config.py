@@ -106,7 +106,12 @@ class BuildConfig(_Section):
         description="share of files and rows that may match nothing (they are counted and named)",
     )
     block_images: int = Field(32, ge=1, description="images of one resumable unit of work")
-    workers: int = Field(2, ge=0, description="parallel Ray tasks; 0 works in this process, without Ray")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="parallel Ray tasks; null: one a CPU of the cluster, or of this machine without one; 0 "
+        "works in this process, without Ray",
+    )
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")
 
     @model_validator(mode="after")

@@ -1,19 +1,25 @@
 """Checks every record of a store: readable, sound, and as the index, the card and the rules say."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from heapq import merge
+from itertools import groupby
 from multiprocessing import get_context
+from operator import itemgetter
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.ahead import ahead
 from pipelines.build.lint_pictures import Seen, twins
 from pipelines.build.lint_shard import Finding, Rules, check_shard
 from pipelines.build.lint_text import authors
 from pipelines.build.progress import Steps
 from pipelines.store.index import StoreIndex
-from pipelines.store.scan import open_all_splits
+from pipelines.store.repeated import repeated
+from pipelines.store.scan import open_all_splits, parted
 
 Error = dict[str, str]
 #: A smaller store is not worth the start of other processes.
@@ -38,18 +44,21 @@ def lint_store(store: str, progress: bool = True, workers: int = 1) -> dict[str,
         UserError: there is no finished store, or a shard cannot be reached.
     """
     index = open_all_splits(store)
-    errors = _duplicates(index) + _splits(index)
-    shards = sorted(set(pc.unique(index.table["shard"]).to_pylist()) | set(_entries(index)))
+    errors = check_index(index)
     images: list[Seen] = []
-    scripts: dict[str, list[str]] = {}
+    scripts = _Scripts(len(index))
     with Steps("lint", "record", len(index), progress) as bar:
-        for finding in _findings(index, shards, workers if len(index) >= _ALONE else 1, bar):
+        for finding in _findings(index, workers if len(index) >= _ALONE else 1, bar):
             errors += finding.errors
             images += finding.images
-            for script, names in finding.scripts.items():
-                scripts.setdefault(script, []).extend(names)
-    errors += _same_images(images) + _scripts(scripts)
+            scripts.add(finding.scripts)
+    errors += _same_images(images) + scripts.errors()
     return {"records": len(index), "errors": errors}
+
+
+def check_index(index: StoreIndex) -> list[Error]:
+    """What is wrong with an index by itself: ids that repeat, scenes in two splits."""
+    return _duplicates(index) + _splits(index)
 
 
 def _entries(index: StoreIndex) -> dict[str, dict[str, Any]]:
@@ -57,43 +66,50 @@ def _entries(index: StoreIndex) -> dict[str, dict[str, Any]]:
     return {shard["path"]: shard for shard in listed} if isinstance(listed, list) else {}
 
 
-def _findings(index: StoreIndex, shards: list[str], workers: int, bar: Steps) -> Iterator[Finding]:
+def _findings(index: StoreIndex, workers: int, bar: Steps) -> Iterator[Finding]:
+    shards, rules = _shards(index), Rules(index.card.get("config", {}).get("rules", {}), authors(index.card))
     if workers <= 1:
-        for shard in shards:
-            yield _check(index, shard, bar)
+        for shard, rows, entry in shards:
+            part = StoreIndex(index.store, index.split, rows.combine_chunks(), index.card)
+            yield check_shard(part, shard, entry, rules, bar.update)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for finding in pool.map(_elsewhere, [index.store] * len(shards), shards):
+
+        def check(one: tuple[str, pa.Table, dict[str, Any] | None]) -> Finding:
+            return pool.submit(_elsewhere, index.store, one[0], packed(one[1]), one[2], rules).result()
+
+        for finding in ahead(check, shards, workers, waiting=2 * workers):
             bar.update(finding.records)
             yield finding
 
 
-def _check(index: StoreIndex, shard: str, bar: Steps | None = None) -> Finding:
-    entry = _entries(index).get(shard)
-    rules = Rules(index.card.get("config", {}).get("rules", {}), authors(index.card))
-    table = index.table.filter(pc.field("shard") == shard).combine_chunks()
-    part = StoreIndex(index.store, index.split, table, index.card)
-    return check_shard(part, shard, entry, rules, bar.update if bar else None)
+def _shards(index: StoreIndex) -> Iterator[tuple[str, pa.Table, dict[str, Any] | None]]:
+    """Each shard of the index or the card, with its rows and its entry, by name."""
+    entries = _entries(index)
+    listed = [(shard, index.table[:0]) for shard in entries]
+    found = merge(parted(index.table, "shard"), sorted(listed, key=itemgetter(0)), key=itemgetter(0))
+    for shard, group in groupby(found, key=itemgetter(0)):
+        yield shard, next(group)[1], entries.get(shard)  # the rows of the index come first
 
 
-def _elsewhere(store: str, shard: str) -> Finding:
-    return _check(_opened(store), shard)
+def packed(rows: pa.Table) -> bytes:
+    """Rows for another process: a pickled slice would take the whole table along."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())
 
 
-@cache
-def _opened(store: str) -> StoreIndex:
-    """Of a worker process: the index once for all its shards."""
-    return open_all_splits(store)
+def _elsewhere(store: str, shard: str, rows: bytes, entry: dict[str, Any] | None, rules: Rules) -> Finding:
+    table = pa.ipc.open_stream(rows).read_all().combine_chunks()
+    return check_shard(StoreIndex(store, "all", table, {}), shard, entry, rules)
 
 
 def _duplicates(index: StoreIndex) -> list[Error]:
-    seen: set[str] = set()
-    errors = []
-    for name in index.table["sample_id"].to_pylist():
-        if name in seen:
-            errors.append({"sample_id": name, "reason": "duplicate: the id occurs more than once"})
-        seen.add(name)
-    return errors
+    return [
+        {"sample_id": name, "reason": "duplicate: the id occurs more than once"}
+        for name in repeated([index.table["sample_id"]])
+    ]
 
 
 def _splits(index: StoreIndex) -> list[Error]:
@@ -107,8 +123,7 @@ def _splits(index: StoreIndex) -> list[Error]:
             "sample_id": f"{row['source']}/{row['scene']}",
             "reason": "split: the scene is in more than one split",
         }
-        for row in places.to_pylist()
-        if row["split_count_distinct"] > 1
+        for row in places.filter(pc.field("split_count_distinct") > 1).to_pylist()
     ]
 
 
@@ -123,15 +138,37 @@ def _same_images(images: list[Seen]) -> list[Error]:
     return errors
 
 
-def _scripts(scripts: dict[str, list[str]]) -> list[Error]:
-    """Samples in another script than nearly all of the store."""
-    total = sum(map(len, scripts.values()))
-    main = max(scripts, key=lambda name: len(scripts[name]), default="")
-    if not total or len(scripts[main]) < _NEARLY_ALL * total:
-        return []
-    return [
-        {"sample_id": name, "reason": f"script: the text is {script}, nearly all others are {main}"}
-        for script, names in sorted(scripts.items())
-        if script not in (main, "")
-        for name in names
-    ]
+class _Scripts:
+    """Samples by the script of their text; only those are named that may turn out to be the odd ones.
+
+    Args:
+        records: of the store.
+    """
+
+    def __init__(self, records: int) -> None:
+        self._most = (1 - _NEARLY_ALL) * records
+        self._counts: Counter[str] = Counter()
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, found: dict[str, list[str]]) -> None:
+        """Takes the samples of a shard."""
+        for script, names in found.items():
+            self._counts[script] += len(names)
+            # So many are either nearly all or too many beside those that are.
+            if self._counts[script] > self._most:
+                self._names[script] = []
+            else:
+                self._names.setdefault(script, []).extend(names)
+
+    def errors(self) -> list[Error]:
+        """Samples in another script than nearly all of the store."""
+        total = self._counts.total()
+        main = max(self._counts, key=lambda name: self._counts[name], default="")
+        if not total or self._counts[main] < _NEARLY_ALL * total:
+            return []
+        return [
+            {"sample_id": name, "reason": f"script: the text is {script}, nearly all others are {main}"}
+            for script, names in sorted(self._names.items())
+            if script not in (main, "")
+            for name in names
+        ]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,7 +100,7 @@ def check_shard(
     return found
 
 
-def _spans(found: list[Place]) -> list[list[Place]]:
+def _spans(found: Sequence[Place]) -> list[list[Place]]:
     """Neighbouring images, about :data:`WINDOW` bytes together."""
     spans: list[list[Place]] = []
     start = 0

@@ -3,12 +3,12 @@
 import io
 import re
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 
 import cv2
 import matplotlib.figure
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -27,6 +27,8 @@ _SIDE = 384
 #: Inches of a panel's picture, and of a line of text under it.
 _INCHES, _LINE = 4.0, 0.155
 _WRAP, _MOST_LINES = 58, 9
+#: Rows whose names are Python's at a time.
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,20 @@ def _wrapped(text: str) -> str:
 
 def _choose(index: StoreIndex, rows: NDArray[np.int64], choice: Choice) -> list[int]:
     """Rows in a fixed random order, different images first."""
-    names = index.sample_ids(rows)
-    keys = index.table["key"].take(pa.array(rows)).to_pylist()
-    order = sorted(range(len(rows)), key=lambda i: digest("preview", choice.seed, names[i]))
-    seen: dict[str, int] = {}
+    places = np.empty(len(rows), np.uint64)
+    for at in range(0, len(rows), _AT_ONCE):
+        names = index.sample_ids(rows[at : at + _AT_ONCE])
+        places[at : at + len(names)] = [digest("preview", choice.seed, name) for name in names]
+    order = rows[np.argsort(places, kind="stable")]
+    seen: Counter[str] = Counter()
     turns: list[tuple[int, int, int]] = []
-    for i in order:
-        seen[keys[i]] = seen.get(keys[i], 0) + 1
-        turns.append((seen[keys[i]], len(turns), int(rows[i])))
+    for at in range(0, len(order), _AT_ONCE):
+        here = order[at : at + _AT_ONCE]
+        for row, entry in zip(here.tolist(), index.rows(here), strict=True):
+            seen[entry["key"]] += 1
+            turns.append((seen[entry["key"]], len(turns), row))
+        if len(seen) >= choice.n:  # all others come later in the order, or show an image again
+            break
     return [row for _, _, row in sorted(turns)[: choice.n]]
 
 

@@ -34,9 +34,23 @@ _MOST_TASKS = 4096
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def parallel(workers: int | None) -> int:
+    """How many tasks work at a time, inside :func:`open_runner` with the same number."""
+    if workers is not None:
+        return workers
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 @contextmanager
-def open_runner(workers: int) -> Iterator[Runner]:
-    """A runner with so many parallel Ray tasks, or none: 0 works in this process."""
+def open_runner(workers: int | None) -> Iterator[Runner]:
+    """A runner with so many parallel Ray tasks.
+
+    Args:
+        workers: 0 works in this process; ``None`` takes one a CPU, of the cluster that this process is told
+            to join (and of what its autoscaler brings), else of this machine.
+    """
     if workers == 0:
         yield _here
         return
@@ -46,7 +60,7 @@ def open_runner(workers: int) -> Iterator[Runner]:
     if started:
         # A driver must not join whatever cluster happens to run on this machine, unless it is told to.
         remote = bool(os.environ.get("RAY_ADDRESS"))
-        options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers}
+        options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers or _cpus()}
         ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line for each dataset is too much
     context = ray.data.DataContext.get_current()
@@ -66,6 +80,11 @@ def open_runner(workers: int) -> Iterator[Runner]:
             ray.shutdown()
 
 
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _here(
     work: Work, numbers: Iterable[int], part: Part | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,7 +93,7 @@ def _here(
 
 
 def _with_ray(
-    work: Work, numbers: list[int], part: Part | None, workers: int
+    work: Work, numbers: list[int], part: Part | None, workers: int | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     import ray
 

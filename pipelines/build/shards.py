@@ -168,15 +168,31 @@ def write_shard(shard: Shard, documents: Documents, stamp: str) -> dict[str, Any
         writer.abort()
         raise
     entry = writer.close()
-    filesystem, root = open_filesystem(documents.store)
-    remote = is_remote(documents.store)
+    keep_shard(documents.store, writer, {"stamp": stamp, "entry": entry})
+    return entry
+
+
+def keep_shard(store: str, writer: ShardWriter, note: Mapping[str, Any]) -> None:
+    """Writes beside the store a finished shard's index rows and, last, a note, which has its entry."""
+    filesystem, root = open_filesystem(store)
+    remote = is_remote(store)
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(writer.rows, schema=INDEX_SCHEMA), buffer)
-    with atomic_write(filesystem, _side(root, shard.path, "parquet"), remote) as handle:
+    with atomic_write(filesystem, _side(root, writer.path, "parquet"), remote) as handle:
         handle.write(buffer.getvalue())
-    with atomic_write(filesystem, _side(root, shard.path, "json"), remote) as handle:
-        handle.write(json.dumps({"stamp": stamp, "entry": entry}).encode())
-    return entry
+    with atomic_write(filesystem, _side(root, writer.path, "json"), remote) as handle:
+        handle.write(json.dumps(note).encode())
+
+
+def kept_shard(store: str, path: str) -> dict[str, Any] | None:
+    """The note of a shard that an earlier run finished, if the shard is there whole."""
+    filesystem, root = open_filesystem(store)
+    try:
+        found: dict[str, Any] = json.loads(filesystem.cat_file(_side(root, path, "json")))
+        size = filesystem.size(f"{root}/{path}")
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if size == found["entry"]["bytes"] else None
 
 
 def _side(root: str, path: str, kind: str) -> str:
@@ -185,18 +201,13 @@ def _side(root: str, path: str, kind: str) -> str:
 
 def finished_entry(store: str, shard: Shard, stamp: str) -> dict[str, Any] | None:
     """The entry of a shard that an earlier run wrote from the same input, if it is there whole."""
-    filesystem, root = open_filesystem(store)
-    try:
-        found = json.loads(filesystem.cat_file(_side(root, shard.path, "json")))
-        size = filesystem.size(f"{root}/{shard.path}")
-    except (FileNotFoundError, ValueError):
-        return None
-    entry: dict[str, Any] = found["entry"]
-    return entry if found["stamp"] == stamp and size == entry["bytes"] else None
+    found = kept_shard(store, shard.path)
+    entry: dict[str, Any] | None = found["entry"] if found and found["stamp"] == stamp else None
+    return entry
 
 
-def shard_rows(store: str, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+def shard_rows(store: str, paths: Iterable[str]) -> Iterator[pa.Table]:
     """Index rows of written shards, in order."""
     filesystem, root = open_filesystem(store)
-    for data in ahead(lambda shard: filesystem.cat_file(_side(root, shard.path, "parquet")), shards, 8):
+    for data in ahead(lambda path: filesystem.cat_file(_side(root, path, "parquet")), paths, 8):
         yield pq.read_table(io.BytesIO(data))

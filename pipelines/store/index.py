@@ -53,10 +53,24 @@ class StoreIndex:
         """
         card = read_card(store)
         chosen = _read_split(store, split)
-        unknown = sorted(set(pc.unique(chosen["task"]).to_pylist()) - set(TASKS))
-        if unknown:
-            raise UserError(f"{store}/{INDEX} holds unknown tasks {unknown}; known are {list(TASKS)}")
+        _check_tasks(store, chosen)
         return cls(str(store), split, chosen, card)
+
+    @classmethod
+    def open_all(cls, store: str, card: dict[str, Any] | None = None) -> "StoreIndex":
+        """The rows of all splits, in the order of the file.
+
+        Args:
+            store: folder or ``s3://`` prefix.
+            card: instead of ``dataset.json``, of a store that has none yet.
+
+        Raises:
+            UserError: as :meth:`open`.
+        """
+        found = read_card(store) if card is None else card
+        table = _read_split(store, None)
+        _check_tasks(store, table)
+        return cls(str(store), "all", table, found)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -123,12 +137,24 @@ class StoreIndex:
         return list(self._names.take(numbers)["sample_id"].to_pylist())
 
 
+def coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+    """A number for each text, int64 ``[N]``, and the text of each number."""
+    encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+    chunks = encoded.unify_dictionaries().chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    numbers = [np.asarray(chunk.indices).astype(np.int64) for chunk in chunks]
+    return np.concatenate([*numbers, np.zeros(0, np.int64)]), chunks[
+        0
+    ].dictionary.to_pylist() if chunks else []
+
+
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for each distinct text; int64 ``[N]``."""
-    found = pc.dictionary_encode(column).combine_chunks()
-    return np.asarray((found.chunk(0) if isinstance(found, pa.ChunkedArray) else found).indices).astype(
-        np.int64
-    )
+    return coded(column)[0]
+
+
+def _check_tasks(store: str, table: pa.Table) -> None:
+    unknown = sorted(set(pc.unique(table["task"]).to_pylist()) - set(TASKS))
+    if unknown:
+        raise UserError(f"{store}/{INDEX} holds unknown tasks {unknown}; known are {list(TASKS)}")
 
 
 def _identity(column: pa.ChunkedArray) -> Iterator[bytes]:
@@ -190,20 +216,22 @@ def _no_store(fs: AbstractFileSystem, root: str, store: str) -> str:
     return f"no store at {store}: the path does not exist or is empty; make one with `unigeoseg data build`"
 
 
-def _read_split(store: str, split: str) -> pa.Table:
+def _read_split(store: str, split: str | None) -> pa.Table:
     """The rows of a split: mapped where the index is large, in one piece in memory where it is not."""
     fs, root = open_filesystem(store)
     with _named_errors(store):
         table = mapped_split(fs, f"{root}/{INDEX}", split)
     if table is None:
-        whole = _read_rows(store)
-        _check_columns(store, whole)
-        table = whole.filter(pc.field("split") == split).combine_chunks()
+        table = _read_rows(store)
+        _check_columns(store, table)
+        if split is not None:
+            table = table.filter(pc.field("split") == split)
+        table = table.combine_chunks()
     _check_columns(store, table)
     if not len(table):
         splits = sorted(pc.unique(_read_rows(store, ["split"])["split"]).to_pylist())
         hint = f"it has {splits}" if splits else "it has no samples at all"
-        raise UserError(f"the store {store} has no samples in split {split!r}: {hint}")
+        raise UserError(f"the store {store} has no samples{f' in split {split!r}' if split else ''}: {hint}")
     return table
 
 

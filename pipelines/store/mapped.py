@@ -34,13 +34,13 @@ _KEEP_SECONDS: Final = 7 * 24 * 3600
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-def mapped_split(fs: AbstractFileSystem, path: str, split: str) -> pa.Table | None:
+def mapped_split(fs: AbstractFileSystem, path: str, split: str | None) -> pa.Table | None:
     """The rows of ``split``, mapped; ``None`` where the index is small or this machine has no place for it.
 
     Args:
         fs: filesystem of the store.
         path: of the Parquet file on it.
-        split: name of the split.
+        split: name of the split; ``None``: all of them, in the order of the file.
 
     Raises:
         ArrowInvalid: the Parquet file is damaged.
@@ -80,7 +80,7 @@ def _folder() -> Path | None:
     return folder if own else None
 
 
-def _write(source: pq.ParquetFile, split: str, file: Path) -> bool:
+def _write(source: pq.ParquetFile, split: str | None, file: Path) -> bool:
     """Writes the split's rows, whole or not at all; whether that was possible."""
     partial = file.with_suffix(f".{os.getpid()}")
     if "split" not in source.schema_arrow.names:
@@ -100,10 +100,10 @@ def _write(source: pq.ParquetFile, split: str, file: Path) -> bool:
     return True
 
 
-def _chosen(source: pq.ParquetFile, split: str) -> Iterator[pa.Table]:
+def _chosen(source: pq.ParquetFile, split: str | None) -> Iterator[pa.Table]:
     for batch in source.iter_batches(batch_size=_READ_ROWS):
         table = pa.Table.from_batches([batch])
-        yield table.filter(pc.field("split") == split)
+        yield table if split is None else table.filter(pc.field("split") == split)
 
 
 def _large(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:

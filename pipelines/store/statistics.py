@@ -1,5 +1,6 @@
 """What a store holds, counted from its index, and where its masks lie, from a sample of its records."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipelines.build.progress import Steps
 from pipelines.build.table10 import table10
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, parse_fragment
-from pipelines.store.scan import fragments, open_all_splits, places
+from pipelines.store.scan import Place, fragments, open_all_splits, places
 from unigeoseg.tasks import TASKS
 
 #: Edges of the bins of a mask's share of its image, evenly on a logarithmic scale: 0.01 % to 100 %.
@@ -40,12 +41,13 @@ def statistics(store: str, images: int = 2000, progress: bool = True) -> dict[st
     """
     index = open_all_splits(store)
     table, card = index.table, index.card
-    tasks = np.asarray(table["task"].to_pylist())
-    present = [task for task in TASKS if (tasks == task).any()]
+    tasks = index.tasks
+    of = {task: rows for number, task in enumerate(TASKS) if (rows := tasks == number).any()}
+    present = list(of)
     area = table["mask_area"].to_numpy() / (table["height"].to_numpy() * table["width"].to_numpy())
     words = table["words"].to_numpy()
     found = places(index)
-    first = pa.array([place.row for place in found])
+    first = pa.array(found.first_rows)
     sizes = table.select(["width", "height"]).take(first)
     return {
         "store": store,
@@ -55,9 +57,9 @@ def statistics(store: str, images: int = 2000, progress: bool = True) -> dict[st
         "counts": {
             name: _by_task(table, name, present) for name in ("category", "source", "split", "subtask")
         },
-        "words": {task: _counted(words[tasks == task]) for task in present},
+        "words": {task: _counted(words[rows]) for task, rows in of.items()},
         "mask_share": {"edges": SHARE_EDGES.tolist()}
-        | {task: _shares(area[tasks == task]) for task in present},
+        | {task: _shares(area[rows]) for task, rows in of.items()},
         "resolution": _sizes(sizes),
         "centres": _centres(index, images, present, progress),
         "licences": card.get("licences", {}),
@@ -93,7 +95,7 @@ def _sizes(sizes: pa.Table) -> list[dict[str, int]]:
 
 def _centres(index: StoreIndex, most: int, present: list[str], progress: bool) -> dict[str, Any]:
     """Where the middles of the masks' boxes lie."""
-    found = places(index)
+    found: Sequence[Place] = places(index)
     if len(found) > most:
         found = [found[i] for i in np.linspace(0, len(found) - 1, most).round().astype(int)] if most else []
     maps = {task: np.zeros((CELLS, CELLS), np.int64) for task in present}

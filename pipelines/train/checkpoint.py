@@ -27,11 +27,11 @@ import psutil
 import torch.distributed as dist
 
 from pipelines.config import CheckpointConfig
+from pipelines.lease import LeaseLostError
 from pipelines.store.fetch import Retry
 from pipelines.train.background import NO_SPACE, Patience, in_background
 from pipelines.train.commit import clear, commit, prune
 from pipelines.train.engine import Engine
-from pipelines.train.lease import LeaseLostError
 from pipelines.train.manifest import checkpoint_name, describe
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.shards import Snapshot, shard_name, take_snapshot, write_shard

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.lease import held
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.best import check_best
 from pipelines.train.deepspeed_config import accumulation_steps
 from pipelines.train.fit import fit
-from pipelines.train.lease import held
 from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress
 from pipelines.train.ray_session import ray_session

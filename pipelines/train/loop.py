@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
+from pipelines.lease import LeaseLostError, check_held
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
@@ -26,7 +27,6 @@ from pipelines.train.checkpoint_export import export_checkpoint
 from pipelines.train.engine import Engine
 from pipelines.train.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.job import Job, Outcome
-from pipelines.train.lease import LeaseLostError, check_held
 from pipelines.train.logs import at_step
 from pipelines.train.manifest import Checkpoint, checkpoint_name, find_problem
 from pipelines.train.metric_names import validation_metrics

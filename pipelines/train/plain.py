@@ -17,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 
 from pipelines.config import Config
+from pipelines.lease import held
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import Retry
 from pipelines.store.index import StoreIndex
@@ -26,7 +27,6 @@ from pipelines.train.best import check_best
 from pipelines.train.channel import Mailbox
 from pipelines.train.distributed import ensure_process_group
 from pipelines.train.job import Job, Outcome
-from pipelines.train.lease import held
 from pipelines.train.loop import run_loop
 from pipelines.train.prepare import check_data, make_job, prepare_run
 from pipelines.train.progress import Progress

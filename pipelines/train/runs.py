@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.lease import holder_of
 from pipelines.secrets import reveal
 from pipelines.storage import open_filesystem, storage_errors
-from pipelines.train.lease import holder_of
 from pipelines.train.ledger import read_rows
 from pipelines.train.manifest import committed_steps
 from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder

@@ -85,6 +85,7 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg bench plan --json": How(("--samples", "5k", "--positions", "20000")),
     "unigeoseg bench plan --samples 1.15M,100M": How(("--samples", "5k,20k", "--positions", "20000")),
+    "unigeoseg bench scale --rows 100k,1M,10M": How(("--rows", "5k,20k")),
     "unigeoseg bench step --preset quickstart --batch 4": How(_BENCH),
     "unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain": How(_BENCH),
     "unigeoseg bench step --preset paper --batch 1 --steps 1 --warmup 0": How(

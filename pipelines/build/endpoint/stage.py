@@ -60,7 +60,7 @@ def endpoint_of(config: BuildConfig, store: str) -> Endpoint:
         UserError: no key.
     """
     place = config.endpoint.cache or f"{store.rstrip('/')}-answers"
-    return _endpoint(config.endpoint.model_dump_json(), place, max(config.workers, 1))
+    return _endpoint(config.endpoint.model_dump_json(), place, max(config.workers or 1, 1))
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def open_endpoint(config: BuildConfig, store: str, cutoff: float) -> Iterator["E
         UserError: no key.
     """
     endpoint, stop = endpoint_of(config, store), threading.Event()
-    threads = max(1, config.endpoint.concurrency // max(config.workers, 1))
+    threads = max(1, config.endpoint.concurrency // max(config.workers or 1, 1))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="endpoint")
     try:
         yield EndpointWriter(endpoint, config, cutoff, pool, stop)
@@ -101,7 +101,7 @@ class EndpointWriter:
     ) -> None:
         self._endpoint, self._config, self._cutoff = endpoint, config.endpoint, cutoff
         self._pool, self._stop = pool, stop
-        self.ahead = max(1, config.endpoint.concurrency // max(config.workers, 1))
+        self.ahead = max(1, config.endpoint.concurrency // max(config.workers or 1, 1))
 
     def begin(self, tile: Drawn) -> Callable[[StageCounts], Made]:
         """Samples of the drawn regions, referring ones first, numbered by task.

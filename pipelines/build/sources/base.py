@@ -163,8 +163,9 @@ class Source(Protocol):
 
     It travels to other processes, so it holds no list of its images. It may have ``fingerprint: str``, what
     decides its labels beside its files and options, ``told``, whose ``files`` are the counts of the stage
-    "files" once all items were asked for, and ``keeps_splits: bool``, whether ``split.own`` left open means
-    yes.
+    "files" once all items were asked for and whose ``scene`` says what a scene is, ``scene: str``, the same
+    of a source without ``told``, and ``keeps_splits: bool``, whether ``split.own`` left open means yes, as
+    for samples that are ready and not cut into tiles.
     """
 
     name: str

@@ -28,6 +28,7 @@ class Told:
     """What a listing tells beside its items, once all of them were taken."""
 
     files: StageCounts = field(default_factory=StageCounts)
+    scene: str = ""
 
 
 def list_items(
@@ -95,9 +96,16 @@ def _items(
     if layout.boxes == "csv":
         names = {found.file(path).rpartition("/")[2] for path in found.images}
         _tell_rows(root, sorted(found.file(label) for label in claimed), names, aside)
+    told.scene = _scene_words(layout)
     used = len(found.images) + len(found.labels & claimed.keys())
     told.files.merge(aside.told(used).rows())
     aside.check(used, max_unmatched, root)
+
+
+def _scene_words(layout: Layout) -> str:
+    """What a scene of a layout is."""
+    scene = f"all files of one {layout.scene}" if layout.scene else "a file"
+    return f"{scene}; a split keeps one {layout.group} together" if layout.group else scene
 
 
 def _of_coco(

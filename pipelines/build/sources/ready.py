@@ -75,6 +75,7 @@ class ReadySource:
     """
 
     keeps_splits = True
+    scene = "an image of the benchmark"
 
     def __init__(self, source: TripletSource) -> None:
         self.name, self.licence = source.name, source.licence

@@ -102,7 +102,7 @@ def test_merged_bytes_depend_on_the_stores_alone(stores, tmp_path):
 def test_an_interrupted_merge_is_begun_again(stores, tmp_path, monkeypatch):
     merge(stores[:2], tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.store.merge._closed", lambda *_: 1 / 0)
+        patch.setattr("pipelines.store.merge.keep_shard", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             merge(stores[:2], tmp_path / "s")
     merge(stores[:2], tmp_path / "s")

@@ -7,9 +7,9 @@ import yaml
 
 from cluster.s3 import LocalS3
 from pipelines.config import Config
+from pipelines.lease import held
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
-from pipelines.train.lease import held
 from pipelines.train.prepare import prepare_run
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.status import KILLED, write_status

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.s3 import LocalS3
 from pipelines.config import Config
-from pipelines.train.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
+from pipelines.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
 from pipelines.train.prepare import check_same
 from pipelines.train.ray_session import shortage
 from pipelines.train.run_folder import RunFolder
@@ -80,7 +80,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     code = (
-        "import os, sys; from pipelines.train.lease import Lease; from pipelines.train.run_folder import "
+        "import os, sys; from pipelines.lease import Lease; from pipelines.train.run_folder import "
         "RunFolder; Lease(RunFolder(sys.argv[1]), 3600); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=False)

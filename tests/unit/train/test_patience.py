@@ -8,10 +8,10 @@ from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from pipelines.lease import Lease
 from pipelines.store.fetch import Retry
 from pipelines.train import restarts
 from pipelines.train.background import PatientFiles
-from pipelines.train.lease import Lease
 from pipelines.train.manifest import checkpoint_name, find_problem, newest_checkpoint
 from pipelines.train.restarts import FailuresInARow
 from pipelines.train.run_folder import RunFolder

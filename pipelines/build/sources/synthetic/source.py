@@ -39,6 +39,7 @@ class SyntheticSource:
 
     name = "synthetic"
     licence = "Apache-2.0"
+    scene = "a generated image"
 
     def __init__(self, options: SyntheticConfig, seed: int) -> None:
         self._options, self._seed = options, seed
