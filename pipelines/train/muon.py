@@ -28,20 +28,22 @@ class MuonAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
         super().__init__(groups, **settings)
-        self._spans: dict[int, list[Span]] = {}
+        self._spans: dict[int, list[Span]] | None = None
         self._cut: dict[str, int] = {}
 
     def place(self, spans: Iterable[Span]) -> None:
         """Says which parameters the flat tensors hold; a collective call, before the first step.
 
         Args:
-            spans: of this rank's flat tensors. Without any, parameters are taken to be whole.
+            spans: of this rank's flat tensors; what they leave out is padding. Without a call, parameters
+                are taken to be whole.
         """
         turned = {id(p) for group in self.param_groups if group.get("muon") for p in group["params"]}
-        for span in spans:
-            if id(span.flat) in turned:
-                self._spans.setdefault(id(span.flat), []).append(span)
-        own = [(s.name, s.numel) for own in self._spans.values() for s in own if s.count < s.numel]
+        placed = [span for span in spans if id(span.flat) in turned]
+        self._spans = {}
+        for span in placed:
+            self._spans.setdefault(id(span.flat), []).append(span)
+        own = [(span.name, span.numel) for span in placed if span.count < span.numel]
         everyone: list[list[tuple[str, int]]] = [own]
         if dist.is_initialized():
             everyone = [[] for _ in range(dist.get_world_size())]
@@ -76,7 +78,8 @@ class MuonAdamW(torch.optim.AdamW):
             along = self._momentum(weight).view(-1)
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             flat = weight.view(-1)
-            for span in self._spans.get(id(weight)) or [Span.of_whole(weight)]:
+            known = [Span.of_whole(weight)] if self._spans is None else self._spans.get(id(weight), ())
+            for span in known:
                 piece, target = (t.narrow(0, span.offset, span.count) for t in (along, flat))
                 if span.count < span.numel:
                     parts.append((span, piece, target))
@@ -113,5 +116,5 @@ class MuonAdamW(torch.optim.AdamW):
         dist.all_reduce(together)
         for span, _, target in parts:
             matrix = together.narrow(0, starts[span.name], span.numel).view(1, *span.matrix)
-            update = orthogonal(matrix).view(-1).narrow(0, span.start, span.count)
+            update = orthogonal(matrix).reshape(-1).narrow(0, span.start, span.count)
             target.add_(update, alpha=-group["lr"] * step_scale(*span.matrix))

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,11 @@ def test_readme_names_only_files_that_exist():
     paths = re.findall(r"`((?:unigeoseg|pipelines|jobs|cluster|tests)/[\w/.\-]+)`", text)
     assert len(paths) > 10
     assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_every_folder_of_tests_is_looked_into(request):
+    """pytest leaves out some names by default, ``build`` among them, without a word."""
+    patterns = request.config.getini("norecursedirs")
+    folders = {p.name for p in (ROOT / "tests").rglob("*") if p.is_dir() and list(p.glob("test_*.py"))}
+    assert {"build", "train"} <= folders
+    assert not {f for f in folders for pattern in patterns if fnmatch(f, pattern)}
