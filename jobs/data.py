@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,7 +20,7 @@ def data() -> None:
 @click.option(
     "--source", required=True, help="A name from `unigeoseg data sources`, or a YAML file of yours."
 )
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the source (synthetic takes none).")
+@click.option("--root", help="Folder of the source, or s3:// or https:// (synthetic takes none).")
 @click.option("--out", required=True, help="Where the store shall be: a folder or s3://bucket/prefix.")
 @preset_option(required=False, default=None, help="Take the build section of this preset as the base.")
 @set_option(help="Override one value, for example --set tile.size=256 or --set source.scenes=500.")
@@ -35,7 +34,7 @@ def data() -> None:
 @json_option
 def build(
     source: str,
-    root: Path | None,
+    root: str | None,
     out: str,
     preset: str | None,
     sets: tuple[str, ...],

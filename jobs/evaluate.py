@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import click
 
-from jobs.options import emit, json_option, threshold_option
+from jobs.options import emit, json_option, threshold_option, turn_option
 
 
 @click.command()
@@ -43,6 +43,7 @@ from jobs.options import emit, json_option, threshold_option
     help="Compare boxes of the largest components, or masks; default: boxes for dior-rsvg.",
 )
 @threshold_option
+@turn_option(help="Turn a benchmark's pictures as their EXIF orientation says, masks and prompts with them.")
 @click.option("--published", metavar="FILE", help="YAML with published results to show beside these.")
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
@@ -67,6 +68,7 @@ def evaluate(
     compare: Literal["letterbox", "inside", "original"],
     boxes: bool | None,
     threshold: float,
+    turn: bool,
     published: str | None,
     save_predictions: bool,
     workers: int,
@@ -103,6 +105,7 @@ def evaluate(
         threshold=threshold,
         published=published,
         plots=plots,
+        turn=turn,
     )
     emit(result, as_json, lambda r: _text(r, out))
 

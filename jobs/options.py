@@ -65,6 +65,13 @@ threshold_option = _option(
     show_default=True,
     help="Probability above which a pixel belongs to the mask, between 0 and 1.",
 )
+#: ``--turn`` and ``--no-turn``, parameter ``turn``; builds have it as ``source.turn``.
+turn_option = _option(
+    "--turn/--no-turn",
+    default=True,
+    show_default=True,
+    help="Turn pictures as their EXIF orientation says, or take them as they are stored.",
+)
 #: ``--dry-run``, parameter ``dry_run``.
 dry_run_option = _option(
     "--dry-run", is_flag=True, help="Check the input, say what would be done, and do nothing."

@@ -2,7 +2,7 @@
 
 import click
 
-from jobs.options import emit, json_option, threshold_option
+from jobs.options import emit, json_option, threshold_option, turn_option
 
 
 @click.command()
@@ -19,6 +19,7 @@ from jobs.options import emit, json_option, threshold_option
     help="What --text is: a description, or a question that needs reasoning.",
 )
 @threshold_option
+@turn_option
 @click.option("--out", required=True, metavar="DIR", help="For mask.png, overlay.png and prediction.json.")
 @json_option
 def predict(
@@ -29,6 +30,7 @@ def predict(
     points: tuple[str, ...],
     task: str,
     threshold: float,
+    turn: bool,
     out: str,
     as_json: bool,
 ) -> None:
@@ -48,7 +50,7 @@ def predict(
         [parse_numbers(point, 2, "--point") for point in points],
         reasoning=task == "reasoning",
     )
-    result = predict_file(model, image, question, out, threshold)
+    result = predict_file(model, image, question, out, threshold, turn)
     emit(
         result,
         as_json,

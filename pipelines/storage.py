@@ -50,6 +50,8 @@ def open_filesystem(path: str | Path, attempts: int | None = None) -> tuple[Abst
     protocol, _, rest = text.partition("://")
     protocol = protocol.lower()
     options = _options(protocol)
+    if protocol in ("http", "https"):  # whose paths are whole addresses
+        return _filesystem(protocol, options, text), f"{protocol}://{rest.rstrip('/')}"
     if protocol != "s3" or attempts is None:
         return _filesystem(protocol, options, text), rest.rstrip("/")
     options["config_kwargs"] |= {"retries": {"total_max_attempts": attempts, "mode": "standard"}}

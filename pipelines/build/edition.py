@@ -1,4 +1,4 @@
-"""Which edition of this package builds: a hash of every file of it that has a say in a store's bytes.
+"""Which edition of this package builds: a hash of every file that has a say in a store's bytes.
 
 Configuration alone does not tell sentence plans, roles, prompts or rules of one version from another's. With
 their hash beside it, a build that was begun with other texts is refused instead of going on with a mixture.
@@ -8,6 +8,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[2]
 #: What only shows, checks or moves. All other files count, also those that will be added.
 _NO_SAY = frozenset(
     {
@@ -27,20 +28,33 @@ _NO_SAY = frozenset(
 )
 #: Packages beside this one that decide what files mean.
 _READERS = ("pictures", "triplets")
+#: Single files elsewhere with a say: forms of masks, records and shards, sentences of prompts, readers of
+#: tables and annotations.
+_FILES = (
+    "pipelines/store/record.py",
+    "pipelines/store/segmentation.py",
+    "pipelines/store/writer.py",
+    "pipelines/yaml_text.py",
+    "unigeoseg/prompts.py",
+    "unigeoseg/tasks.py",
+    "unigeoseg/weights/pickle_file.py",
+)
 #: Counted elsewhere: a table by the fingerprint of its source, the endpoint's texts where there is one.
 _ELSEWHERE = ("sources/tables/", "endpoint/")
 #: What an endpoint is asked, shown and required to answer; how it is reached has no say.
 _ASKED = ("prompts.py", "render.py", "schemas.py", "stage.py")
 
 
-def edition(endpoint: bool) -> str:
+@cache
+def edition(endpoint: bool, root: Path = _ROOT) -> str:
     """The hash.
 
     Args:
         endpoint: whether an endpoint writes; then its prompts count, too.
+        root: the folder that holds the packages.
     """
-    here = Path(__file__).parent
-    parts = [edition_of(here, endpoint)] + [edition_of(here.parent / name, endpoint) for name in _READERS]
+    parts = [edition_of(root / "pipelines" / name, endpoint) for name in ("build", *_READERS)]
+    parts += [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in _FILES]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -163,6 +163,8 @@ def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]
     for item in items:
         label = str(item.detail.get("label", ""))
         here = sum(f.stat().st_size for f in files_of(item) if str(f) != shared)
+        states = item.detail.get("states") or {}
+        here += sum(s[0] for name, s in states.items() if s and (name != "label" or label != shared))
         if block and (len(block) == most or size + here > _BLOCK_BYTES):
             yield block
             block, size = [], 0

@@ -67,7 +67,7 @@ def process_item(
         ready = ready_tile(source, item, image, counts)
         yield Draft(ready.categories, lambda: ready)
         return
-    cuts = windows(image.height, image.width, config.tile)
+    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
     whole = len(cuts) == 1
     chosen = cuts if most is None else cuts[:: -(-len(cuts) // most)]
     for window in chosen:
@@ -90,7 +90,7 @@ def categories_of(source: Source, item: SourceItem, config: BuildConfig) -> list
     image = source.read(item)
     if isinstance(image, SourceImage) and image.triplets is not None:
         return [0]
-    cuts = windows(image.height, image.width, config.tile)
+    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
     return [len({r.category_id for r in regions_of(image.cut(w), config.rules)[0]}) for w in cuts]
 
 

@@ -36,6 +36,7 @@ def evaluate_command(
     threshold: float = 0.5,
     published: str | None = None,
     plots: bool = True,
+    turn: bool = True,
 ) -> dict[str, Any]:
     """Evaluates and returns the content of ``evaluation.json``; the arguments are the command's options.
 
@@ -46,7 +47,7 @@ def evaluate_command(
     """
     if published:
         read_published(Path(published))  # a mistake there must not cost an evaluation
-    choice = choose_data(data, split, layout)
+    choice = choose_data(data, split, layout, turn)
     if split is None:
         log.info("%s: split %s", data, choice.split)
     job = Job(
@@ -58,6 +59,7 @@ def evaluate_command(
         compare=compare,
         boxes=choice.boxes if boxes is None else boxes,
         threshold=threshold,
+        turn=turn,
     )
     started = bool(workers) and _connect(workers)
     try:

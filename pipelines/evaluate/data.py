@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.pictures.picture import Rules
 from pipelines.storage import open_filesystem
 from pipelines.store.index import CARD, INDEX, StoreIndex, read_card
 from pipelines.store.reader import Loaded, StoreReader
@@ -19,6 +21,7 @@ from pipelines.store.record import BadRecord
 from pipelines.store.scan import open_all_splits
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout, recognise
+from pipelines.triplets.truth import stretched_from
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 
@@ -87,7 +90,14 @@ class BenchmarkIndex:
         digest = hashlib.sha256(f"{self.source.name} {self.split}".encode())
         for image in self.groups:
             digest.update(repr((image.key, image.file, image.triplets)).encode())
+        if not self.source.rules.turn:
+            digest.update(b"as stored")
         return digest.hexdigest()
+
+    def files(self) -> dict[str, Any]:
+        """Files that are spelled otherwise than the benchmark says, by what was made of them."""
+        told = self.source.folder.told()
+        return {r: {"n": n, "named": told.names[r]} for r, n in sorted((told.counts + told.notes).items())}
 
     def published(self) -> dict[str, float]:
         """What the benchmark's authors give for their own method, by sample id."""
@@ -136,9 +146,10 @@ class BenchmarkReader:
             pixels, turn = seen
             height, width = pixels.shape[:2]
             sample = self.index.source.read_sample(image, triplet, height, width, turn)
+            stretched = stretched_from(triplet.truth, height, width, turn)
         except BadRecord as error:
             return Loaded(row, name, None, None, error.reason, error.detail)
-        return Loaded(row, name, pixels, sample)
+        return Loaded(row, name, pixels, sample, mask_size=stretched)
 
 
 Index = StoreIndex | BenchmarkIndex
@@ -160,19 +171,27 @@ class DataChoice:
     boxes: bool
 
 
-def choose_data(path: str, split: str | None = None, layout: str | None = None) -> DataChoice:
+def choose_data(
+    path: str, split: str | None = None, layout: str | None = None, turn: bool = True
+) -> DataChoice:
     """Finds out what ``path`` is.
 
     Without ``split`` it is ``val`` of a store (``test`` where it has none), ``test`` or ``val`` of a
     benchmark.
 
     Raises:
-        UserError: it is neither a store nor a benchmark, the layout does not fit, or there is no such split.
+        UserError: it is neither a store nor a benchmark, the layout does not fit, there is no such split, or
+            pictures of a store shall not be turned.
     """
     source = open_layout(path, layout) if layout else None if _is_store(path) else recognise(path)
     if source is None:
         if not _is_store(path):
             _refuse(path)
+        if not turn:
+            raise UserError(
+                f"--no-turn: {path} is a store, whose pictures were turned when it was built; build it with "
+                "--set source.turn=false"
+            )
         return DataChoice(split or _split_of_store(path), None, False)
     there = source.splits()
     chosen = split or next((s for s in _PREFERRED if s in there), there[0] if there else ALL)
@@ -184,15 +203,15 @@ def choose_data(path: str, split: str | None = None, layout: str | None = None) 
     return DataChoice(chosen, source.name, source.boxes)
 
 
-def open_index(path: str, split: str, layout: str | None = None) -> Index:
-    """The index of a split.
+def open_index(path: str, split: str, layout: str | None = None, turn: bool = True) -> Index:
+    """The index of a split; ``turn``: whether a benchmark's pictures are turned as EXIF says.
 
     Raises:
         UserError: no store or benchmark there, missing files, or nothing in the split.
     """
     if layout is None:
         return open_all_splits(path) if split == ALL else StoreIndex.open(path, split)
-    source = open_layout(path, layout)
+    source = open_layout(path, layout, Rules(turn=turn))
     splits: Iterable[str] = source.splits() if split == ALL else (split,)
     groups = [image for name in splits for image in source.images(name)]
     if not groups:

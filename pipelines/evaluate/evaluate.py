@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipelines.evaluate.data import Index, open_index
+from pipelines.evaluate.data import BenchmarkIndex, Index, open_index
 from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
 from pipelines.evaluate.predictions import PREDICTIONS, Predictions
 from pipelines.evaluate.records import SCHEMA, Portion
 from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
-from pipelines.evaluate.summary import foreign_categories, summarise, vanished
-from pipelines.evaluate.tables import markdown_table
+from pipelines.evaluate.summary import foreign_categories, stretched, summarise, vanished
+from pipelines.evaluate.tables import markdown_table, stretched_in_words
 from pipelines.evaluate.thresholds import best_thresholds
 from pipelines.evaluate.worker import Job
 from pipelines.storage import open_filesystem
@@ -40,6 +40,7 @@ PER_SAMPLE = (
     "category",
     "height",
     "width",
+    "mask_size",
     "truth_share",
     "truth_area",
     "predicted_share",
@@ -127,7 +128,7 @@ def evaluate_store(
     """
     if loaded and (placement.workers or resume):
         raise ValueError("a model in memory is evaluated in this process and not resumed: workers=0")
-    index = open_index(job.store, job.split, job.layout)
+    index = open_index(job.store, job.split, job.layout, job.turn)
     rows = choose_rows(index, max_samples, seed)
     parts = list(enumerate(portions(rows, index.images, images)))
     config = loaded[0].config if loaded else export_config(job.model.export)
@@ -167,10 +168,13 @@ def evaluate_store(
         "image_size": config.image_size,
         "compare": job.compare,
         "boxes": job.boxes,
+        "turn": job.turn,
         "threshold": best_thresholds(table, job.threshold),
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
         "scenes": len(np.unique(scenes)),
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],
+        "stretched": stretched(table),
+        "files": index.files() if isinstance(index, BenchmarkIndex) else {},
         "vanished": vanished(table),
         "foreign_categories": foreign_categories(table),
         "conventions": conventions(job),
@@ -225,6 +229,8 @@ def _warn(result: dict[str, Any]) -> None:
             result["vanished"],
             result["image_size"],
         )
+    if result["stretched"]["n"]:
+        log.warning("%s", stretched_in_words(result["stretched"]))
     if result["foreign_categories"]:
         log.warning(
             "the data were built with another taxonomy, their own names are used: %s",

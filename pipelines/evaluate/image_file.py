@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.pictures.errors import UnusableImage
-from pipelines.pictures.picture import open_picture
-from pipelines.pictures.rasters import Remote
-from pipelines.storage import is_remote
+from pipelines.pictures.picture import Rules, open_picture
+from pipelines.pictures.remote import where_is
 from unigeoseg.errors import UserError
 from unigeoseg.letterbox import Letterbox
 
@@ -16,21 +15,22 @@ from unigeoseg.letterbox import Letterbox
 _MOST = 178_956_970
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """The pixels as uint8 RGB ``[H, W, 3]``, upright, by the same rules as in builds (``docs/files.md``).
+def read_image(path: str | Path, turn: bool = True) -> NDArray[np.uint8]:
+    """The pixels as uint8 RGB ``[H, W, 3]``, by the same rules as in builds (``docs/files.md``).
 
     Args:
         path: a file, or a URL (``s3://``, ``https://``), of which a TIFF is read by ranges.
+        turn: whether it is turned as its EXIF orientation says.
 
     Raises:
         UserError: there is no such file, or it is no readable image, cut off, or too large.
     """
-    source: Path | Remote = Remote(str(path)) if is_remote(path) else Path(path)
+    source = where_is(str(path))
     if isinstance(source, Path) and not source.is_file():
         what = "is a folder" if source.is_dir() else "does not exist"
         raise UserError(f"--image {path} {what}; give an image file (PNG, JPEG, TIFF, ...)")
     try:
-        picture = open_picture(source)
+        picture = open_picture(source, Rules(turn=turn))
         if picture.height * picture.width > _MOST:
             size = f"{picture.width}x{picture.height}"
             raise UserError(

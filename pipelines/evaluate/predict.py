@@ -99,7 +99,12 @@ def predict_image(
 
 
 def predict_file(
-    model: str | Path, image: str | Path, question: Question, out: str | Path, threshold: float = 0.5
+    model: str | Path,
+    image: str | Path,
+    question: Question,
+    out: str | Path,
+    threshold: float = 0.5,
+    turn: bool = True,
 ) -> dict[str, Any]:
     """Segments an image file and writes ``mask.png`` (0/255), ``overlay.png`` and ``prediction.json``.
 
@@ -109,6 +114,7 @@ def predict_file(
         question: what to segment.
         out: folder, made if needed.
         threshold: probability in (0, 1) above which a pixel is foreground.
+        turn: whether the image is turned as its EXIF orientation says; the mask lies on it as it was read.
 
     Returns:
         ``{"mask": COCO RLE, "score", "files"}`` and the question, as in ``prediction.json``.
@@ -117,7 +123,7 @@ def predict_file(
         UserError: model or image cannot be used, or ``out`` cannot be written.
     """
     source, path = find_export(model), str(image)
-    pixels = read_image(path)
+    pixels = read_image(path, turn)
     network, tokenizer = ModelSource(source).load(best_device())
     check_shape(pixels, network.config.image_size, network.config.vision.patch, path)
     found = predict_image(network, tokenizer, pixels, question, threshold)

@@ -14,7 +14,8 @@ from unigeoseg.metrics import box_counts, iou
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")
 
-#: Columns of a worker's table. Predictions, yardsticks and counts at other thresholds are null where
+#: Columns of a worker's table. ``mask_size`` is that of a mask which was stretched to
+#: its picture, else null. Predictions, yardsticks and counts at other thresholds are null where
 #: they were not asked for.
 SCHEMA = pa.schema(
     [
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         ("category", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
+        ("mask_size", pa.list_(pa.int32())),
         ("truth_share", pa.float64()),
         ("truth_area", pa.int64()),
         ("predicted_share", pa.float64()),

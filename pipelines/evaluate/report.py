@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.evaluate.history import History
 from pipelines.evaluate.plots import COLOURS, plot_learning, plot_losses, plot_shares
+from pipelines.evaluate.tables import stretched_in_words
 from pipelines.evaluate.thresholds import in_words
 from pipelines.train.learning import result_warnings
 from pipelines.train.run_folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
@@ -89,6 +90,7 @@ def _render(folder: RunFolder, history: History, measures: dict[str, Any]) -> st
     exists = folder.exists
     evaluation = _read_json(folder.local(f"{EVALUATION}/evaluation.json"))
     warned = _read_json(folder.local(SUMMARY)).get("warnings", [])
+    stretched = evaluation.get("stretched", {})
     tasks = [task for task in TASKS if task in measures]
     return environment.get_template("report.html.j2").render(
         name=folder.name,
@@ -96,6 +98,7 @@ def _render(folder: RunFolder, history: History, measures: dict[str, Any]) -> st
         tasks=[_task_row(task, measures[task]) for task in tasks],
         facts=_facts(folder, history),
         evaluation=evaluation,
+        stretched=stretched_in_words(stretched) if stretched.get("n") else "",
         threshold=in_words(evaluation.get("threshold", {})),
         warnings=list(dict.fromkeys([*warned, *result_warnings(measures)])),
         yardsticks=exists(f"{PLOTS}/yardsticks.png"),

@@ -19,6 +19,8 @@ SIZES: tuple[tuple[str, float], ...] = (
     ("2 to 10 %", 0.1),
     ("10 % and more", float("inf")),
 )
+#: Samples that a remark names.
+_NAMED = 5
 NO_TARGET, NO_CATEGORY = "no target", "no category"
 
 
@@ -68,6 +70,17 @@ def vanished(table: pa.Table) -> int:
     """How many targets have pixels in the image but none at the size at which masks are compared."""
     share, area = table["truth_share"].to_numpy(), table["truth_area"].to_numpy()
     return int(((share > 0) & (area == 0)).sum())
+
+
+def stretched(table: pa.Table) -> dict[str, Any]:
+    """Masks that were made for a picture of slightly another size: how many, and the first few of them."""
+    found = table.filter(pc.is_valid(table["mask_size"]))
+    columns = ["sample_id", "height", "width", "mask_size"]
+    named = [
+        {"sample_id": row["sample_id"], "image": [row["height"], row["width"]], "mask": row["mask_size"]}
+        for row in found.select(columns).slice(0, _NAMED).to_pylist()
+    ]
+    return {"n": found.num_rows, "named": named}
 
 
 def foreign_categories(table: pa.Table) -> list[str]:

@@ -73,10 +73,32 @@ def _markdown(rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
+def stretched_in_words(stretched: Mapping[str, Any]) -> str:
+    """What became of masks of another size than their picture, and which those are."""
+    named = "; ".join(
+        f"{one['sample_id']} ({one['mask'][1]}x{one['mask'][0]} on a picture of "
+        f"{one['image'][1]}x{one['image'][0]})"
+        for one in stretched["named"]
+    )
+    return f"{stretched['n']} truth masks were stretched to pictures of another size: {named}."
+
+
+def files_in_words(files: Mapping[str, Any]) -> str:
+    """Files of a benchmark that are spelled otherwise than it says."""
+    said = (
+        f"{one['n']} {reason.replace('_', ' ')} ({', '.join(one['named'])})" for reason, one in files.items()
+    )
+    return f"Files: {'; '.join(said)}."
+
+
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     found = []
     if result["unusable"]:
         found.append(f"{len(result['unusable'])} samples could not be used; evaluation.json names them.")
+    if (stretched := result.get("stretched") or {}).get("n"):
+        found.append(stretched_in_words(stretched))
+    if files := result.get("files"):
+        found.append(files_in_words(files))
     if result.get("vanished"):
         found.append(f"{result['vanished']} targets have no pixel left at the size of comparison.")
     if words := in_words(result.get("threshold") or {}):

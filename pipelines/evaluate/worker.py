@@ -54,6 +54,7 @@ class Job:
             evaluator), ``inside`` the image's part of the square, or at the image's ``original`` size.
         boxes: compares boxes of the largest components (visual grounding) instead of masks.
         threshold: probability above which a pixel is foreground.
+        turn: whether a benchmark's pictures are turned as their EXIF orientation says.
     """
 
     store: str
@@ -68,6 +69,7 @@ class Job:
     compare: Literal["letterbox", "inside", "original"] = "letterbox"
     boxes: bool = False
     threshold: float = 0.5
+    turn: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -86,6 +88,7 @@ class _Image:
     rows: list[int]
     samples: list[Sample]
     shown: list[Sample]
+    mask_sizes: list[tuple[int, int] | None]
 
 
 class Worker:
@@ -110,7 +113,7 @@ class Worker:
         self.image_size = model.config.image_size
         # No sample is too long for an evaluation: the language model's own limit decides.
         self._collator = Collator(tokenizer, model.config, model.config.language.max_positions)
-        self._index = index or open_index(job.store, job.split, job.layout)
+        self._index = index or open_index(job.store, job.split, job.layout, job.turn)
         self._reader = open_reader(self._index)
 
     def evaluate(self, rows: Rows) -> Portion:
@@ -135,11 +138,12 @@ class Worker:
                 bad.append((loaded.sample_id, reason))
             if reason or loaded.image is None or loaded.sample is None:
                 continue
-            image = grouped.setdefault(int(image_of[loaded.row]), _Image(loaded.image, [], [], []))
+            image = grouped.setdefault(int(image_of[loaded.row]), _Image(loaded.image, [], [], [], []))
             image.shown.append(loaded.sample)
             if loaded.row in wanted:
                 image.rows.append(loaded.row)
                 image.samples.append(loaded.sample)
+                image.mask_sizes.append(loaded.mask_size)
         return [image for image in grouped.values() if image.rows], bad
 
     def _unusable(self, loaded: Loaded) -> str:
@@ -181,10 +185,10 @@ class Worker:
         truths, used = self._truths(image.samples), thresholds(self._job.threshold).index(self._job.threshold)
         predictions = [one > used for one in levels]
         records = []
-        for row, sample, mask, truth, level in zip(
-            image.rows, image.samples, predictions[0], truths, levels[0], strict=True
+        for row, sample, size, mask, truth, level in zip(
+            image.rows, image.samples, image.mask_sizes, predictions[0], truths, levels[0], strict=True
         ):
-            record = describe(row, sample, mask, truth, self._job.boxes)
+            record = describe(row, sample, mask, truth, self._job.boxes) | {"mask_size": size}
             if not self._job.boxes:
                 record |= counts_at(level, truth, self._job.threshold)
             if self._job.keep_predictions:

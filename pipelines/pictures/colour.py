@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from pipelines.pictures.errors import UnusableImage
-from pipelines.pictures.rasters import FileRaster, Grid, Raster
+from pipelines.pictures.rasters import ALL, FileRaster, Grid, Raster
 
 #: A fourth band of which more is neither 0 nor full is no alpha, whatever its tag says (near infrared, say).
 _MOST_HALF_CLEAR = 0.5
@@ -58,17 +58,17 @@ class Shown:
         """Which pixels hold data, or ``None`` if all do."""
         return _Valid(self) if self._numbers or self._alpha or self._file.masked or self._clear else None
 
-    def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.uint8]:
         """uint8 ``[h, W, 3]``."""
-        values = self._file.read(self._bands, start, stop)
-        pixels = self._colours(values, start, stop)
+        values = self._file.read(self._bands, start, stop, columns)
+        pixels = self._colours(values, start, stop, columns)
         if self._alpha:
-            pixels = over_black(pixels, self._opacity(start, stop))
-        if (valid := self.valid(values, start, stop)) is not None and not valid.all():
+            pixels = over_black(pixels, self._opacity(start, stop, columns))
+        if (valid := self.valid(values, start, stop, columns)) is not None and not valid.all():
             pixels = np.where(valid[..., None], pixels, 0).astype(np.uint8)
         return np.ascontiguousarray(pixels)
 
-    def _colours(self, values: Grid, start: int, stop: int) -> NDArray[np.uint8]:
+    def _colours(self, values: Grid, start: int, stop: int, columns: slice) -> NDArray[np.uint8]:
         if self._palette is not None:
             return np.asarray(self._palette[np.clip(values[0], 0, 255), :3])
         if self._limits is not None:
@@ -77,32 +77,32 @@ class Shown:
             values = 255 - values
         pixels = np.moveaxis(values, 0, -1)
         if self._cmyk:
-            black = 255 - self._file.read((4,), start, stop)[0]
+            black = 255 - self._file.read((4,), start, stop, columns)[0]
             return over_black((255 - pixels).astype(np.uint8), black)
         return np.asarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
 
-    def _opacity(self, start: int, stop: int) -> NDArray[np.uint8]:
+    def _opacity(self, start: int, stop: int, columns: slice) -> NDArray[np.uint8]:
         assert self._alpha is not None
-        return _bytes_of(self._file.read((self._alpha,), start, stop)[0])
+        return _bytes_of(self._file.read((self._alpha,), start, stop, columns)[0])
 
-    def valid(self, values: Grid, start: int, stop: int) -> NDArray[np.bool_] | None:
+    def valid(self, values: Grid, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_] | None:
         """Where there is data, bool ``[h, W]``, given the values ``[bands, h, W]`` of these rows."""
         found = []
         if self._numbers:
             found.append(_has_data(values, self._file.nodata))
         if self._alpha:
-            found.append(self._opacity(start, stop) > 0)
+            found.append(self._opacity(start, stop, columns) > 0)
         if self._file.masked:
-            found.append(self._file.read_mask(start, stop))
+            found.append(self._file.read_mask(start, stop, columns))
         if self._clear and self._palette is not None:
             found.append(self._palette[np.clip(values[0], 0, 255), 3] > 0)
         return np.logical_and.reduce(found) if found else None
 
-    def read_valid(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def read_valid(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
         """The same, with the values read here where they say something of it."""
         read = self._numbers or self._clear
-        values = self._file.read(self._bands, start, stop) if read else np.zeros((1, 0, 0), np.uint8)
-        valid = self.valid(values, start, stop)
+        values = self._file.read(self._bands, start, stop, columns) if read else np.zeros((1, 0, 0), np.uint8)
+        valid = self.valid(values, start, stop, columns)
         assert valid is not None
         return valid
 
@@ -113,9 +113,9 @@ class _Valid:
     def __init__(self, shown: Shown) -> None:
         self._shown, self.height, self.width = shown, shown.height, shown.width
 
-    def rows(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
         """Bool ``[h, W]``."""
-        return self._shown.read_valid(start, stop)
+        return self._shown.read_valid(start, stop, columns)
 
 
 def _has_data(values: Grid, nodata: float | None) -> NDArray[np.bool_]:

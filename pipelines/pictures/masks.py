@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.pictures.errors import UnusableImage
-from pipelines.pictures.rasters import FileRaster, Grid, Source
+from pipelines.pictures.errors import UnusableImage, damage
+from pipelines.pictures.rasters import ALL, FileRaster, Grid, Source, fetched
 
 _STRIP = 512
 
@@ -26,7 +26,9 @@ class Channels:
 
 
 def _open(source: Source, name: str | None) -> Channels:
-    where = name or str(source)
+    where = name or ("the mask" if isinstance(source, bytes) else str(source))
+    with damage(where, "mask"):
+        source = fetched(source)
     file = FileRaster(source, "mask", where)
     alpha = file.alpha if file.bands in (2, 4) else None
     return Channels(file, tuple(n for n in range(1, file.bands + 1) if n != alpha), alpha)
@@ -40,10 +42,10 @@ class Numbers:
         self.height, self.width = channels.file.height, channels.file.width
         self._what = f"{channels.file.bands} bands of {channels.file.dtype}"
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """Whole numbers int32 or int64 ``[h, W]``; floats where soft, no number where there is no data."""
         file = self._channels.file
-        bands = file.read(self._channels.counting, start, stop)
+        bands = file.read(self._channels.counting, start, stop, columns)
         if len(bands) > 1 and (bands[1:] != bands[:1]).any():
             raise not_numbers(file.where, self._what)
         values = bands[0]
@@ -108,9 +110,9 @@ class Colours:
         self.file, self._bands, self._palette = file, bands, palette
         self.height, self.width = file.height, file.width
 
-    def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.uint8]:
         """uint8 RGB ``[h, W, 3]``."""
-        values = self.file.read(self._bands, start, stop)
+        values = self.file.read(self._bands, start, stop, columns)
         if self._palette is not None:
             return np.asarray(self._palette[np.clip(values[0], 0, 255), :3])
         pixels = np.moveaxis(values, 0, -1)

@@ -15,15 +15,17 @@ from PIL import Image, UnidentifiedImageError
 from pipelines.pictures.colour import Shown, chosen_bands, over_black, preview_values
 from pipelines.pictures.errors import UnusableImage, damage
 from pipelines.pictures.rasters import (
+    BY_PARTS,
     ArrayRaster,
     FileRaster,
     Flipped,
     Raster,
-    Remote,
     Source,
+    fetched,
     kind_of,
     png_depth,
 )
+from pipelines.pictures.remote import Remote
 from pipelines.pictures.turn import SOUTH_UP, UPRIGHT, turn_pixels
 
 Stretch = Literal["auto", "none", "percentile"] | tuple[float, float]
@@ -36,8 +38,6 @@ _MOST = 4_000_000_000
 _PLAIN = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 #: Kinds whose bytes a store may keep, and what it calls them.
 _KEPT = {"PNG": "png", "JPEG": "jpg"}
-#: Kinds that are always read by parts.
-_BY_PARTS = ("GTiff", "JP2OpenJPEG")
 _ORIENTATION = 0x0112
 
 
@@ -89,6 +89,11 @@ class Picture:
         """Pixels, upright."""
         return self.raster.width
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether some columns can be read without the others."""
+        return self.file is None or self.file.in_blocks
+
     def pixels(self) -> NDArray[np.uint8]:
         """All of it, uint8 RGB ``[H, W, 3]``."""
         return np.ascontiguousarray(self.raster.rows(0, self.height))
@@ -106,10 +111,8 @@ def open_picture(source: Source, rules: Rules = USUAL, name: str | None = None) 
         UnusableImage: missing, unreadable, or without the bands that are asked for.
     """
     where = name or name_of(source)
-    if isinstance(source, Remote):
-        with damage(where, "image"):
-            if kind_of(source) not in _BY_PARTS:
-                source = source.read()
+    with damage(where, "image"):
+        source = fetched(source)
     if rules.bands is None and rules.stretch in ("auto", "none"):
         plain = _plain(source, rules, where)
         if plain is not None:
@@ -147,10 +150,11 @@ def turn_rows(raster: Raster, turn: int) -> Raster:
 
 def _orientation(source: Source, file: FileRaster) -> int:
     """EXIF's, also of a TIFF without georeference."""
-    if file.kind == "JP2OpenJPEG" or file.data.crs is not None or isinstance(source, Remote):
+    if file.kind == "JP2OpenJPEG" or file.data.crs is not None:
         return UPRIGHT
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(opened.open() if isinstance(opened, Remote) else opened) as image:
             return exif_turn(image)
     except (UnidentifiedImageError, Image.DecompressionBombError):  # a TIFF that Pillow does not take, say
         turn = str(file.data.tags().get("EXIF_Orientation", ""))
@@ -172,7 +176,7 @@ def _plain(source: Source, rules: Rules, where: str) -> Picture | None:
     """A small file with 8 bits a channel, decoded at once; ``None`` for all others."""
     with damage(where, "image"):
         kind = kind_of(source)
-        if kind in _BY_PARTS or (kind == "PNG" and png_depth(source) > 8) or isinstance(source, Remote):
+        if kind in BY_PARTS or (kind == "PNG" and png_depth(source) > 8) or isinstance(source, Remote):
             return None
         data = source if isinstance(source, bytes) else _small(source)
         try:

@@ -9,7 +9,7 @@ from rasterio.warp import transform as transform_points
 
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import Picture, turn_rows
-from pipelines.pictures.rasters import FileRaster, Grid, Raster
+from pipelines.pictures.rasters import ALL, FileRaster, Grid, Raster
 from pipelines.pictures.turn import SOUTH_UP, UPRIGHT, turned_size
 
 #: Corners that are closer than this many pixels are one place.
@@ -74,16 +74,17 @@ class Warped:
         self._crs = picture.file.data.crs
         self.height, self.width = picture.height, picture.width
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """Values of the mask, 0 where it does not reach."""
-        rows, columns, inside = self._places(start, stop)
+        rows, across, inside = self._places(start, stop, columns)
         if not inside.any():
             return np.zeros_like(
                 self._mask.rows(0, 1), shape=(*inside.shape, *self._mask.rows(0, 1).shape[2:])
             )
         first, last = int(rows[inside].min()), int(rows[inside].max())
-        values = self._mask.rows(first, last + 1)
-        found = values[np.clip(rows - first, 0, last - first), np.clip(columns, 0, self._file.width - 1)]
+        left, right = int(across[inside].min()), int(across[inside].max())
+        values = self._mask.rows(first, last + 1, slice(left, right + 1))
+        found = values[np.clip(rows - first, 0, last - first), np.clip(across - left, 0, right - left)]
         found[~inside] = 0
         return np.asarray(found)
 
@@ -92,21 +93,22 @@ class Warped:
         return _Inside(self)
 
     def _places(
-        self, start: int, stop: int
+        self, start: int, stop: int, columns: slice
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        y, x = np.mgrid[start:stop, 0 : self.width].astype(np.float64) + 0.5
-        columns, rows = to_mask(self._at, self._crs, self._file, x, y)
-        rows, columns = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-        inside = (rows >= 0) & (rows < self._file.height) & (columns >= 0) & (columns < self._file.width)
-        return rows, columns, inside
+        left, right, _ = columns.indices(self.width)
+        y, x = np.mgrid[start:stop, left:right].astype(np.float64) + 0.5
+        found, rows = to_mask(self._at, self._crs, self._file, x, y)
+        rows, across = np.floor(rows).astype(np.int64), np.floor(found).astype(np.int64)
+        inside = (rows >= 0) & (rows < self._file.height) & (across >= 0) & (across < self._file.width)
+        return rows, across, inside
 
 
 class _Inside:
     def __init__(self, warped: Warped) -> None:
         self._warped, self.height, self.width = warped, warped.height, warped.width
 
-    def rows(self, start: int, stop: int) -> NDArray[np.bool_]:
-        return self._warped._places(start, stop)[2]
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
+        return self._warped._places(start, stop, columns)[2]
 
 
 def to_mask(at: Affine, crs: object, file: FileRaster, x: Grid, y: Grid) -> tuple[Grid, Grid]:

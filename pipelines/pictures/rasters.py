@@ -2,7 +2,6 @@
 
 import io
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,48 +15,9 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window as FileWindow
 
 from pipelines.pictures.errors import damage
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.pictures.remote import ByParts, Remote
 
 Grid = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file in an object store or on a web server, of which only the parts that are needed are read."""
-
-    url: str
-
-    def place(self) -> tuple[Any, str]:
-        """Its filesystem, and its path there."""
-        filesystem, path = open_filesystem(self.url)
-        return filesystem, self.url if self.url.lower().startswith("http") else path
-
-    def read(self, first: int | None = None) -> bytes:
-        """All of it, or its first bytes.
-
-        Raises:
-            OSError: it is not there, or cannot be had.
-        """
-        filesystem, path = self.place()
-        try:
-            return bytes(filesystem.cat_file(path, end=first))
-        except OSError:
-            raise
-        except storage_errors() as error:
-            raise OSError(" ".join(str(error).split())) from error
-
-
-class _ByParts:
-    """A filesystem whose files read little ahead: a window of a large file needs a few places of it."""
-
-    def __init__(self, filesystem: Any) -> None:
-        self._filesystem = filesystem
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        return self._filesystem.open(path, mode, block_size=_PART)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._filesystem, name)
 
 
 Source = Path | bytes | Remote
@@ -75,11 +35,11 @@ _KINDS = {
     b"BM": "BMP",
     b"GIF8": "GIF",
 }
+#: Kinds that are always read by parts.
+BY_PARTS = ("GTiff", "JP2OpenJPEG")
 _CACHE_MB = 96
 #: Files of no more bytes of pixels are read at once; the values are the same.
 _SMALL = 50_000_000
-#: Bytes of a remote file that are read at once.
-_PART = 256 * 1024
 _PREVIEW = 1024
 _ROWS = 32
 
@@ -100,6 +60,18 @@ def kind_of(source: Source) -> str:
         if head.startswith(start):
             return kind
     raise ValueError("not an image of a known kind")
+
+
+def fetched(source: Source) -> Source:
+    """A remote file of a kind that is not read by parts as its bytes; all others as they are.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is empty, or of no kind that is read.
+    """
+    if isinstance(source, Remote) and kind_of(source) not in BY_PARTS:
+        return source.read()
+    return source
 
 
 def _head(source: Source) -> bytes:
@@ -139,14 +111,18 @@ def check_png(source: Path | bytes) -> None:
                 raise ValueError(f"the checksum of its part {name.decode('latin-1')} is wrong")
 
 
+#: Columns of rows.
+ALL = slice(None)
+
+
 class Raster(Protocol):
     """Rows of an image file."""
 
     height: int
     width: int
 
-    def rows(self, start: int, stop: int) -> Grid:
-        """``[stop - start, W]`` or ``[stop - start, W, C]``.
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
+        """``[stop - start, W]`` or ``[stop - start, W, C]``; only some columns where they are named.
 
         Raises:
             UnusableImage: the file is damaged there.
@@ -161,9 +137,9 @@ class ArrayRaster:
         self._pixels = pixels
         self.height, self.width = int(pixels.shape[0]), int(pixels.shape[1])
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """A view."""
-        return self._pixels[start:stop]
+        return self._pixels[start:stop, columns]
 
 
 class Flipped:
@@ -172,9 +148,9 @@ class Flipped:
     def __init__(self, raster: Raster) -> None:
         self._raster, self.height, self.width = raster, raster.height, raster.width
 
-    def rows(self, start: int, stop: int) -> Grid:
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> Grid:
         """See :class:`Raster`."""
-        return self._raster.rows(self.height - stop, self.height - start)[::-1]
+        return self._raster.rows(self.height - stop, self.height - start, columns)[::-1]
 
 
 class FileRaster:
@@ -197,7 +173,7 @@ class FileRaster:
                 self.data: Any = self._memory.open(driver=self.kind)
             elif isinstance(source, Remote):
                 filesystem, path = source.place()
-                self.data = rasterio.open(path, driver=self.kind, opener=_ByParts(filesystem))
+                self.data = rasterio.open(path, driver=self.kind, opener=ByParts(filesystem))
             else:
                 self.data = rasterio.open(source, driver=self.kind)
         self.height, self.width = int(self.data.height), int(self.data.width)
@@ -238,11 +214,20 @@ class FileRaster:
         """Whether a grey TIFF counts from white to black."""
         return self.data.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
 
-    def read(self, bands: tuple[int, ...], start: int, stop: int) -> Grid:
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a part of its columns can be read without the others."""
+        return self._small or bool(self.data.block_shapes[0][1] < self.width)
+
+    def _window(self, start: int, stop: int, columns: slice) -> FileWindow:
+        left, right, _ = columns.indices(self.width)
+        return FileWindow(left, start, right - left, stop - start)
+
+    def read(self, bands: tuple[int, ...], start: int, stop: int, columns: slice = ALL) -> Grid:
         """``[bands, stop - start, W]``."""
         if self._small:
-            return self._whole[[n - 1 for n in bands], start:stop]
-        window = FileWindow(0, start, self.width, stop - start)
+            return self._whole[[n - 1 for n in bands], start:stop, columns]
+        window = self._window(start, stop, columns)
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read(list(bands), window=window))
 
@@ -252,9 +237,9 @@ class FileRaster:
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.read())
 
-    def read_mask(self, start: int, stop: int) -> NDArray[np.bool_]:
+    def read_mask(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
         """Valid pixels by the file's own mask, bool ``[stop - start, W]``."""
-        window = FileWindow(0, start, self.width, stop - start)
+        window = self._window(start, stop, columns)
         with damage(self.where, self._what), _settings():
             return np.asarray(self.data.dataset_mask(window=window) != 0)
 

@@ -27,6 +27,7 @@ class Loaded:
         sample: ``None`` when bad.
         reason: as :class:`~pipelines.store.record.BadRecord`, or empty.
         detail: the reason in words.
+        mask_size: height and width of a mask that was stretched to its picture, else ``None``.
     """
 
     row: int
@@ -35,6 +36,7 @@ class Loaded:
     sample: Sample | None
     reason: str = ""
     detail: str = ""
+    mask_size: tuple[int, int] | None = None
 
 
 @dataclass

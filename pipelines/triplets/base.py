@@ -1,6 +1,5 @@
 """What a reader of triplets gives: images with their instructions, and how their masks are read."""
 
-import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -12,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.taxonomy import taxonomy
-from pipelines.pictures.picture import Picture
+from pipelines.pictures.picture import USUAL, Picture, Rules
 from pipelines.pictures.turn import UPRIGHT, turn_points
 from pipelines.store.record import BadRecord
 from pipelines.triplets.categories import taxonomy_id
 from pipelines.triplets.folder import Folder
-from pipelines.triplets.truth import Segments, Truth, decode_picture, interior_point, read_upright
+from pipelines.triplets.truth import Truth, decode_picture, interior_point, read_upright
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 from unigeoseg.prompts import interactive_sentence
 from unigeoseg.tasks import REASONING
 
-_LOG = logging.getLogger(__name__)
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
 
@@ -85,6 +83,7 @@ class TripletSource(ABC):
 
     Args:
         folder: as found by :meth:`find`.
+        rules: how its pictures are shown.
     """
 
     #: What ``--layout`` and ``--source`` call it.
@@ -99,10 +98,8 @@ class TripletSource(ABC):
     #: Whether its targets are boxes (visual grounding), so that boxes are compared.
     boxes: ClassVar[bool] = False
 
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
-        #: How many masks were stretched to pictures of another size.
-        self.stretched = 0
+    def __init__(self, folder: Folder, rules: Rules = USUAL) -> None:
+        self.folder, self.rules = folder, rules
 
     @classmethod
     @abstractmethod
@@ -143,7 +140,7 @@ class TripletSource(ABC):
         Raises:
             BadRecord: ``unreadable_image``.
         """
-        return decode_picture(self.folder.read(image.file), image.file)
+        return decode_picture(self.folder.read(image.file), image.file, self.rules)
 
     def read_sample(
         self, image: TripletImage, triplet: Triplet, height: int, width: int, turn: int = UPRIGHT
@@ -162,10 +159,6 @@ class TripletSource(ABC):
         """
         triplet = self.complete(triplet)
         mask = read_upright(triplet.truth, self.folder, height, width, turn)
-        if isinstance(triplet.truth, Segments) and triplet.truth.own_size(height, width):
-            if not self.stretched:
-                _LOG.warning("%s: masks are stretched to pictures of another size: %s", self.name, image.file)
-            self.stretched += 1
         if turn != UPRIGHT:
             triplet = _turned(triplet, turn)
         box, points, text = triplet.box, triplet.points, triplet.instruction

@@ -72,7 +72,7 @@ class DiorRSVGSource(TripletSource):
             ) from error
 
     def _objects(self) -> Iterator[tuple[str, ElementTree.Element]]:
-        for name in sorted(n for n in self.folder.names(_NOTES) if n.endswith(".xml")):
+        for name in sorted(n for n in self.folder.names(_NOTES) if n.lower().endswith(".xml")):
             where = f"{self.folder.path}/{_NOTES}/{name}"
             root = parse_xml(self.folder.read(f"{_NOTES}/{name}"), where)
             named = (root.findtext("filename") or "").strip() or f"{name[:-4]}.jpg"

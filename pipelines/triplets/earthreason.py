@@ -7,6 +7,7 @@ so that a missing file is named instead of shifting all others. A sample may hav
 
 import dataclasses
 
+from pipelines.build.sources.unmatched import PICTURES
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.geoseg import first_texts
@@ -44,9 +45,12 @@ class EarthReasonSource(TripletSource):
 
     def images(self, split: str) -> list[TripletImage]:
         """See :meth:`TripletSource.images`."""
-        kinds = [{n.rpartition(".")[0]: n for n in self.folder.names(f"{split}/{part}")} for part in _PARTS]
-        stems = sorted(set().union(*kinds))
         suffixes = (".jpg", ".png", ".json")  # what a missing file is called in the message
+        kinds = [
+            self.folder.stems(f"{split}/{part}", (suffix, *(() if suffix == ".json" else PICTURES)))
+            for part, suffix in zip(_PARTS, suffixes, strict=True)
+        ]
+        stems = sorted(set().union(*kinds))
         wanted = [
             f"{split}/{part}/{kind.get(stem, stem + suffix)}"
             for stem in stems

@@ -1,13 +1,16 @@
-"""A data set's folder, local or on S3: reading files, listing, and saying what is missing."""
+"""A data set's folder on disk, in an object store or on a web server: reads, lists, says what is missing."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pipelines.build.sources.unmatched import PICTURES, Unmatched
+from pipelines.pictures.remote import Remote, Where, where_is
+from pipelines.pictures.spelling import folded
 from pipelines.pictures.system_files import is_system_file
-from pipelines.storage import open_filesystem, storage_errors
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 
@@ -19,12 +22,17 @@ _NAMED = 10
 class Folder:
     """A folder and what lies in it; paths inside use ``/``.
 
+    A file whose suffix is in another case than it is asked for is found all the same; see
+    :mod:`pipelines.pictures.spelling`.
+
     Attributes:
-        path: local folder or ``s3://`` prefix, as given.
+        path: local folder, ``s3://`` prefix or address of a web server, as given.
     """
 
     path: str
     _listings: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
+    _alike: dict[str, dict[str, list[str]]] = field(default_factory=dict, compare=False, repr=False)
+    _told: dict[str, set[str]] = field(default_factory=dict, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[type["Folder"], tuple[str]]:
         """Without the listings, which may name millions of files: another process lists what it asks for."""
@@ -41,19 +49,82 @@ class Folder:
     def names(self, inside: str = "") -> frozenset[str]:
         """Names of files and folders directly in ``inside``, no system's own; listed once."""
         if inside not in self._listings:
-            fs, root = open_filesystem(self.path)
-            place = f"{root}/{inside}".rstrip("/")
+            place = self._at(inside)
             try:
-                found = fs.ls(place, detail=False) if fs.isdir(place) else []
-            except storage_errors() as error:
+                if isinstance(place, Remote):
+                    names = place.names()
+                else:
+                    names = [one.name for one in place.iterdir()] if place.is_dir() else []
+            except OSError as error:
                 raise UserError(no_access(f"{self.path}/{inside}", error)) from error
-            names = (str(p).rstrip("/").rpartition("/")[2] for p in found)
             self._listings[inside] = frozenset(name for name in names if not is_system_file(name))
         return self._listings[inside]
 
     def has(self, *files: str) -> bool:
         """Whether all of these files or folders are there."""
-        return all(file.rpartition("/")[2] in self.names(file.rpartition("/")[0]) for file in files)
+        return all(self._spelled(file)[1] for file in files)
+
+    def spelled(self, file: str) -> str:
+        """The path of a file as the folder has it; as it is given where there is none."""
+        place, names = self._spelled(file)
+        return f"{place}{names[0]}" if len(names) == 1 else file
+
+    def _spelled(self, file: str) -> tuple[str, list[str]]:
+        """Where a file lies, and the names that it may have there."""
+        place, slash, name = file.rpartition("/")
+        if name in self.names(place):
+            return place + slash, [name]
+        if place not in self._alike:
+            alike = self._alike[place] = defaultdict(list)
+            for one in sorted(self.names(place)):
+                alike[folded(one)].append(one)
+        return place + slash, self._alike[place].get(folded(name), [])
+
+    def stems(self, inside: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+        """Names of files by their stem; where several have one, that of the first of ``suffixes`` counts.
+
+        Raises:
+            UserError: several of a stem differ in the case of their suffix alone, and none has it in small
+                letters.
+        """
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.names(inside)):
+            stem, dot, suffix = name.rpartition(".")
+            if f"{dot}{suffix.lower()}" in suffixes:
+                found[stem].append(name)
+        chosen = {}
+        for stem, names in found.items():
+            wanted = next(s for s in suffixes if any(folded(name) == f"{stem}{s}" for name in names))
+            alike = [name for name in names if folded(name) == f"{stem}{wanted}"]
+            one = f"{stem}{wanted}" if f"{stem}{wanted}" in alike else alike[0]
+            if len(alike) > 1 and one != f"{stem}{wanted}":
+                raise UserError(self._clash(inside, f"{stem}{wanted}", alike))
+            for other in alike:
+                if other != one:
+                    self._tell("twin_in_another_case", f"{inside}/{other}")
+            for other in sorted(set(names) - set(alike)):
+                self._tell(
+                    "other_picture" if other.lower().endswith(PICTURES) else "other_file", f"{inside}/{other}"
+                )
+            chosen[stem] = one
+        return chosen
+
+    def _clash(self, inside: str, name: str, files: list[str]) -> str:
+        return (
+            f"{self.path}/{inside}: {' and '.join(files)} differ in the case of their suffix alone, and none "
+            f"is spelled {name!r}: rename the one that is meant, or remove the other"
+        )
+
+    def _tell(self, reason: str, file: str) -> None:
+        self._told.setdefault(reason, set()).add(file)
+
+    def told(self) -> Unmatched:
+        """Files that were asked for in another case, and those that another file stands in for."""
+        found = Unmatched()
+        for reason, files in sorted(self._told.items()):
+            for file in sorted(files):
+                (found.note if reason == "suffix_in_another_case" else found.add)(reason, file)
+        return found
 
     def read(self, file: str) -> bytes:
         """The bytes of a file.
@@ -61,14 +132,26 @@ class Folder:
         Raises:
             UserError: it is missing or cannot be read.
         """
-        fs, root = open_filesystem(self.path)
         try:
-            data: bytes = fs.cat_file(f"{root}/{file}")
+            try:
+                return self._bytes(file)
+            except FileNotFoundError:
+                if (spelled := self.spelled(file)) == file:
+                    raise
+                return self._bytes(spelled)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}/{file} is missing") from error
-        except storage_errors() as error:
+        except OSError as error:
             raise UserError(no_access(f"{self.path}/{file}", error)) from error
-        return data
+
+    def _bytes(self, file: str) -> bytes:
+        place = self._at(file)
+        return place.read() if isinstance(place, Remote) else place.read_bytes()
+
+    def _at(self, path: str) -> Where:
+        root = where_is(self.path)
+        root = root.expanduser() if isinstance(root, Path) else root
+        return root / path if path else root
 
     def read_json(self, file: str) -> Any:
         """The content of a JSON file.
@@ -85,18 +168,24 @@ class Folder:
         """Refuses a folder that lacks some of ``files``, naming them.
 
         Raises:
-            UserError: with the first missing files and their number.
+            UserError: with the first missing files and their number; or several could be meant.
         """
         by_folder: dict[str, set[str]] = defaultdict(set)
         for file in files:
             place, _, name = file.rpartition("/")
             by_folder[place].add(name)
         total = sum(map(len, by_folder.values()))
-        missing = [
-            f"{place}/{name}".lstrip("/")
-            for place, names in sorted(by_folder.items())
-            for name in sorted(names - self.names(place))
-        ]
+        missing = []
+        for place, names in sorted(by_folder.items()):
+            for name in sorted(names - self.names(place)):
+                file = f"{place}/{name}".lstrip("/")
+                _, alike = self._spelled(file)
+                if len(alike) > 1:
+                    raise UserError(self._clash(place, name, alike))
+                if alike:
+                    self._tell("suffix_in_another_case", self.spelled(file))
+                else:
+                    missing.append(file)
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise UserError(

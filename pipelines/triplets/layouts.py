@@ -1,5 +1,6 @@
 """The layouts by name, and which one a folder has."""
 
+from pipelines.pictures.picture import USUAL, Rules
 from pipelines.triplets.base import TripletSource
 from pipelines.triplets.dior_rsvg import DiorRSVGSource
 from pipelines.triplets.earthreason import EarthReasonSource
@@ -28,7 +29,7 @@ LAYOUTS: dict[str, type[TripletSource]] = {
 }
 
 
-def recognise(path: str) -> TripletSource | None:
+def recognise(path: str, rules: Rules = USUAL) -> TripletSource | None:
     """The reader of the layout that a folder has, or ``None``.
 
     Raises:
@@ -37,11 +38,11 @@ def recognise(path: str) -> TripletSource | None:
     for layout in LAYOUTS.values():
         found = layout.find(Folder(path))
         if found is not None:
-            return layout(found)
+            return layout(found, rules)
     return None
 
 
-def open_layout(path: str, name: str) -> TripletSource:
+def open_layout(path: str, name: str, rules: Rules = USUAL) -> TripletSource:
     """The reader of the layout ``name``.
 
     Raises:
@@ -57,4 +58,4 @@ def open_layout(path: str, name: str) -> TripletSource:
             f"{path} does not have the layout {name} ({layout.title}: {layout.expects}); "
             + (f"it holds {', '.join(present)}" if present else "it does not exist or is empty")
         )
-    return layout(found)
+    return layout(found, rules)

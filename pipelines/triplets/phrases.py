@@ -7,6 +7,7 @@ and ``mask/`` (not 0 is foreground).
 
 from typing import ClassVar
 
+from pipelines.build.sources.unmatched import PICTURES
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped, inside
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import MaskFile
@@ -44,7 +45,7 @@ class PhraseSource(TripletSource):
             lines = self.folder.read(name).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise UserError(f"{self.folder.path}/{name} is not UTF-8 ({error}); convert it") from error
-        stems = {n.rpartition(".")[0]: n for n in sorted(self.folder.names(self.image_folder))}
+        stems = self.folder.stems(self.image_folder, (".tif", *PICTURES))
         counts: dict[str, int] = {}
         pairs = []
         for number, line in enumerate(lines, 1):

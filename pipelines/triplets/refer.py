@@ -12,6 +12,7 @@ RemoteSAM-270K is read through the same interface by its authors' code (github 1
 
 from typing import Any, ClassVar
 
+from pipelines.pictures.picture import USUAL, Rules
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped, inside
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import Segments
@@ -32,8 +33,8 @@ class ReferSource(TripletSource):
     inner: ClassVar[tuple[str, ...]]
     expects = "<name>/instances.json, <name>/refs(unc).p, images/<name>/JPEGImages"
 
-    def __init__(self, folder: Folder) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Folder, rules: Rules = USUAL) -> None:
+        super().__init__(folder, rules)
         self._notes = next(n for n in self.inner if self._named(folder, n))
         prefix = f"{self._notes}/" if self._notes else ""
         folder.require((prefix + _INSTANCES, prefix + _REFS), "the annotations")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from pipelines.build.sources.unmatched import PICTURES
 from pipelines.triplets.base import Box, Triplet, TripletImage, TripletSource, grouped
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import Segments
@@ -46,7 +47,7 @@ class SIORSource(TripletSource):
     def images(self, split: str) -> list[TripletImage]:
         """See :meth:`TripletSource.images`."""
         place, notes = f"{_IMAGES}{split}", _notes(self.folder)
-        pictures = sorted(self.folder.names(place))
+        pictures = sorted(self.folder.stems(place, (".jpg", *PICTURES)).values())
         files = {name: f"{notes}/{name.rpartition('.')[0]}.pkl" for name in pictures}
         self.folder.require(files.values(), f"split {split!r}")
         pairs, empty = [], 0

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipelines.build.sources.shapes import segmentation_mask
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.masks import read_truth
-from pipelines.pictures.picture import Picture, open_picture
+from pipelines.pictures.picture import USUAL, Picture, Rules, open_picture
 from pipelines.pictures.rasters import ArrayRaster
-from pipelines.pictures.turn import turn_pixels, turned_size
+from pipelines.pictures.turn import UPRIGHT, turn_pixels, turned_size
 from pipelines.store.record import BadRecord
 from pipelines.store.segmentation import parse_segmentation
 from pipelines.triplets.folder import Folder
@@ -134,14 +134,14 @@ class FilledBox:
         return ()
 
 
-def decode_picture(data: bytes, file: str) -> Picture:
+def decode_picture(data: bytes, file: str, rules: Rules = USUAL) -> Picture:
     """An image file, by the same rules as in builds.
 
     Raises:
         BadRecord: ``unreadable_image``.
     """
     try:
-        picture = open_picture(data, name=file)
+        picture = open_picture(data, rules, name=file)
         picture.raster = ArrayRaster(picture.pixels())  # what is damaged shows here, not later
         return picture
     except UnusableImage as error:
@@ -161,6 +161,13 @@ def read_upright(truth: Truth, folder: Folder, height: int, width: int, turn: in
         if error.reason != "mask_size" or stored == (height, width):
             raise
         return truth.read(folder, height, width)
+
+
+def stretched_from(truth: Truth, height: int, width: int, turn: int = UPRIGHT) -> tuple[int, int] | None:
+    """Height and width of a mask that :func:`read_upright` stretches to an upright picture; else ``None``."""
+    if not isinstance(truth, Segments):
+        return None
+    return truth.own_size(*turned_size(height, width, turn))
 
 
 def interior_point(mask: Mask) -> tuple[float, float]:

@@ -2,11 +2,11 @@
 
 import ast
 import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import defusedxml
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
+from pipelines.pictures.remote import Remote, Where, read_text, size_of
+from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
 
@@ -41,7 +43,7 @@ class Annotations(list[Annotation]):
     size: Size | None = None
 
 
-def read_annotations(file: Path, form: str, image: str) -> Annotations:
+def read_annotations(file: Where, form: str, image: str) -> Annotations:
     """The objects of one image.
 
     Args:
@@ -53,12 +55,12 @@ def read_annotations(file: Path, form: str, image: str) -> Annotations:
         UnusableImage: the file is missing or malformed, or its XML declares entities.
     """
     try:
-        if file.stat().st_size > _LARGEST_FILE:
+        if size_of(file) > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
         if form == "csv":
-            status = file.stat()
-            return _csv(_csv_rows(file, status.st_size, status.st_mtime_ns), image)
-        return _FORMS[form](file.read_text(encoding="utf-8-sig"), image)
+            changed = 0 if isinstance(file, Remote) else file.stat().st_mtime_ns
+            return _csv(_csv_rows(file, size_of(file), changed), image)
+        return _FORMS[form](read_text(file), image)
     except UnusableImage:
         raise
     except FileNotFoundError as error:
@@ -154,32 +156,34 @@ def _labelme(text: str, image: str) -> Annotations:
     return found
 
 
-#: Class and geometry of each object, by the file name of its image.
-_Rows = dict[str, list[tuple[str, str]]]
+#: Image id, class and geometry of each object, by the file name of its image, its suffix in small letters.
+_Rows = dict[str, list[tuple[str, str, str]]]
 
 
 @lru_cache(maxsize=2)
-def _csv_rows(file: Path, size: int, changed: int) -> _Rows:
+def _csv_rows(file: Where, size: int, changed: int) -> _Rows:
     """All rows of a file of all images, read once in a process for all of them.
 
     Args:
         file: columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``.
         size: of the file in bytes; another file under the same name is read anew.
-        changed: when it was written, likewise.
+        changed: when it was written, likewise; 0 where that costs a request.
     """
     found: _Rows = {}
-    with file.open(encoding="utf-8-sig", newline="") as handle:
-        rows = csv.DictReader(handle)
-        missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"no column {sorted(missing)[0]}")
-        for row in rows:
-            found.setdefault(row["image_id"], []).append((row["class"], row["geometry"]))
+    rows = csv.DictReader(io.StringIO(read_text(file)))
+    missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
+    if missing:
+        raise ValueError(f"no column {sorted(missing)[0]}")
+    for row in rows:
+        name = row["image_id"] or ""
+        found.setdefault(folded(name), []).append((name, row["class"], row["geometry"]))
     return found
 
 
 def _csv(rows: _Rows, image: str) -> Annotations:
-    return Annotations(_object(name, ast.literal_eval, given) for name, given in rows.get(image, ()))
+    close = rows.get(folded(image), [])
+    exact = [row for row in close if row[0] == image]
+    return Annotations(_object(name, ast.literal_eval, given) for _, name, given in exact or close)
 
 
 _FORMS: dict[str, Callable[[str, str], Annotations]] = {

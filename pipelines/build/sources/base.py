@@ -129,7 +129,11 @@ class SourceImage:
 
 
 class OpenImage(Protocol):
-    """An image of any size, of which windows are read row by row from the top."""
+    """An image of any size, of which windows are read row by row from the top.
+
+    It may have ``in_blocks: bool``, whether some columns can be read without the others; a wide one is then
+    read in bands.
+    """
 
     height: int
     width: int

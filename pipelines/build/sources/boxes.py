@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from pipelines.build.stages import StageCounts
 from pipelines.build.tiling import Window
 from pipelines.pictures.picture import Picture, open_picture
 from pipelines.pictures.place import Frame, frame_of
+from pipelines.pictures.remote import Where, where_is
 from pipelines.pictures.turn import turn_points
 from unigeoseg.errors import UserError
 
@@ -64,7 +64,7 @@ class BoxImage:
 
     def __init__(self, image: Picture, objects: Objects, segmenter: Segmenter | None) -> None:
         self.height, self.width = image.height, image.width
-        self.encoded, self.extension = image.encoded, image.extension
+        self.encoded, self.extension, self.in_blocks = image.encoded, image.extension, image.in_blocks
         self._pixels, self._objects, self._segmenter = Strips(image.raster), objects, segmenter
         self._grid = Grid([shape.box for shape in objects.shapes], self.height, self.width)
         self._valid = None if image.valid is None else Strips(image.valid)
@@ -153,7 +153,7 @@ class BoxSource:
     def __init__(
         self,
         table: SourceTable,
-        root: Path,
+        root: Where,
         layout: str | None,
         max_unknown_share: float,
         config: BoxConfig,
@@ -184,7 +184,7 @@ class BoxSource:
             UserError: too many objects of an unknown class.
         """
         detail = item.detail
-        image_file, file = Path(detail["image"]), Path(detail["label"])
+        image_file, file = where_is(detail["image"]), where_is(detail["label"])
         if not detail["image"]:
             raise UnusableImage("missing_image", str(file), str(detail["missing"]))
         image = open_picture(image_file, self._table.rules)
@@ -199,7 +199,7 @@ class BoxSource:
         return BoxImage(image, objects, segmenter)
 
     def _sorted(
-        self, found: list[tuple[str, str, _Maker]], image: Picture, file: Path, image_file: Path
+        self, found: list[tuple[str, str, _Maker]], image: Picture, file: Where, image_file: Where
     ) -> Objects:
         objects, unknown = Objects(), Counter[str]()
         height, width = image.height, image.width

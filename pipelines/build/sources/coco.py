@@ -8,13 +8,15 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from pipelines.build.sources.shapes import Polygons, Shape, shape_of
 from pipelines.pictures.place import Frame
+from pipelines.pictures.remote import Where, read_text, size_of
+from pipelines.pictures.spelling import folded
 from pipelines.pictures.turn import turn_pixels, turn_points, turned_size
 from pipelines.store.record import BadRecord
 from pipelines.store.segmentation import Segmentation, parse_segmentation
@@ -56,7 +58,7 @@ class CocoFile:
         UserError: it is missing, huge, damaged, or no COCO instances.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Where) -> None:
         self.file = file
         content = _load(file)
         images = _images(content, file)
@@ -76,19 +78,24 @@ class CocoFile:
             if known is not image:  # an image that is listed twice
                 known.objects += image.objects
         self._by_base: dict[str, list[CocoImage]] = defaultdict(list)
+        self._folded: dict[str, list[CocoImage]] = defaultdict(list)
         for image in self._by_name.values():
             self._by_base[PurePosixPath(image.name).name].append(image)
+            self._folded[folded(image.name)].append(image)
         self._taken: set[str] = set()
 
     def take(self, path: str) -> CocoImage | None:
         """The image at a relative path, by as many of the path's folders as the file names; else ``None``.
 
         A ``file_name`` that begins with other folders than the path counts where no other image has its last
-        part.
+        part. The case of the suffix matters only where names differ in nothing else.
         """
         parts = PurePosixPath(path).parts
-        tails = ("/".join(parts[n:]) for n in range(len(parts)))
+        tails = ["/".join(parts[n:]) for n in range(len(parts))]
         found = next((self._by_name[tail] for tail in tails if tail in self._by_name), None)
+        if found is None:
+            close = (self._folded.get(folded(tail), []) for tail in tails)
+            found = next((images[0] for images in close if len(images) == 1), None)
         alike = self._by_base.get(parts[-1], [])
         if found is None and len(alike) == 1 and "/" in alike[0].name:
             found = alike[0]
@@ -101,11 +108,11 @@ class CocoFile:
         return (image for name, image in self._by_name.items() if name not in self._taken)
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Where) -> dict[str, Any]:
     try:
-        if file.stat().st_size > _LARGEST_FILE:
+        if size_of(file) > _LARGEST_FILE:
             raise UserError(f"{file} is larger than {_LARGEST_FILE >> 20} MB: split it by images")
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(file))
     except OSError as error:
         raise UserError(f"the COCO file {file} cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
@@ -117,7 +124,7 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _rows(content: Mapping[str, Any], name: str, file: Path) -> list[dict[str, Any]]:
+def _rows(content: Mapping[str, Any], name: str, file: Where) -> list[dict[str, Any]]:
     rows = content.get(name)
     if not isinstance(rows, list):
         raise UserError(f"{file} is no COCO file of instances: it has no list {name!r}")
@@ -127,7 +134,7 @@ def _rows(content: Mapping[str, Any], name: str, file: Path) -> list[dict[str, A
     return rows
 
 
-def _images(content: Mapping[str, Any], file: Path) -> dict[str, CocoImage]:
+def _images(content: Mapping[str, Any], file: Where) -> dict[str, CocoImage]:
     images: dict[str, CocoImage] = {}
     for number, row in enumerate(_rows(content, "images", file)):
         name = str(row.get("file_name") or "").replace("\\", "/")

@@ -2,35 +2,25 @@
 
 import csv
 import hashlib
-import os
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipelines.build.sources.base import SourceItem
 from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
+from pipelines.build.sources.search import Found, search
 from pipelines.build.sources.table import Layout, SourceTable
-from pipelines.build.sources.unmatched import PICTURES, Unmatched, csv_ids
+from pipelines.build.sources.unmatched import Unmatched, csv_ids
 from pipelines.build.stages import StageCounts
-from pipelines.pictures.system_files import is_system_file
+from pipelines.pictures.remote import Where, read_text
 from unigeoseg.errors import UserError
 
 _KEY_LENGTH = 72
 #: Forms of label files that hold the objects of many images.
 _OF_MANY = ("csv", "coco")
-
-
-@dataclass
-class Found:
-    """Relative paths that fit one layout: images, and masks or label files; and what does not fit."""
-
-    layout: Layout
-    images: list[str] = field(default_factory=list)
-    labels: set[str] = field(default_factory=set)
-    rest: Unmatched = field(default_factory=Unmatched)
 
 
 @dataclass
@@ -42,7 +32,7 @@ class Told:
 
 
 def list_items(
-    root: Path, table: SourceTable, layout: str | None, told: Told | None = None, max_unmatched: float = 1.0
+    root: Where, table: SourceTable, layout: str | None, told: Told | None = None, max_unmatched: float = 1.0
 ) -> Iterator[SourceItem]:
     """The images of a folder in natural order, by the layout that fits.
 
@@ -65,59 +55,17 @@ def list_items(
         raise UserError(f"source {table.name} has no layout {layout!r}: choose from {names}")
     wanted = [known for known in table.layouts if layout in (None, known.name)]
     aside = Unmatched()
-    chosen = _choose(root, table, _search(root, wanted, aside))
+    chosen = search(root, table, wanted, aside)
     aside.add_all(chosen.rest)
     return _items(root, table, chosen, aside, told or Told(), max_unmatched)
-
-
-def _files(root: Path, aside: Unmatched) -> Iterator[str]:
-    """Relative paths below a folder, no hidden and no system files; links to folders are not followed."""
-    for folder, folders, files in os.walk(root):
-        below = Path(folder).relative_to(root).as_posix()
-        place = "" if below == "." else f"{below}/"
-        folders[:] = sorted(name for name in folders if not is_system_file(name))
-        for name in folders:
-            if (Path(folder) / name).is_symlink():
-                aside.add("link_to_folder", f"{place}{name}")
-            elif name.lower().endswith(PICTURES):
-                aside.add("folder_named_as_picture", f"{place}{name}")
-        for name in sorted(files):
-            if is_system_file(name):
-                aside.add("system_file", f"{place}{name}")
-            else:
-                yield f"{place}{name}"
-
-
-def _search(root: Path, layouts: list[Layout], aside: Unmatched) -> list[Found]:
-    found = [Found(layout) for layout in layouts]
-    patterns = [(compile_pattern(f.layout.image), compile_pattern(_labels_of(f.layout))) for f in found]
-    anyhow = [[re.compile(p.pattern, re.IGNORECASE) for p in pair] for pair in patterns]
-    for path in _files(root, aside):
-        for one, (image, label), loose in zip(found, patterns, anyhow, strict=True):
-            if image.fullmatch(path):
-                one.images.append(path)
-            elif label.fullmatch(path):
-                one.labels.add(path)
-            else:
-                one.rest.add_file(path, any(p.fullmatch(path) for p in loose))
-    return found
 
 
 def _labels_of(layout: Layout) -> str:
     return layout.mask or layout.labels or ""
 
 
-def _choose(root: Path, table: SourceTable, found: list[Found]) -> Found:
-    for test in (lambda f: f.images and f.labels, lambda f: f.images):
-        for one in found:
-            if test(one):
-                return one
-    wanted = table.expects or " or ".join(one.layout.image for one in found)
-    raise UserError(f"{root} holds no image of source {table.name}: --root must hold {wanted}")
-
-
 def _items(
-    root: Path, table: SourceTable, found: Found, aside: Unmatched, told: Told, max_unmatched: float
+    root: Where, table: SourceTable, found: Found, aside: Unmatched, told: Told, max_unmatched: float
 ) -> Iterator[SourceItem]:
     layout, pattern = found.layout, compile_pattern(found.layout.image)
     own = layout.mask is not None or (bool(names_of(layout.labels or "")) and layout.boxes not in _OF_MANY)
@@ -132,20 +80,22 @@ def _items(
             raise UserError(
                 f"{root}: {claimed[label]} and {path} both belong to {label}: rename or remove one of them"
             )
-        item = _item(root, layout, path, label, match.groupdict(), _of_coco(root, layout, label, path, coco))
+        more = _of_coco(root, found, label, path, coco)
+        item = _item(root, found, path, label, match.groupdict(), more)
         if item.split is not None:
             _check_split(table, item, splits)
         yield item
     alone = sorted(found.labels - claimed.keys(), key=natural)
     if layout.mask is not None:
-        yield from (_orphan(root, layout, path) for path in alone)
+        yield from (_orphan(root, found, path) for path in alone)
     else:
         for path in alone:
-            aside.add("label_without_picture", path)
+            aside.add("label_without_picture", found.file(path))
     for label, file in coco.items():
-        yield from _coco_orphans(file, root, label)
+        yield from _coco_orphans(file, root, found.file(label))
     if layout.boxes == "csv":
-        _tell_rows(root, sorted(claimed), {path.rpartition("/")[2] for path in found.images}, aside)
+        names = {found.file(path).rpartition("/")[2] for path in found.images}
+        _tell_rows(root, sorted(found.file(label) for label in claimed), names, aside)
     told.scene = _scene_words(layout)
     used = len(found.images) + len(found.labels & claimed.keys())
     told.files.merge(aside.told(used).rows())
@@ -159,28 +109,28 @@ def _scene_words(layout: Layout) -> str:
 
 
 def _of_coco(
-    root: Path, layout: Layout, label: str, path: str, files: dict[str, CocoFile]
+    root: Where, found: Found, label: str, path: str, files: dict[str, CocoFile]
 ) -> Mapping[str, Any]:
     """What a COCO file has of an image; each file is read once."""
-    if layout.boxes != "coco":
+    if found.layout.boxes != "coco":
         return {}
     if label not in files:
-        files[label] = CocoFile(root / label)
-    listed = files[label].take(path)
+        files[label] = CocoFile(root / found.file(label))
+    listed = files[label].take(found.file(path))
     return listed.detail if listed else {}
 
 
-def _tell_rows(root: Path, labels: list[str], pictures: set[str], aside: Unmatched) -> None:
+def _tell_rows(root: Where, labels: list[str], pictures: set[str], aside: Unmatched) -> None:
     for label in labels:
         try:
-            with (root / label).open(encoding="utf-8-sig", newline="") as handle:
-                rows = [str(row.get("image_id")) for row in csv.DictReader(handle)]
+            rows = csv.DictReader(io.StringIO(read_text(root / label)))
+            ids = [str(row.get("image_id")) for row in rows]
         except (OSError, UnicodeDecodeError, csv.Error):
             continue  # reading the images says so
-        csv_ids(rows, pictures, aside, label)
+        csv_ids(ids, pictures, aside, label)
 
 
-def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem]:
+def _coco_orphans(file: CocoFile, root: Where, label: str) -> Iterator[SourceItem]:
     """What a COCO file lists without a picture: reading them says so."""
     missing = [(image.name, f"{image.name!r} is not there") for image in file.left()]
     if file.stray:
@@ -194,13 +144,17 @@ def _coco_orphans(file: CocoFile, root: Path, label: str) -> Iterator[SourceItem
 
 
 def _item(
-    root: Path, layout: Layout, path: str, label: str, values: Mapping[str, str], more: Mapping[str, Any]
+    root: Where, found: Found, path: str, label: str, values: Mapping[str, str], more: Mapping[str, Any]
 ) -> SourceItem:
+    layout = found.layout
     stem = path.rpartition(".")[0] or path
     scene = fill(layout.scene, values) if layout.scene else stem
     group = fill(layout.group, values) if layout.group else scene
-    detail: dict[str, Any] = {"image": str(root / path), "label": str(root / label), "form": _form(layout)}
-    detail |= more
+    detail: dict[str, Any] = {"image": str(root / found.file(path)), "label": str(root / found.file(label))}
+    detail |= {"form": _form(layout), **more}
+    states = {"image": found.states.get(found.file(path)), "label": found.states.get(found.file(label))}
+    if any(states.values()):
+        detail["states"] = states
     if layout.threshold is not None:
         detail["threshold"] = layout.threshold
     split = layout.splits.get(values.get("split", ""))
@@ -212,9 +166,9 @@ def _form(layout: Layout) -> str:
     return layout.boxes or layout.encoding
 
 
-def _orphan(root: Path, layout: Layout, path: str) -> SourceItem:
+def _orphan(root: Where, found: Found, path: str) -> SourceItem:
     stem = path.rpartition(".")[0] or path
-    detail = {"image": "", "label": str(root / path), "form": _form(layout)}
+    detail = {"image": "", "label": str(root / found.file(path)), "form": _form(found.layout)}
     return SourceItem(item_key(f"{stem}-alone"), stem, stem, detail)
 
 

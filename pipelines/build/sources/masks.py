@@ -16,7 +16,8 @@ from pipelines.build.tiling import Window
 from pipelines.pictures.masks import open_colours, open_index
 from pipelines.pictures.picture import Picture, open_picture
 from pipelines.pictures.place import lay
-from pipelines.pictures.rasters import Raster
+from pipelines.pictures.rasters import ALL, Raster
+from pipelines.pictures.remote import Where, where_is
 from unigeoseg.errors import UserError
 
 Decoder = Callable[..., NDArray[np.int32]]
@@ -34,12 +35,21 @@ class _Labels:
     def __init__(self, mask: Raster, valid: list[Raster], decode: Decoder, tally: Tally) -> None:
         self._mask, self._valid, self._decode, self._tally = mask, valid, decode, tally
         self.height, self.width = mask.height, mask.width
+        self._band, self._counted = (0, 0), 0
 
-    def rows(self, start: int, stop: int) -> NDArray[np.int32]:
-        """int32 ``[h, W]``."""
-        found = [valid.rows(start, stop) for valid in self._valid]
+    def rows(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.int32]:
+        """int32 ``[h, W]``; where bands overlap, what an earlier one counted is not counted again."""
+        left, right, _ = columns.indices(self.width)
+        if (left, right) != self._band:
+            self._counted, self._band = self._band[1], (left, right)
+        found = [valid.rows(start, stop, columns) for valid in self._valid]
         valid = np.logical_and.reduce(found) if found else None
-        return self._decode(self._mask.rows(start, stop), self._tally, valid)
+        mask, known = self._mask.rows(start, stop, columns), max(self._counted - left, 0)
+        if not known:
+            return self._decode(mask, self._tally, valid)
+        again = self._decode(mask[:, :known], Tally(), None if valid is None else valid[:, :known])
+        fresh = self._decode(mask[:, known:], self._tally, None if valid is None else valid[:, known:])
+        return np.concatenate([again, fresh], axis=1)
 
 
 class MaskImage:
@@ -52,6 +62,7 @@ class MaskImage:
         decode: turns rows of the mask into category ids, and counts them.
         file: of the mask, for messages.
         max_unknown_share: share of the mask that may be unknown.
+        in_blocks: whether some columns of picture and mask can be read without the others.
     """
 
     def __init__(
@@ -60,11 +71,13 @@ class MaskImage:
         mask: Raster,
         valid: list[Raster],
         decode: Decoder,
-        file: Path,
+        file: Where,
         max_unknown_share: float,
+        in_blocks: bool = False,
     ) -> None:
         self.height, self.width = image.height, image.width
         self.encoded, self.extension = image.encoded, image.extension
+        self.in_blocks = in_blocks
         self._tally, self._file, self._share = Tally(), file, max_unknown_share
         self._pixels = Strips(image.raster)
         self._labels = Strips(_Labels(mask, valid, decode, self._tally))
@@ -110,7 +123,7 @@ class MaskSource:
     def __init__(
         self,
         table: SourceTable,
-        root: Path,
+        root: Where,
         layout: str | None,
         max_unknown_share: float,
         max_unmatched_share: float = 1.0,
@@ -136,11 +149,11 @@ class MaskSource:
         Raises:
             UnusableImage: a missing or unreadable file, or a mask of another size or place.
         """
-        image_file, mask_file = Path(item.detail["image"]), Path(item.detail["label"])
+        image_file, mask_file = where_is(item.detail["image"]), where_is(item.detail["label"])
         if not item.detail["image"]:
             raise UnusableImage("missing_image", str(mask_file), "there is no image for this mask")
         image = open_picture(image_file, self._table.rules)
-        if not mask_file.is_file():
+        if isinstance(mask_file, Path) and not mask_file.is_file():
             raise UnusableImage("missing_mask", str(mask_file), f"there is no mask for {image_file.name}")
         indexed = item.detail["form"] == "index"
         threshold = item.detail.get("threshold")
@@ -148,7 +161,8 @@ class MaskSource:
         laid, reach = lay(mask, mask.file, image, image_file.name)
         valid = [one for one in (image.valid, reach) if one is not None]
         decode = self._decoder(indexed, threshold)
-        return MaskImage(image, laid, valid, decode, mask_file, self._share)
+        in_blocks = image.in_blocks and mask.file.in_blocks
+        return MaskImage(image, laid, valid, decode, mask_file, self._share, in_blocks)
 
     def _decoder(self, indexed: bool, threshold: float | None) -> Callable[..., NDArray[np.int32]]:
         if not indexed:

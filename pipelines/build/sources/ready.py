@@ -3,23 +3,35 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Refused, Source, SourceImage, SourceItem, Triplet, UnusableImage
+from pipelines.build.sources.listing import Told
+from pipelines.build.sources.options import options_of
+from pipelines.pictures.picture import Rules
+from pipelines.pictures.remote import Where
 from pipelines.store.record import BadRecord
 from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
 from pipelines.triplets.plain import as_plain, of_plain
-from pipelines.triplets.truth import decode_picture
+from pipelines.triplets.truth import stretched_from
 from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
 _HELD_OUT = ("test", "val")
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+
+
+class ReadyOptions(BaseModel):
+    """Options of a benchmark as a source (``build.source``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    turn: bool = Field(True, description="turn pictures as their EXIF orientation says")
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class ReadySource:
     def __init__(self, source: TripletSource) -> None:
         self.name, self.licence = source.name, source.licence
         self._source = source
+        self.told = Told()
 
     def items(self) -> Iterator[SourceItem]:
         """Every image once, with its samples; the split is the benchmark's own.
@@ -77,15 +90,18 @@ class ReadySource:
         Raises:
             UserError: a split has a name that no file can have.
         """
-        place = self._source.folder.path
+        folder, placed = self._source.folder, self._placed()
         taken: set[str] = set()
-        for one in self._placed().values():
+        for one in placed.values():
             key = _free(one.image.key, one.split, taken)
             taken.add(key)
-            detail = {"file": f"{place}/{one.image.file}", "ready": as_plain(one.image)}
+            # Spelled as the folder has it, so that no task needs to list the folder.
+            ready = as_plain(one.image, folder.spelled)
+            detail = {"file": f"{folder.path}/{ready['file']}", "ready": ready}
             yield SourceItem(
                 key, key, key, detail | ({"also": list(one.also)} if one.also else {}), one.split
             )
+        self.told = Told(folder.told().told(len(placed)))
 
     def _placed(self) -> dict[str, _Placed]:
         """Images by file."""
@@ -107,9 +123,9 @@ class ReadySource:
         Raises:
             UnusableImage: the image, or all of its samples, cannot be used.
         """
-        image, stretched = of_plain(item.detail["ready"]), self._source.stretched
+        image, stretched = of_plain(item.detail["ready"]), 0
         try:
-            picture = decode_picture(self._source.folder.read(image.file), image.file)
+            picture = self._source.read_picture(image)
             pixels = picture.pixels()
             height, width = picture.height, picture.width
         except (BadRecord, UnusableImage) as error:
@@ -124,6 +140,7 @@ class ReadySource:
                 refused.append(Refused(triplet.task, error.reason, name, error.detail))
             else:
                 ready.append(_triplet(sample))
+                stretched += stretched_from(triplet.truth, height, width, picture.turn) is not None
         if refused and not ready:
             raise UnusableImage(refused[0].reason, image.file, refused[0].detail)
         return SourceImage(
@@ -133,7 +150,7 @@ class ReadySource:
             extension=picture.extension,
             triplets=ready,
             refused=refused,
-            noted={"mask_stretched": self._source.stretched - stretched},
+            noted={"mask_stretched": stretched},
         )
 
 
@@ -153,23 +170,20 @@ def _triplet(s: Sample) -> Triplet:
     )
 
 
-def ready_openers() -> dict[str, Callable[[Path | None, BuildConfig], Source]]:
+def ready_openers() -> dict[str, Callable[[Where | None, BuildConfig], Source]]:
     """What opens each layout as a source, by the layout's name."""
 
-    def of(name: str) -> Callable[[Path | None, BuildConfig], Source]:
-        def opener(root: Path | None, config: BuildConfig) -> Source:
+    def of(name: str) -> Callable[[Where | None, BuildConfig], Source]:
+        def opener(root: Where | None, config: BuildConfig) -> Source:
             if root is None:
                 raise UserError(f"source {name} needs --root: the folder that holds {LAYOUTS[name].expects}")
-            if config.source:
-                raise UserError(
-                    f"source {name} has no options: remove build.source ({', '.join(config.source)})"
-                )
+            options: ReadyOptions = options_of(ReadyOptions, name, config)
             if config.split.own is False:
                 raise UserError(
                     f"split.own=false: source {name} has splits of its own, which its samples always keep; "
                     "leave the setting out"
                 )
-            return ReadySource(open_layout(str(root), name))
+            return ReadySource(open_layout(str(root), name, Rules(turn=options.turn)))
 
         return opener
 

@@ -10,13 +10,15 @@ from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.boxes import BoxSource
 from pipelines.build.sources.masks import MaskSource
+from pipelines.build.sources.options import options_of
 from pipelines.build.sources.ready import ready_openers
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
 from pipelines.build.sources.table import SourceTable, explain_rows, read_table, shipped_tables
 from pipelines.pictures.picture import Stretch
+from pipelines.pictures.remote import Where, where_is
 from unigeoseg.errors import UserError
 
-Opener = Callable[[Path | None, BuildConfig], Source]
+Opener = Callable[[Where | None, BuildConfig], Source]
 
 
 class TableOptions(BaseModel):
@@ -31,28 +33,18 @@ class TableOptions(BaseModel):
     turn: bool | None = Field(None, description="turn pictures as their EXIF orientation says")
 
 
-def _synthetic(root: Path | None, config: BuildConfig) -> Source:
+def _synthetic(root: Where | None, config: BuildConfig) -> Source:
     if root is not None:
         raise UserError("source synthetic generates its images and takes no --root: leave it out")
-    return SyntheticSource(_options(SyntheticConfig, "synthetic", config), config.seed)
-
-
-def _options(model: type[Any], name: str, config: BuildConfig) -> Any:
-    try:
-        return model(**config.source)
-    except ValidationError as error:
-        known = ", ".join(model.model_fields)
-        raise UserError(
-            f"build.source of source {name}: {explain_rows(error, model)} (known options: {known})"
-        ) from error
+    return SyntheticSource(options_of(SyntheticConfig, "synthetic", config), config.seed)
 
 
 def _of_table(table: SourceTable) -> Opener:
-    def opener(root: Path | None, config: BuildConfig) -> Source:
+    def opener(root: Where | None, config: BuildConfig) -> Source:
         if root is None:
             holds = f": the folder that holds {table.expects}" if table.expects else ""
             raise UserError(f"source {table.name} needs --root{holds}")
-        options: TableOptions = _options(TableOptions, table.name, config)
+        options: TableOptions = options_of(TableOptions, table.name, config)
         changed = options.model_dump(exclude_none=True, exclude={"layout"})
         own = _changed(table, changed)
         unknown, unmatched = config.max_unknown_share, config.max_unmatched_share
@@ -91,13 +83,14 @@ def open_source(name: str, root: str | Path | None, config: BuildConfig) -> Sour
 
     Args:
         name: a known name, or a YAML file that describes a source.
-        root: the source's folder.
+        root: the source's folder, on disk, in an object store, or on a web server that lists it.
         config: ``source`` has the source's options.
 
     Raises:
         UserError: unknown name, missing or wrong root, unknown option, a malformed table.
     """
-    folder = Path(root).expanduser() if root is not None else None
+    folder = None if root is None else where_is(str(root))
+    folder = folder.expanduser() if isinstance(folder, Path) else folder
     if is_table_file(name):
         opener = _of_table(read_table(Path(name).expanduser()))
     elif name in OPENERS:
@@ -108,8 +101,8 @@ def open_source(name: str, root: str | Path | None, config: BuildConfig) -> Sour
         raise UserError(
             f"unknown source {name!r}: choose one of {', '.join(source_names())}, or give a YAML file"
         )
-    if folder is not None and folder.is_file():
+    if isinstance(folder, Path) and folder.is_file():
         raise UserError(f"--root {folder} is a file: unpack it first with `unigeoseg data unpack {folder}`")
-    if folder is not None and not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UserError(f"--root {folder}: no such folder")
     return opener(folder, config)

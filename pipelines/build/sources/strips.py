@@ -1,11 +1,11 @@
-"""Windows of an image read from the top to the bottom, with no more of it in memory than one row of tiles."""
+"""Windows of an image from the top to the bottom, with one row of tiles (of a band, if wide) in memory."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from pipelines.build.tiling import Window
-from pipelines.pictures.rasters import Grid, Raster
+from pipelines.pictures.rasters import ALL, Grid, Raster
 
 
 class Strips:
@@ -19,17 +19,21 @@ class Strips:
     def __init__(self, raster: Raster, treat: Callable[[Grid], Grid] | None = None) -> None:
         self._raster, self._treat = raster, treat
         self._start, self._rows = 0, None  # type: int, Grid | None
+        self._band: tuple[int, int] | None = None
 
     def cut(self, window: Window) -> Grid:
-        """The part in a window; windows must not go back above rows that were given up.
+        """The part in a window; those of a band must not go back above rows that were given up.
 
         Raises:
             UnusableImage: the file is damaged.
         """
+        if window.band != self._band:
+            self._start, self._rows, self._band = 0, None, window.band
+        left = window.x - (self._band[0] if self._band else 0)
         self._reach(window.y, window.y + window.height)
         assert self._rows is not None
         first = window.y - self._start
-        return self._rows[first : first + window.height, window.x : window.x + window.width]
+        return self._rows[first : first + window.height, left : left + window.width]
 
     def _reach(self, start: int, stop: int) -> None:
         end = self._start + (0 if self._rows is None else len(self._rows))
@@ -37,7 +41,7 @@ class Strips:
             raise ValueError(f"row {start} was given up; windows go from the top to the bottom")
         if stop <= end:
             return
-        fresh = self._raster.rows(end, stop)
+        fresh = self._raster.rows(end, stop, slice(*self._band) if self._band else ALL)
         fresh = fresh if self._treat is None else self._treat(fresh)
         if self._rows is None or start >= end:
             self._rows, self._start = fresh[max(start - end, 0) :], max(start, end)

@@ -5,10 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipelines.build.stages import StageCounts
+from pipelines.pictures.spelling import folded
 from unigeoseg.errors import UserError
 
 #: Reasons that speak of data which is missed; others are merely told.
-MISSED = ("label_without_picture", "row_without_picture", "suffix_in_another_case")
+MISSED = (
+    "label_without_picture",
+    "row_without_picture",
+    "path_in_another_case",
+    "twin_in_another_case",
+)
 #: Ends of the names of picture files.
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 _NAMED = 5
@@ -37,11 +43,9 @@ class Unmatched:
         if len(named) < _NAMED:
             named.append(name)
 
-    def add_file(self, path: str, other_case: bool) -> None:
-        """A file that fits no pattern; ``other_case``: it would, were capitals and small letters the same."""
-        picture = path.lower().endswith(PICTURES)
-        reason = "suffix_in_another_case" if other_case else "other_picture" if picture else "other_file"
-        self.add(reason, path)
+    def add_file(self, path: str) -> None:
+        """A file that fits no pattern."""
+        self.add("other_picture" if path.lower().endswith(PICTURES) else "other_file", path)
 
     def add_all(self, other: "Unmatched") -> None:
         """Takes over what another one counted."""
@@ -82,8 +86,10 @@ class Unmatched:
 def csv_ids(rows: Iterable[str], pictures: set[str], into: Unmatched, file: str) -> None:
     """Tells of image ids of a CSV that no picture has, and of pictures that it has no row of."""
     named = dict.fromkeys(rows)
+    loosely = {folded(name) for name in pictures}
     for name in named:
-        if name not in pictures:
+        if name not in pictures and folded(name) not in loosely:
             into.add("row_without_picture", f"{file}: {name}")
-    for name in sorted(pictures - named.keys()):
+    loosely = {folded(name) for name in named}
+    for name in sorted(name for name in pictures - named.keys() if folded(name) not in loosely):
         into.note("picture_without_row", f"{file}: {name}")

@@ -1,5 +1,6 @@
 """What a resumed build must not mix, and how varied a store says its instructions are."""
 
+import ast
 import json
 import shutil
 from itertools import pairwise
@@ -10,12 +11,13 @@ import pytest
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.card import config_hash
-from pipelines.build.edition import edition_of
+from pipelines.build.edition import _FILES, edition, edition_of
 from pipelines.build.variety import MOST, Variety
 from tests.unit.build.test_store_tools import samples_of
 from unigeoseg.errors import UserError
 
-PACKAGE = Path(__file__).parents[3] / "pipelines" / "build"
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "pipelines" / "build"
 ALONE, ASKING = BuildConfig(), BuildConfig(endpoint={"model": "m"})
 
 
@@ -41,6 +43,48 @@ def test_every_file_that_has_a_say_changes_the_edition(file, alone, asking, tmp_
     (copy / file).write_text((copy / file).read_text().replace("e", "E", 1))
     after = [edition_of(copy, asks) for asks in (False, True)]
     assert [a != b for a, b in zip(before, after, strict=True)] == [alone, asking]
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("pipelines/store/segmentation.py", True),
+        ("pipelines/store/record.py", True),
+        ("pipelines/pictures/masks.py", True),
+        ("pipelines/triplets/truth.py", True),
+        ("unigeoseg/prompts.py", True),
+        ("pipelines/store/statistics.py", False),
+        ("unigeoseg/losses.py", False),
+    ],
+)
+def test_files_of_other_packages_count_where_they_have_a_say(file, counts, tmp_path):
+    for package in ("pipelines", "unigeoseg"):
+        shutil.copytree(
+            ROOT / package, tmp_path / "a" / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert edition(False, tmp_path / "a") == edition(False)
+    (tmp_path / "b" / file).write_text((ROOT / file).read_text() + "# changed\n")
+    assert (edition(False, tmp_path / "b") != edition(False)) is counts
+
+
+def test_whatever_a_build_imports_counts_or_is_known_to_have_no_say(tmp_path):
+    """A new module that builds use must be counted, or named here as one that only moves or reads stores."""
+    no_say = {
+        f"pipelines.store.{name}" for name in ("fetch", "index", "pictures", "reader", "scan", "statistics")
+    }
+    no_say |= {"pipelines.storage", "unigeoseg.batch", "unigeoseg.errors", "unigeoseg.tokens"}
+    found = set()
+    for package in ("build", "pictures", "triplets"):
+        for file in (ROOT / "pipelines" / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                    ("pipelines.", "unigeoseg.")
+                ):
+                    found.add(node.module)
+    own = ("pipelines.build", "pipelines.pictures", "pipelines.triplets")
+    others = {name for name in found if not name.startswith(own)}
+    assert others - no_say == {name.removesuffix(".py").replace("/", ".") for name in _FILES}
 
 
 def test_the_edition_does_not_depend_on_where_the_package_lies(tmp_path):

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from pipelines.build.sources.strips import Strips
@@ -118,13 +119,79 @@ print(peak() - imported)
 """
 
 
+PLAIN = """
+licence: mine
+layouts: [{image: 'i/{name}.tif', mask: 'm/{name}.tif'}]
+classes: [{name: a, value: 1, category: 25 Building}, {name: b, value: 0, category: null}]
+"""
+
+
+def sparse_cog(root, side, places, size=512):
+    """A picture without data but at some places, and its mask, as COGs."""
+    import rasterio.shutil
+
+    rng = np.random.default_rng(0)
+    options = {"driver": "GTiff", "height": side, "width": side, "dtype": "uint8", "tiled": True}
+    options |= {"blockxsize": size, "blockysize": size, "compress": "deflate", "sparse_ok": True}
+    for name, bands, nodata in (("i", 3, 0), ("m", 1, None)):
+        (root / name).mkdir(parents=True)
+        with rasterio.open(root / "plain.tif", "w", count=bands, nodata=nodata, **options) as data:
+            for y, x in places:
+                values = np.kron(rng.integers(1, 200, (bands, 8, 8)), np.ones((1, size // 8, size // 8)))
+                if name == "m":
+                    values = np.zeros((1, size, size))
+                    values[:, size // 8 : 7 * size // 8, size // 8 : 7 * size // 8] = 1
+                window = rasterio.windows.Window(x, y, size, size)
+                data.write(values.astype(np.uint8), window=window)
+        more = {"compress": "deflate", "blocksize": size, "sparse_ok": True, "overviews": "NONE"}
+        rasterio.shutil.copy(root / "plain.tif", root / name / "a.tif", driver="COG", **more)
+        (root / "plain.tif").unlink()
+    (root / "t.yaml").write_text(PLAIN)
+
+
+def test_a_wide_raster_that_is_read_in_bands_gives_the_same_samples_and_counts(tmp_path, monkeypatch):
+    import pipelines.build.tiling as tiling
+    import pipelines.pictures.rasters as rasters
+    from pipelines.build import BuildConfig, build_store
+    from tests.unit.build.test_store_tools import samples_of
+
+    sparse_cog(tmp_path / "in", 1100, [(0, 128), (128, 0), (512, 640), (900, 896), (384, 256)], 128)
+    config = BuildConfig(workers=0, tile={"size": 128, "stride": 64})
+    found = {}
+    whole = 50_000_000
+    for name, band, small in (("whole", 8192, whole), ("rows", 8192, 1), ("bands", 300, 1), ("one", 10, 1)):
+        monkeypatch.setattr(tiling, "BAND", band)
+        monkeypatch.setattr(rasters, "_SMALL", small)
+        source, out = str(tmp_path / "in" / "t.yaml"), tmp_path / name
+        result = build_store(source, tmp_path / "in", out, config, progress=False, preview=False)
+        found[name] = result["stages"], result["samples"], samples_of(out)
+    assert found["whole"][1]["interactive"] > 10
+    for name in ("rows", "bands", "one"):
+        assert found[name] == found["whole"], name
+
+
+SPARSE = BIG.replace('"chesapeake"', 'sys.argv[1] + "/t.yaml"')
+
+
+@pytest.mark.slow
+def test_a_fifty_thousand_pixel_cog_needs_no_more_memory_than_a_smaller_one(tmp_path):
+    """7.5 GB of pixels, 10 GB of labels. Wide rasters are read in bands, so the bound holds for any size."""
+    places = [(y * 512, x * 512) for y, x in np.random.default_rng(1).integers(0, 97, (20, 2)).tolist()]
+    sparse_cog(tmp_path / "in", 50_000, places)
+    assert sum(file.stat().st_size for file in (tmp_path / "in").rglob("*.tif")) < 5_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", SPARSE, tmp_path / "in", tmp_path / "out"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout) < 450, f"{done.stdout} MB"
+
+
 @pytest.mark.slow
 def test_a_twenty_thousand_pixel_scene_needs_little_memory(tmp_path):
     """1.6 GB of pixels and 0.4 GB of labels; int32 labels alone would be 1.6 GB.
 
     What counts is the peak of the process above what its imports need.
     """
-    import rasterio
 
     folder = tmp_path / "in" / "de_1m_2013_extended-debuffered-train_tiles"
     folder.mkdir(parents=True)

@@ -49,7 +49,9 @@ def test_system_files_links_and_capitals_are_told(tmp_path):
     pictures(root, "abcd")
     for name in (".DS_Store", "Thumbs.db", "i/._a.png", "m/desktop.ini"):
         (root / name).write_bytes(b"x")
-    (root / "i" / "e.PNG").write_bytes((root / "i" / "a.png").read_bytes())
+    (root / "i" / "a.PNG").write_bytes((root / "i" / "a.png").read_bytes())
+    (root / "I").mkdir()
+    (root / "I" / "e.png").write_bytes((root / "i" / "a.png").read_bytes())
     (root / "README.txt").write_text("x")
     (root / "more").mkdir()
     (root / "more" / "z.jpg").write_bytes(b"x")
@@ -57,16 +59,18 @@ def test_system_files_links_and_capitals_are_told(tmp_path):
     (root / "i" / "f.png").mkdir()
     result = build(root, MASKS)
     row = files(result)
-    assert (row["in"], row["out"]) == (18, 8)
+    assert (row["in"], row["out"]) == (19, 8)
     assert row["dropped"] == {
         "folder_named_as_picture": 1,
         "link_to_folder": 1,
         "other_file": 2,  # the table itself lies there, too
         "other_picture": 1,
-        "suffix_in_another_case": 1,
+        "path_in_another_case": 1,
         "system_file": 4,
+        "twin_in_another_case": 1,
     }
-    assert row["named"]["suffix_in_another_case"] == ["i/e.PNG"]
+    assert row["named"]["path_in_another_case"] == ["I/e.png"]
+    assert row["named"]["twin_in_another_case"] == ["i/a.PNG"]
     assert row["named"]["system_file"] == [".DS_Store", "Thumbs.db", "i/._a.png", "m/desktop.ini"]
     card = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert next(r for r in card["stages"] if r["name"] == "files") == row
@@ -99,3 +103,61 @@ def test_rows_without_picture_are_told(tmp_path):
     assert row["noted"] == {"picture_without_row": 1} and row["named"]["picture_without_row"] == [
         "l.csv: c.png"
     ]
+
+
+def renamed(root, *moves):
+    for old, new in moves:
+        (root / old).rename(root / new)
+
+
+def test_suffixes_in_another_case_are_used_and_counted(tmp_path):
+    root = tmp_path / "in"
+    pictures(root, "abcd")
+    before = build(root, MASKS)["samples"]
+    renamed(root, ("i/b.png", "i/b.PNG"), ("m/b.png", "m/b.Png"), ("m/c.png", "m/c.PNG"))
+    result = build(root, MASKS)
+    row = files(result)
+    assert result["samples"] == before and (row["out"], row["noted"]) == (8, {"suffix_in_another_case": 3})
+    assert row["named"]["suffix_in_another_case"] == ["i/b.PNG", "m/b.Png", "m/c.PNG"]
+    capitals = MASKS.replace("{name}.png'", "{name}.PNG'")
+    row = files(build(root, capitals))  # a table in capitals, files in small letters
+    assert (row["out"], row["noted"]) == (8, {"suffix_in_another_case": 6})
+    # Where a file is spelled as the table says, it is the one that is meant; else nobody can tell.
+    (root / "i" / "a.PNG").write_bytes((root / "i" / "c.png").read_bytes())
+    assert files(build(root, MASKS))["named"]["twin_in_another_case"] == ["i/a.PNG"]
+    (root / "i" / "b.PnG").write_bytes((root / "i" / "c.png").read_bytes())
+    with pytest.raises(UserError, match=r"i/b\.PNG and i/b\.PnG differ in the case .* 'b\.png'"):
+        build(root, MASKS)
+
+
+@pytest.mark.parametrize("listed", ["{name}.png", "{name}.PNG"])
+@pytest.mark.parametrize("form", ["csv", "coco", "dota"])
+def test_label_files_name_pictures_in_another_case(form, listed, tmp_path):
+    root = tmp_path / "in"
+    pictures(root, "abc", labels=False)
+    renamed(root, ("i/a.png", "i/a.PNG"))
+    names = [listed.format(name=name) for name in "abc"]
+    if form == "csv":
+        shape = '"[(10, 10), (40, 10), (40, 40), (10, 40)]"'
+        (root / "l.csv").write_text(
+            "\n".join(["image_id,geometry,class", *(f"{n},{shape},ship" for n in names)])
+        )
+    elif form == "coco":
+        content = {
+            "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": 1, "segmentation": [[10, 10, 40, 10, 40, 40, 10, 40]]}
+                for n in range(3)
+            ],
+            "categories": [{"id": 1, "name": "ship"}],
+        }
+        (root / "l.json").write_text(json.dumps(content))
+    else:
+        for name in "abc":
+            (root / f"{name}.TXT").write_text("10 10 40 10 40 40 10 40 ship 0\n")
+    label = {"csv": "l.csv", "coco": "l.json", "dota": "{name}.txt"}[form]
+    result = build(root, BOXES % (label, form))
+    row = files(result)
+    assert result["samples"]["interactive"] == 3 and not result["quarantined"]
+    assert not {"row_without_picture", "label_without_picture"} & row["dropped"].keys()
+    assert row["noted"] == {"suffix_in_another_case": 4 if form == "dota" else 1}

@@ -13,9 +13,10 @@ from cluster.s3 import LocalS3
 from pipelines.evaluate.image_file import read_image
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import open_picture
-from pipelines.pictures.rasters import Remote
+from pipelines.pictures.remote import Remote
 from pipelines.storage import open_filesystem
-from tests.unit.pictures.test_forms import FORMS, tiff
+from tests.unit.pictures.test_forms import FORMS, H, W, oriented, tiff
+from tests.web_server import WebServer
 from unigeoseg.errors import UserError
 
 LARGE = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3)).astype(np.uint8)
@@ -76,6 +77,16 @@ def test_pictures_on_a_web_server(web, files):
         read_image(f"{url}/nothing.png")
     with pytest.raises(UserError, match="damaged or cut off"):
         read_image(f"{url}/cut.png")
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_pictures_on_a_web_server_are_turned_as_on_disk(kind, tmp_path):
+    (tmp_path / "a").write_bytes(oriented(6, kind))
+    with WebServer(tmp_path) as web:
+        for turn in (True, False):
+            found = read_image(f"{web.url}/a", turn)
+            assert (found == read_image(tmp_path / "a", turn)).all()
+            assert found.shape == ((W, H, 3) if turn else (H, W, 3))
 
 
 def test_pictures_in_an_object_store(files, monkeypatch):

@@ -48,7 +48,7 @@ def rrsisd(root, segmentations, shape=(H, W)):
     (root / "rrsisd/refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
 
 
-def build(source, root, out, **more):
+def build(source, root, out, /, **more):
     config = BuildConfig.model_validate({"workers": 0} | more)
     return build_store(source, root, out, config, progress=False, preview=False)
 
