@@ -37,6 +37,7 @@ _FILES = (
     "pipelines/yaml_text.py",
     "unigeoseg/prompts.py",
     "unigeoseg/tasks.py",
+    "unigeoseg/view.py",
     "unigeoseg/weights/pickle_file.py",
 )
 #: Counted elsewhere: a table by the fingerprint of its source, the endpoint's texts where there is one.

@@ -1,5 +1,6 @@
 """An image with its instructions as plain JSON values, so that it can travel alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,18 @@ from pipelines.triplets.truth import FilledBox, MaskFile, Segments, Truth
 _SAME = ("task", "n", "instruction", "answer", "subtask", "category", "text_file", "published_iou")
 
 
-def as_plain(image: TripletImage) -> dict[str, Any]:
-    """The image as values of JSON; :func:`of_plain` makes it again."""
+def as_plain(image: TripletImage, spelled: Callable[[str], str] = str) -> dict[str, Any]:
+    """The image as values of JSON; :func:`of_plain` makes it again.
+
+    Args:
+        image: with its instructions.
+        spelled: gives each of its files the path that it is read by.
+    """
     return {
         "key": image.key,
-        "file": image.file,
+        "file": spelled(image.file),
         "source": image.source,
-        "triplets": [_plain(triplet) for triplet in image.triplets],
+        "triplets": [_plain(triplet, spelled) for triplet in image.triplets],
     }
 
 
@@ -27,9 +33,10 @@ def of_plain(plain: dict[str, Any]) -> TripletImage:
     return TripletImage(plain["key"], plain["file"], plain["source"], triplets)
 
 
-def _plain(triplet: Triplet) -> dict[str, Any]:
+def _plain(triplet: Triplet, spelled: Callable[[str], str]) -> dict[str, Any]:
     plain: dict[str, Any] = {name: getattr(triplet, name) for name in _SAME}
-    plain["truth"] = _plain_truth(triplet.truth)
+    plain["text_file"] = spelled(triplet.text_file) if triplet.text_file else ""
+    plain["truth"] = _plain_truth(triplet.truth, spelled)
     plain["box"] = None if triplet.box is None else list(triplet.box)
     plain["points"] = None if triplet.points is None else [list(point) for point in triplet.points]
     return plain
@@ -45,9 +52,9 @@ def _triplet(plain: dict[str, Any]) -> Triplet:
     )
 
 
-def _plain_truth(truth: Truth) -> dict[str, Any]:
+def _plain_truth(truth: Truth, spelled: Callable[[str], str]) -> dict[str, Any]:
     if isinstance(truth, MaskFile):
-        return {"file": truth.file}
+        return {"file": spelled(truth.file)}
     if isinstance(truth, FilledBox):
         return {"edges": list(truth.edges)}
     if isinstance(truth, Segments):

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import defusedxml
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
-from pipelines.pictures.remote import Where, read_text, size_of
+from pipelines.pictures.remote import Remote, Where, read_text, size_of
 from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
@@ -59,7 +58,7 @@ def read_annotations(file: Where, form: str, image: str) -> Annotations:
         if size_of(file) > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
         if form == "csv":
-            changed = file.stat().st_mtime_ns if isinstance(file, Path) else 0
+            changed = 0 if isinstance(file, Remote) else file.stat().st_mtime_ns
             return _csv(_csv_rows(file, size_of(file), changed), image)
         return _FORMS[form](read_text(file), image)
     except UnusableImage:
@@ -157,39 +156,34 @@ def _labelme(text: str, image: str) -> Annotations:
     return found
 
 
-#: Class and geometry of each object, by the file name of its image.
-_Rows = dict[str, list[tuple[str, str]]]
+#: Image id, class and geometry of each object, by the file name of its image, its suffix in small letters.
+_Rows = dict[str, list[tuple[str, str, str]]]
 
 
 @lru_cache(maxsize=2)
-def _csv_rows(file: Where, size: int, changed: int) -> tuple[_Rows, _Rows]:
+def _csv_rows(file: Where, size: int, changed: int) -> _Rows:
     """All rows of a file of all images, read once in a process for all of them.
 
     Args:
         file: columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``.
         size: of the file in bytes; another file under the same name is read anew.
-        changed: when it was written, likewise; 0 where that is not told.
-
-    Returns:
-        By the name as it is written, and by the name with its suffix in small letters.
+        changed: when it was written, likewise; 0 where that costs a request.
     """
+    found: _Rows = {}
     rows = csv.DictReader(io.StringIO(read_text(file)))
     missing = {"image_id", "geometry", "class"} - set(rows.fieldnames or ())
     if missing:
         raise ValueError(f"no column {sorted(missing)[0]}")
-    exact: _Rows = {}
-    close: _Rows = {}
     for row in rows:
-        name, given = row["image_id"] or "", (row["class"], row["geometry"])
-        exact.setdefault(name, []).append(given)
-        close.setdefault(folded(name), []).append(given)
-    return exact, close
+        name = row["image_id"] or ""
+        found.setdefault(folded(name), []).append((name, row["class"], row["geometry"]))
+    return found
 
 
-def _csv(rows: tuple[_Rows, _Rows], image: str) -> Annotations:
-    exact, close = rows
-    mine = exact.get(image) or close.get(folded(image)) or []
-    return Annotations(_object(name, ast.literal_eval, geometry) for name, geometry in mine)
+def _csv(rows: _Rows, image: str) -> Annotations:
+    close = rows.get(folded(image), [])
+    exact = [row for row in close if row[0] == image]
+    return Annotations(_object(name, ast.literal_eval, given) for _, name, given in exact or close)
 
 
 _FORMS: dict[str, Callable[[str, str], Annotations]] = {

@@ -91,16 +91,17 @@ class ReadySource:
             UserError: a split has a name that no file can have.
         """
         folder, placed = self._source.folder, self._placed()
-        self.told = Told(folder.told().told(len(placed)))
         taken: set[str] = set()
         for one in placed.values():
             key = _free(one.image.key, one.split, taken)
             taken.add(key)
-            where = f"{folder.path}/{folder.spelled(one.image.file)}"
-            detail = {"file": where, "ready": as_plain(one.image)}
+            # Spelled as the folder has it, so that no task needs to list the folder.
+            ready = as_plain(one.image, folder.spelled)
+            detail = {"file": f"{folder.path}/{ready['file']}", "ready": ready}
             yield SourceItem(
                 key, key, key, detail | ({"also": list(one.also)} if one.also else {}), one.split
             )
+        self.told = Told(folder.told().told(len(placed)))
 
     def _placed(self) -> dict[str, _Placed]:
         """Images by file."""

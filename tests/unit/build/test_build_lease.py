@@ -95,7 +95,7 @@ def run(*arguments):
 
 TABLE = (
     "licence: CC0-1.0\n"
-    "layouts: [{image: '{area}/{name}.png', mask: '{area}/{name}_m.png', group: '{area}'}]\n"
+    "layouts: [{image: '{area}/{name}.jpg', mask: '{area}/{name}_m.png', group: '{area}'}]\n"
     "classes: [{name: house, value: 1, category: 25 Building}, {name: rest, value: 0, category: null}]\n"
 )
 
@@ -104,10 +104,10 @@ def folder(root, images=6, bad=4):
     mask = np.zeros((64, 64), np.uint8)
     mask[10:30, 10:40] = 1
     for i in range(images):
-        write_image(root / f"a{i}/{i}.png", np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8))
+        write_image(root / f"a{i}/{i}.jpg", np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8))
         write_image(root / f"a{i}/{i}_m.png", mask)
         if i < bad:
-            (root / f"a{i}/{i}.png").write_bytes(b"no picture")
+            (root / f"a{i}/{i}.jpg").write_bytes(b"no picture")
     (root / "t.yaml").write_text(TABLE)
     return root
 
