@@ -83,7 +83,7 @@ def test_a_run_is_not_overwritten_and_none_is_not_resumed(train):
 
 def test_two_jobs_in_one_run_folder(train, place):
     with held(RunFolder(place / "run"), 60):
-        train("--resume", parts=(f"in use by process {os.getpid()}", "a job that crashed frees the run"))
+        train("--resume", parts=(f"in use by process {os.getpid()}", "a job that crashed frees it"))
 
 
 def test_a_folder_that_cannot_be_written(train, place):
