@@ -85,7 +85,7 @@ def _one(result: dict[str, Any]) -> str:
         row["name"] if row["name"] == row["reference"] else f"{row['name']}  {row['reference']}",
         f"licence  {row['licence'] or 'not told'}",
         *([f"source   {row['source']}"] if row["source"] else []),
-        f"size     {row['bytes'] / 1e6:.1f} MB in {len(row['files'])} files",
+        f"size     {row['bytes'] / 1e6:.1f} MB" + (f" in {len(row['files'])} files" if row["files"] else ""),
         *(f"         {f['name']}  {f['bytes'] / 1e6:.1f} MB  {f['sha256'] or ''}" for f in row["files"]),
         f"path     {row['path'] or 'not here; fetch it'}",
     ]

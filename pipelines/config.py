@@ -211,6 +211,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _backbone_is_known(self) -> "Config":
+        name = self.model.vision.backbone
+        if name:
+            from unigeoseg.backbone import check_backbone  # brings torch and timm, for who names one
+
+            check_backbone(name)
+        elif self.init.vision:
+            raise ValueError(
+                f"init.vision={self.init.vision} are weights of a backbone, and model.vision.backbone names "
+                "none; set it, or give weights of the project's Swin as init.mask2former or init.model"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _matrices_are_whole_for_muon(self) -> "Config":
         if self.train.optimizer == "muon" and (self.engine.zero_stage == 3 or self.engine.offload_optimizer):
             raise ValueError(

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unigeoseg.config import VisionConfig
-from unigeoseg.coordinates import coordinate_grid, feature_sides
+from unigeoseg.coordinates import feature_sides
+from unigeoseg.encoder import Encoder
 from unigeoseg.errors import UserError
 
 _STRIDES = [4, 8, 16, 32]
 
 
-class BackboneEncoder(nn.Module):
-    """uint8 images ``[I, 3, S, S]`` to four maps at strides 4 to 32, normalised as the backbone was trained.
+class BackboneEncoder(Encoder):
+    """A timm model whose pixels are normalised as it was trained.
 
     Batch norms keep the statistics they come with: those of a few images would depend on how a batch is split
     over workers. So a convolutional backbone wants weights (``init.vision``); from scratch its norms do
@@ -26,60 +27,51 @@ class BackboneEncoder(nn.Module):
         UserError: timm has no such model, or it does not give maps at these strides.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: VisionConfig, image_size: int) -> None:
-        super().__init__()
-        self.frozen = config.frozen
-        self.checkpointing = False
-        self.coordinate_channels = config.coordinate_channels
+        mean, std = ([255 * v for v in _statistics(config.backbone, name)] for name in ("mean", "std"))
+        super().__init__(config, mean, std)
         self.backbone: Any = _create(config.backbone, image_size, 5 if config.coordinate_channels else 3)
         info: Any = self.backbone.feature_info
         self.widths = [int(width) for width in info.channels()]
         norms = [m for m in self.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._fixed_norms = norms
-        for name in ("mean", "std"):
-            values = torch.tensor(_statistics(config.backbone, name))
-            self.register_buffer(name, 255 * values.view(1, 3, 1, 1), persistent=False)
         self._last = _channels_last(self.backbone, config.backbone, image_size)
-        if self.frozen:
-            self.requires_grad_(False)
-        self.train(not self.frozen)
+        self._freeze()
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "BackboneEncoder":
         """As usual, except for a frozen encoder and for batch norms, which stay in eval mode."""
-        super().train(mode and not self.frozen)
+        super().train(mode)
         for norm in self._fixed_norms:
             norm.eval()
         return self
 
     def compiled_parts(self) -> list[nn.Module]:
-        """What ``torch.compile`` is worth."""
+        """All of it."""
         return [self.backbone]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """The four feature maps, channels first."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._features(images)
-
-    def _features(self, images: Tensor) -> list[Tensor]:
-        dtype = next(self.backbone.parameters()).dtype
-        pixels = ((images.float() - self.mean.float()) / self.std.float()).to(dtype)
-        if self.coordinate_channels:
-            pixels = torch.cat([pixels, coordinate_grid(pixels).expand(len(pixels), -1, -1, -1)], dim=1)
-        if self.checkpointing and self.training and not self.frozen:
+    def _features(self, pixels: Tensor) -> list[Tensor]:
+        if self._recompute():
             maps = checkpoint(self.backbone, pixels, use_reentrant=False)
         else:
             maps = self.backbone(pixels)
         return [m.permute(0, 3, 1, 2).contiguous() if self._last else m for m in maps]
 
 
-def _create(name: str, image_size: int, channels: int) -> nn.Module:
+def check_backbone(name: str) -> None:
+    """Refuses a name that timm does not know; builds nothing.
+
+    Raises:
+        UserError: with the nearest names.
+    """
     if not timm.is_model(name):
         close = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"; near it: {', '.join(close)}" if close else ""
         raise UserError(f"model.vision.backbone={name}: timm has no such model{hint}")
+
+
+def _create(name: str, image_size: int, channels: int) -> nn.Module:
+    check_backbone(name)
     try:
         strides = timm.create_model(name, features_only=True).feature_info.reduction()
         places = [strides.index(stride) for stride in _STRIDES]

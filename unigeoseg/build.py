@@ -18,12 +18,17 @@ def build_model(config: ModelConfig, vocab_size: int) -> UniGeoSeg:
         vocab_size: number of token ids of the tokenizer (or rows of a checkpoint's embedding).
 
     Raises:
-        UserError: a baseline in released mode, or an image size that the encoder cannot take.
+        UserError: a baseline or a backbone in released mode, or an image size that the encoder cannot take.
     """
     if config.vision.backbone and config.mode == "released":
         raise UserError(
             f"model.vision.backbone={config.vision.backbone}: the released code has a Swin of its own; "
             "set model.mode=paper"
+        )
+    if config.vision.backbone and config.vision.patch != 4:
+        raise UserError(
+            f"model.vision.patch={config.vision.patch}: a backbone by name gives maps from stride 4 on; "
+            "leave it at 4"
         )
     _check_image_size(config)
     baseline = config.baseline.kind

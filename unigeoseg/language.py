@@ -52,6 +52,8 @@ class LanguageModel(nn.Module):
                 packing=packing,
             ).last_hidden_state
             return packing.unpack(row)
+        if self.model.config._attn_implementation == PACKED:  # for which the library makes no masks
+            self.model.config._attn_implementation = "sdpa"
         states: Tensor = backbone(
             inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state

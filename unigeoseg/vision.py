@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import torch
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unigeoseg.backbone import BackboneEncoder
 from unigeoseg.config import VisionConfig
-from unigeoseg.coordinates import coordinate_grid, feature_sides
+from unigeoseg.coordinates import feature_sides
+from unigeoseg.encoder import Encoder
 from unigeoseg.swin import PaddedSwin
 
 #: ImageNet statistics on the 0-255 scale, RGB (the released preprocessing).
@@ -17,67 +17,36 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-def make_encoder(config: VisionConfig, image_size: int) -> "VisionEncoder | BackboneEncoder":
+def make_encoder(config: VisionConfig, image_size: int) -> Encoder:
     """Swin of the configured sizes, or the timm backbone that is named."""
     return BackboneEncoder(config, image_size) if config.backbone else VisionEncoder(config, image_size)
 
 
-class VisionEncoder(nn.Module):
-    """uint8 images ``[I, 3, S, S]`` to res2..res5, ``[I, embed_dim * 2^i, S / (patch * 2^i), ...]``.
-
-    A frozen encoder (the paper's) stays in eval mode whatever the model's mode, and runs without autograd.
-    """
-
-    mean: Tensor
-    std: Tensor
+class VisionEncoder(Encoder):
+    """Swin: res2..res5, ``[I, embed_dim * 2^i, S / (patch * 2^i), ...]``."""
 
     def __init__(self, config: VisionConfig, image_size: int) -> None:
-        super().__init__()
-        self.frozen = config.frozen
-        self.checkpointing = False
-        self.coordinate_channels = config.coordinate_channels
+        super().__init__(config, PIXEL_MEAN, PIXEL_STD)
         self.widths = [config.embed_dim * 2**i for i in range(4)]
         self.swin: Any = _swin(config, image_size)
         blocks = [m for m in self.swin.modules() if isinstance(m, SwinTransformerBlock)]
         self._shifted = [block for block in blocks if block.attn_mask is not None]
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in self.widths)
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(1, 3, 1, 1), persistent=False)
-        if self.frozen:
-            self.requires_grad_(False)
-            self.eval()
+        self._freeze()
 
-    def train(self, mode: bool = True) -> "VisionEncoder":
-        """As usual, except that a frozen encoder stays in eval mode."""
-        return super().train(mode and not self.frozen)
+    def compiled_parts(self) -> list[nn.Module]:
+        """The stages."""
+        return list(self.swin.layers)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """The four feature maps, channels first."""
-        if self.frozen:
-            with torch.no_grad():
-                return self._features(images)
-        return self._features(images)
-
-    def _features(self, images: Tensor) -> list[Tensor]:
-        dtype = next(self.norms.parameters()).dtype
-        pixels = ((images.float() - self.mean.float()) / self.std.float()).to(dtype)
-        if self.coordinate_channels:
-            pixels = torch.cat([pixels, coordinate_grid(pixels).expand(len(pixels), -1, -1, -1)], dim=1)
+    def _features(self, pixels: Tensor) -> list[Tensor]:
         for block in self._shifted:  # an engine casts weights and may leave buffers in float32
-            block.attn_mask = block.attn_mask.to(dtype)
+            block.attn_mask = block.attn_mask.to(pixels.dtype)
         x = self.swin.patch_embed(pixels)
         features = []
         for stage, norm in zip(self.swin.layers, self.norms, strict=True):
             x = checkpoint(stage, x, use_reentrant=False) if self._recompute() else stage(x)
             features.append(norm(x).permute(0, 3, 1, 2).contiguous())
         return features
-
-    def compiled_parts(self) -> list[nn.Module]:
-        """What ``torch.compile`` is worth: the stages."""
-        return list(self.swin.layers)
-
-    def _recompute(self) -> bool:
-        return self.checkpointing and self.training and not self.frozen
 
 
 def _swin(config: VisionConfig, image_size: int) -> nn.Module:

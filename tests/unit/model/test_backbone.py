@@ -131,6 +131,11 @@ def test_unknown_and_unfit_backbones_are_refused_with_others_to_take(name, messa
         BackboneEncoder(_config(name), 64)
 
 
+def test_the_patch_of_swin_does_not_go_with_a_backbone():
+    with pytest.raises(UserError, match=r"model\.vision\.patch=8.*leave it at 4"):
+        _model(patch=8)
+
+
 def test_released_mode_has_its_own_encoder():
     with pytest.raises(UserError, match=r"set model\.mode=paper"):
         build_model(tiny_config(vision=_config(), mode="released"), 320)

@@ -37,6 +37,16 @@ def test_predictions_are_those_of_whole_sequences(model, batch):
     torch.testing.assert_close(model.predict(batch), model.predict(_padded(batch)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_mask_given_after_a_packed_batch_still_counts(model, batch):
+    states = torch.randn(2, 6, model.language.width, generator=torch.Generator().manual_seed(0))
+    hidden = torch.ones(2, 6, dtype=torch.bool)
+    hidden[0, 2] = False
+    expected = model.language(states, hidden)
+    model.predict(batch)
+    torch.testing.assert_close(model.language(states, hidden), expected)
+    assert not torch.allclose(expected, model.language(states))
+
+
 def test_recomputed_blocks_see_the_packing_again(model, batch):
     _, plain = _gradients(model, batch)
     model.train().enable_activation_checkpointing()

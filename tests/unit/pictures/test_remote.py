@@ -1,9 +1,5 @@
 """Pictures on a web server or in an object store, storage of other kinds, and pictures of any size."""
 
-import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import numpy as np
 import pytest
 import rasterio
@@ -31,43 +27,17 @@ def files():
 
 
 @pytest.fixture(scope="module")
-def web(files):
-    """A web server that answers to ranges; ``sent`` counts bytes by file."""
-    sent = dict.fromkeys(files, 0)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.do_GET(body=False)
-
-        def do_GET(self, body=True):
-            data = files.get(self.path[1:])
-            if data is None:
-                return self.send_error(404)
-            wanted = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            start = int(wanted[1]) if wanted else 0
-            end = int(wanted[2]) + 1 if wanted and wanted[2] else len(data)
-            part = data[start:end]
-            self.send_response(206 if wanted else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(len(part)))
-            if wanted:
-                self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")
-            self.end_headers()
-            if body:
-                sent[self.path[1:]] += len(part)
-                self.wfile.write(part)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", sent
-    server.shutdown()
+def web(files, tmp_path_factory):
+    """The files on a web server that answers to ranges."""
+    folder = tmp_path_factory.mktemp("web")
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    with WebServer(folder) as server:
+        yield server
 
 
 def test_pictures_on_a_web_server(web, files):
-    url, sent = web
+    url, sent = web.url, web.sent
     for name in ("rgb.png", "wide.tif", "rgba.webp"):
         assert (read_image(f"{url}/{name}") == open_picture(files[name]).pixels()).all(), name
     picture = open_picture(Remote(f"{url}/cog.tif"))

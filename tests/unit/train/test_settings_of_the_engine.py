@@ -49,6 +49,14 @@ def test_offload_needs_a_stage():
         _config(**{"engine.zero_stage": 0, "engine.offload_optimizer": True})
 
 
+def test_an_unknown_backbone_is_refused_before_anything_starts():
+    _config(**{"model.vision.backbone": "resnet18", "init.vision": "w.pth"})
+    with pytest.raises(ValueError, match=r"backbone=resnet81: timm has no such model; near it: resnet18"):
+        _config(**{"model.vision.backbone": "resnet81"})
+    with pytest.raises(ValueError, match=r"init\.vision=w\.pth .* set it, or give"):
+        _config(**{"init.vision": "w.pth"})
+
+
 @pytest.mark.parametrize("setting", [{"engine.zero_stage": 3}, {"engine.offload_optimizer": True}])
 def test_muon_needs_whole_matrices_on_the_device(setting):
     _config(**{"train.optimizer": "muon", "engine.zero_stage": 2})

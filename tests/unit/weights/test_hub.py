@@ -68,6 +68,8 @@ def test_a_file_is_fetched_once_checked_and_found_again_without_network(hub, con
     again = _row(call("weights", "fetch", "efficientnet-lite0", "--json"))
     assert again["path"] == row["path"]
     assert [one for one in hub.asked if one.startswith("GET") and "/resolve/" in one] == bodies
+    offline = call("weights", "fetch", "efficientnet-lite0", "--json", HF_HUB_OFFLINE="1")
+    assert _row(offline)["path"] == row["path"] and "was not compared" in offline.stderr
     listed = call("weights", "list", "--json", HF_HUB_OFFLINE="1")
     here = {r["name"]: r["path"] for r in json.loads(listed.stdout)["weights"]}
     assert here["efficientnet-lite0"] == row["path"] and here["phi-1.5"] is None
