@@ -100,7 +100,9 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     from pipelines.store.index import StoreIndex
     from pipelines.train.best import check_best
     from pipelines.train.deepspeed_config import deepspeed_config
+    from pipelines.train.start import check_start
 
+    check_start(config)
     check_best(config, store)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)

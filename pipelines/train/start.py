@@ -1,11 +1,13 @@
-"""Training that starts from a released checkpoint: its sizes, its tokenizer, its unused tensors."""
+"""What a training starts from: that it is there; a released checkpoint's sizes, tokenizer and unused tensors."""
 
 import dataclasses
 import logging
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.hub import SCHEME
 from pipelines.local_copy import local_copy
+from pipelines.storage import open_filesystem
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 
@@ -46,6 +48,29 @@ def with_start(config: Config) -> Config:
     values["init"]["model"] = source
     values["tokenizer"]["path"] = config.tokenizer.path or source
     return Config.model_validate(values)
+
+
+def check_start(config: Config) -> None:
+    """Refuses settings that name weights or a tokenizer where nothing is; reads and fetches nothing.
+
+    References to a model hub are not looked up: that would need the network.
+
+    Raises:
+        UserError: names the setting.
+    """
+    named = {
+        "init.vision": config.init.vision,
+        "init.mask2former": config.init.mask2former,
+        "init.model": config.init.model,
+        "model.language.path": config.model.language.path,
+        "tokenizer.path": config.tokenizer.path,
+    }
+    for setting, path in named.items():
+        if path is None or path.startswith(SCHEME):
+            continue
+        fs, inside = open_filesystem(path if "://" in path else Path(path).expanduser())
+        if not fs.exists(inside):
+            raise UserError(f"{setting}={path}: nothing is there; check the path or the address")
 
 
 def adopt(configured: ModelConfig, found: ModelConfig) -> ModelConfig:

@@ -118,6 +118,14 @@ def test_what_cannot_decide_is_refused_before_anything_runs(dry_run, sets, parts
     dry_run(*sets, parts=parts)
 
 
+@pytest.mark.parametrize(
+    "setting", ["init.mask2former", "init.model", "model.language.path", "tokenizer.path", "init.vision"]
+)
+def test_weights_that_are_not_there_are_refused_too(dry_run, setting):
+    backbone = ("model.vision.backbone=resnet18",) if setting == "init.vision" else ()
+    dry_run(*backbone, f"{setting}=/nowhere", parts=(f"{setting}=/nowhere", "nothing is there"))
+
+
 def test_what_can_is_not(dry_run):
     dry_run(
         "checkpoint.best_by=val/referring/cIoU", "evaluation.split=train", "evaluation.patience=3", code=0
