@@ -1,4 +1,4 @@
-"""What a training starts from: that it is there; a released checkpoint's sizes, tokenizer and unused tensors."""
+"""What a training starts from: that it is there; a released checkpoint's sizes, tokenizer, spare tensors."""
 
 import dataclasses
 import logging
