@@ -1,8 +1,6 @@
-"""One image and one instruction to a mask: PNG, overlay and JSON."""
+"""One image and one instruction to a mask: PNG, overlay, JSON, and a GeoTIFF where the image has a place."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,95 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluate.drawing import PREDICTION, mark_prompt, overlay
-from pipelines.evaluate.image_file import check_shape, read_image
-from pipelines.evaluate.models import ModelSource, best_device, find_export
+from pipelines.evaluate.image_file import read_placed
+from pipelines.evaluate.models import find_export
 from pipelines.evaluate.records import encode_mask
-from pipelines.evaluate.thresholds import logit
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import Collator
+from pipelines.pictures.georeference import Georeference, mask_tiff
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox, letterbox_image, unletterbox
-from unigeoseg.model import UniGeoSeg
-from unigeoseg.prompts import interactive_sentence
-from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.letterbox import Letterbox, letterbox_image
+from unigeoseg.question import Question as Question
+from unigeoseg.segmenter import Segmentation, Segmenter, check_shape, cut, load
 
-MASK, OVERLAY, RESULT = "mask.png", "overlay.png", "prediction.json"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to segment: a text, or a box, or one to three points (coordinates in [0, 1] of the image)."""
-
-    task: str
-    text: str
-    box: tuple[float, float, float, float] | None = None
-    points: tuple[tuple[float, float], ...] | None = None
-
-    @classmethod
-    def ask(
-        cls,
-        text: str | None = None,
-        box: Sequence[float] | None = None,
-        points: Sequence[Sequence[float]] = (),
-        reasoning: bool = False,
-    ) -> "Question":
-        """From what a person gives; box and points become the same sentences as in training.
-
-        Raises:
-            UserError: not exactly one kind is given, the text is empty, or the coordinates cannot be used.
-        """
-        if sum((text is not None, box is not None, bool(points))) != 1:
-            raise UserError("give one of --text, --box and --point (--point up to three times)")
-        if text is not None:
-            if not text.strip():
-                raise UserError("--text is empty: say what to segment")
-            return cls(REASONING if reasoning else REFERRING, text)
-        sentence = interactive_sentence(box, points or None)
-        corners = None if box is None else (box[0], box[1], box[2], box[3])
-        return cls(INTERACTIVE, sentence, corners, tuple((p[0], p[1]) for p in points) or None)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A mask, bool ``[H, W]`` at the image's size, and the mean foreground probability inside it."""
-
-    mask: NDArray[np.bool_]
-    score: float
-
-
-def predict_image(
-    model: UniGeoSeg,
-    tokenizer: Tokenizer,
-    image: NDArray[np.uint8],
-    question: Question,
-    threshold: float = 0.5,
-) -> Prediction:
-    """Segments one RGB image uint8 ``[H, W, 3]``; an empty mask has score 0.
-
-    Args:
-        model: in eval mode.
-        tokenizer: its own.
-        image: of any size.
-        question: what to segment.
-        threshold: probability in (0, 1) above which a pixel is foreground.
-
-    Raises:
-        UserError: the instruction is too long for the model.
-    """
-    sample = Sample("prediction", question.task, question.text, box=question.box, points=question.points)
-    batch = Collator(tokenizer, model.config, model.config.language.max_positions)(
-        [ImageGroup(image, (sample,))]
-    )
-    logits = model.predict(batch.to(next(model.parameters()).device))[0].float().cpu().numpy()
-    full = unletterbox(logits, *image.shape[:2])
-    mask = full > logit(threshold)
-    score = float((1 / (1 + np.exp(-full[mask].astype(np.float64)))).mean()) if mask.any() else 0.0
-    return Prediction(mask, score)
+MASK, OVERLAY, RESULT, PLACED = "mask.png", "overlay.png", "prediction.json", "mask.tif"
 
 
 def predict_file(
-    model: str | Path,
+    model: str | Path | Segmenter,
     image: str | Path,
     question: Question,
     out: str | Path,
@@ -108,8 +31,10 @@ def predict_file(
 ) -> dict[str, Any]:
     """Segments an image file and writes ``mask.png`` (0/255), ``overlay.png`` and ``prediction.json``.
 
+    An image with a CRS also gets ``mask.tif``, a GeoTIFF of 0 and 1 that lies where the image does.
+
     Args:
-        model: an export folder or a run folder.
+        model: loaded, or by reference: a folder, a run folder, ``s3://``, ``models:/``, ``hf://``.
         image: an image file; see :func:`~pipelines.evaluate.image_file.read_image` for the conversions.
         question: what to segment.
         out: folder, made if needed.
@@ -122,18 +47,40 @@ def predict_file(
     Raises:
         UserError: model or image cannot be used, or ``out`` cannot be written.
     """
-    source, path = find_export(model), str(image)
-    pixels = read_image(path, turn)
-    network, tokenizer = ModelSource(source).load(best_device())
-    check_shape(pixels, network.config.image_size, network.config.vision.patch, path)
-    found = predict_image(network, tokenizer, pixels, question, threshold)
-    rle = encode_mask(found.mask)
-    folder = Path(out)
+    source = model if isinstance(model, Segmenter) else find_export(model)
+    pixels, place = read_placed(str(image), turn)
+    segmenter = source if isinstance(source, Segmenter) else load(source)
+    check_shape(pixels, segmenter.image_size, segmenter.model.config.vision.patch, image)
+    (logits,) = segmenter.logits([pixels], [question])
+    return write_prediction(pixels, place, cut(logits, question, threshold), Path(out), threshold)
+
+
+def write_prediction(
+    pixels: NDArray[np.uint8],
+    place: Georeference | None,
+    found: Segmentation,
+    folder: Path,
+    threshold: float,
+) -> dict[str, Any]:
+    """Writes the files of one prediction.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``.
+        place: where they lie, if that is known.
+        found: the mask.
+        folder: made if needed.
+        threshold: that the mask was cut at.
+
+    Raises:
+        UserError: ``folder`` cannot be written.
+    """
+    rle, question = encode_mask(found.mask), found.question
+    names = (MASK, OVERLAY, RESULT, *((PLACED,) if place else ()))
     result = {
         "mask": {"size": rle["size"], "counts": rle["prediction"]},
         "score": found.score,
         "threshold": threshold,
-        "files": [str(folder / name) for name in (MASK, OVERLAY, RESULT)],
+        "files": [str(folder / name) for name in names],
         "task": question.task,
         "instruction": question.text,
     }
@@ -142,6 +89,8 @@ def predict_file(
         _write_png(folder / MASK, found.mask.astype(np.uint8) * 255)
         drawn = _draw_question(overlay(pixels, found.mask, PREDICTION), question)
         _write_png(folder / OVERLAY, drawn[..., ::-1])
+        if place is not None:
+            (folder / PLACED).write_bytes(mask_tiff(found.mask, place))
         (folder / RESULT).write_text(
             json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -148,6 +148,8 @@ PLANS: dict[str, How] = {
     'unigeoseg predict --model runs/quickstart/export --image x.png --text "the largest building" --out out': How(),
     "unigeoseg predict --model runs/quickstart/export --image x.png --box 0.1,0.2,0.4,0.5 --out out": How(),
     "unigeoseg predict --model runs/quickstart/export --image x.png --box 0.2,0.3,0.5,0.6 --out out": How(),
+    'unigeoseg predict --model runs/quickstart/export --images scenes --text "the largest lake" --out out': How(),
+    "unigeoseg predict --model runs/quickstart/export --images 'scenes/*.png' --questions asked.csv --out out": How(),
     "unigeoseg report runs/quickstart": How(),
     "unigeoseg data build --source synthetic --out stores/synthetic": How(
         _FEW, {"stores/synthetic": "stores/built"}

@@ -28,6 +28,10 @@ def make_workspace(folder: Path) -> None:
     for name in ("x.png", "scene.png"):
         noise = np.random.default_rng(1).integers(0, 255, (96, 128, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / name)
+    (folder / "scenes").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(folder / "x.png", folder / "scenes" / name)
+    (folder / "asked.csv").write_text('image,text,box\na.png,the lake,\nb.png,,"0.1,0.2,0.4,0.5"\n')
     with zipfile.ZipFile(folder / "Train.zip", "w") as archive:
         archive.write(folder / "x.png", "Train/Urban/images_png/0.png")
     LAYOUTS["rrsisd"](folder / "downloads/RRSIS-D")
