@@ -209,6 +209,15 @@ class Segmenter:
         squares = self.model.predict(batch).float().cpu().numpy()
         return [unletterbox(square, *image.shape[:2]) for square, image in zip(squares, images, strict=True)]
 
+    def check(self, image: NDArray[np.uint8], question: Question) -> None:
+        """Refuses an instruction that the model cannot take.
+
+        Raises:
+            UserError: it is too long.
+        """
+        asked = Sample("prediction", question.task, question.text, box=question.box, points=question.points)
+        self._collate.check(asked, image)
+
     def _pixels(self, image: Image) -> NDArray[np.uint8]:
         name = "the array"
         if isinstance(image, np.ndarray):

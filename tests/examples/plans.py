@@ -150,6 +150,17 @@ PLANS: dict[str, How] = {
     "unigeoseg predict --model runs/quickstart/export --image x.png --box 0.2,0.3,0.5,0.6 --out out": How(),
     'unigeoseg predict --model runs/quickstart/export --images scenes --text "the largest lake" --out out': How(),
     "unigeoseg predict --model runs/quickstart/export --images 'scenes/*.png' --questions asked.csv --out out": How(),
+    'unigeoseg map plan --model runs/quickstart/export --input city.tif --text "the lakes" --out mapped': How(),
+    """unigeoseg map plan --model runs/quickstart/export --input 'tiles/*.tif' --question "Where?" --out mapped""": How(),
+    "unigeoseg map --model runs/quickstart/export --input city.tif --prompts points.gpkg --out marked": How(),
+    'unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes': How(),
+    'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lake" --scope scene --out lake': How(),
+    'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes --resume': How(
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
+    ),
+    "unigeoseg map export lakes --format geojson --simplify 1 --out lakes-geojson": How(
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
+    ),
     "unigeoseg report runs/quickstart": How(),
     "unigeoseg data build --source synthetic --out stores/synthetic": How(
         _FEW, {"stores/synthetic": "stores/built"}
