@@ -35,7 +35,7 @@ from unigeoseg.tokens import Tokenizer
 
 #: The module that knows storage and picture files: ``open_model(reference, device)`` and ``read(path)``.
 DOOR = "pipelines.door"
-#: A picture: a path or URL, or uint8 ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey).
+#: A picture: a path or URL, or uint8 ``[H, W, 3]`` (RGB) or ``[H, W]`` (grey); Pillow's are arrays too.
 Image: TypeAlias = "str | os.PathLike[str] | NDArray[np.uint8]"
 #: A mask's outline in pixels, as GeoJSON writes a polygon.
 Polygon: TypeAlias = dict[str, Any]
@@ -174,7 +174,7 @@ class Segmenter:
             UserError: a picture cannot be used, or the instruction is none, several, or too long.
         """
         asked = Question.ask(text, box, points, question=question)
-        single = isinstance(image, str | os.PathLike | np.ndarray)
+        single = isinstance(image, str | os.PathLike | np.ndarray) or hasattr(image, "__array_interface__")
         images = [image] if single else list(image)
         if not 0 < threshold < 1:
             raise UserError(f"threshold {threshold} is no probability between 0 and 1")
@@ -220,8 +220,8 @@ class Segmenter:
 
     def _pixels(self, image: Image) -> NDArray[np.uint8]:
         name = "the array"
-        if isinstance(image, np.ndarray):
-            pixels = _as_rgb(image)
+        if not isinstance(image, str | os.PathLike):
+            pixels = _as_rgb(np.asarray(image))
         else:
             name = os.fspath(image)
             pixels = cast(NDArray[np.uint8], _door(f"picture {name} is a file").read(name))

@@ -22,8 +22,8 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{name.partition('.')[0]} is not installed, which maps need: pip install 'unigeoseg[map]' "
-            f"({', '.join(_NAMES)})"
+            f"{name.partition('.')[0]} is not installed, which maps need: in the checkout, pip install "
+            f"'.[map]' (the extra map: {', '.join(_NAMES)})"
         ) from error
 
 

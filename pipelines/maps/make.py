@@ -50,7 +50,9 @@ def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
     _write(out / ASKED, asked)
     for text in sheets.warnings:
         logger.warning("%s", text)
-    results = [_finished(sheet) or _one(sheets, sheet, segmenter, asked, progress) for sheet in sheets.sheets]
+    results = [
+        _finished(sheet) or map_sheet(sheets, sheet, segmenter, asked, progress) for sheet in sheets.sheets
+    ]
     if len(results) == 1:
         return results[0]
     keys = ("windows", "computed", "skipped", "failed", "parts", "objects")
@@ -114,10 +116,24 @@ def _finished(sheet: Sheet) -> dict[str, Any] | None:
     return None if result["failed"] else result
 
 
-def _one(
+def map_sheet(
     sheets: Sheets, sheet: Sheet, segmenter: Segmenter, asked: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
-    """Maps one raster."""
+    """Maps one raster into its folder.
+
+    Args:
+        sheets: the map.
+        sheet: one of its rasters.
+        segmenter: the model.
+        asked: of ``request.json``; its ``date`` is that of objects whose picture tells none.
+        progress: tells on stderr.
+
+    Returns:
+        The content of its ``map.json``.
+
+    Raises:
+        UserError: something cannot be written.
+    """
     request = sheets.request
     sheet.folder.mkdir(parents=True, exist_ok=True)
     work = Work(sheet.folder)

@@ -19,7 +19,7 @@ from pipelines.maps.scene import Scene, open_scenes
 from pipelines.maps.shapes import Area, Prompts, lay_prompts, read_shapes
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
-from unigeoseg.segmenter import Segmenter, load
+from unigeoseg.segmenter import Segmenter, check_shape, load
 from unigeoseg.tokens import Tokenizer
 
 #: More windows are only mapped when they are confirmed.
@@ -110,7 +110,8 @@ def lay_out(request: Request) -> Sheets:
     check_libraries()
     question = request.asked()
     model = find_export(request.model)
-    size = export_config(model).image_size
+    config = export_config(model)
+    size = config.image_size
     paths = list_inputs(request.inputs, request.asset)
     folders = output_folders(paths, request.out)
     frames = {
@@ -121,6 +122,9 @@ def lay_out(request: Request) -> Sheets:
     sheets, warnings, elsewhere = [], [], []
     for scene, folder in zip(open_scenes(paths, request, size), folders, strict=True):
         grid = Grid(scene.height, scene.width, size, request.strides)
+        if grid.single:
+            shape = np.broadcast_to(np.uint8(0), (grid.height, grid.width, 3))
+            check_shape(shape, size, config.vision.patch, scene.path)
         try:
             area = Area(frames["--aoi"], scene, f"--aoi {request.aoi}") if request.aoi else None
             what = f"--prompts {request.prompts}"

@@ -105,6 +105,7 @@ PLANS: dict[str, How] = {
     "unigeoseg bench memory --preset small --stages 2 --workers 2 --batch 2": How(
         ("--workers", "1", "--batch", "1", "--checkpointing", "on", *_sets("model.image_size=128")), slow=True
     ),
+    "unigeoseg bench map --model runs/quickstart/export --windows 6": How(("--windows", "2", "--rounds", "1")),
     "unigeoseg bench overhead --preset quickstart": How(
         ("--steps", "2", "--rounds", "1", "--step-seconds", "0.1", *_sets("scale.workers=1")), slow=True
     ),

@@ -1,5 +1,7 @@
 """``unigeoseg.load(...).segment(...)``: the model as a library."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -9,6 +11,7 @@ from rasterio.features import rasterize
 import unigeoseg
 from pipelines.evaluate.predict import predict_file
 from tests.geotiffs import scene, write
+from tests.hub_server import hub_server
 from unigeoseg.errors import UserError
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
@@ -42,6 +45,7 @@ def test_path_array_and_list_agree_with_predict(model, export, picture, tmp_path
     assert one.mask.shape == (50, 70) and one.mask.dtype == bool
     assert (model.segment(RGB, **asked).mask == one.mask).all()
     assert (model.segment(str(picture), **asked).mask == one.mask).all()
+    assert (model.segment(Image.fromarray(RGB), **asked).mask == one.mask).all()
     several = model.segment([RGB, RGB[:40], RGB], **asked, batch=2)
     assert [found.mask.shape for found in several] == [(50, 70), (40, 70), (50, 70)]
     assert (several[2].mask == one.mask).mean() > 0.99  # a batch of another size sums in another order
@@ -129,3 +133,21 @@ def test_a_picture_with_a_place_gives_a_mask_with_one(export, tmp_path, south_up
         assert mask.transform.e < 0  # north up, as the mask is
         seen = np.asarray(Image.open(tmp_path / "out/mask.png")) > 0
         assert (mask.read(1) == seen).all()
+
+
+def test_a_hub_reference(export, run_python, tmp_path):
+    """From a hub on loopback; from its cache alone once it was fetched."""
+    files = {path.name: path.read_bytes() for path in Path(export).iterdir()}
+    code = (
+        "import numpy as np, unigeoseg\n"
+        "model = unigeoseg.load('hf://org/name', 'cpu')\n"
+        "print(model.segment(np.zeros((50, 70, 3), np.uint8), text='the block').score)\n"
+    )
+    local = unigeoseg.load(export, "cpu").segment(np.zeros((50, 70, 3), np.uint8), text="the block")
+    with hub_server({"org/name": files}) as hub:
+        known = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        done = run_python(code, **known)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.strip().splitlines()[-1]) == pytest.approx(local.score, abs=1e-6)
+    again = run_python(code, **known, HF_HUB_OFFLINE="1")
+    assert again.stdout == done.stdout, again.stderr

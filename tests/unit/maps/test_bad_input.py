@@ -150,7 +150,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(libraries.importlib, "import_module", missing)
-    with pytest.raises(UserError, match=r"shapely is not installed.*pip install 'unigeoseg\[map\]'"):
+    with pytest.raises(UserError, match=r"shapely is not installed.*pip install '\.\[map\]'"):
         libraries.check_libraries()
 
 

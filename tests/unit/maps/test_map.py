@@ -16,8 +16,9 @@ from pipelines.evaluate.image_file import read_image
 from pipelines.evaluate.predict import predict_file
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
-from tests.geotiffs import scene, write
+from tests.geotiffs import UTM, scene, write
 from tests.unit.maps.conftest import SIZE
+from unigeoseg.errors import UserError
 from unigeoseg.question import Question
 
 ASK = Question.ask(text="the block")
@@ -219,6 +220,24 @@ def test_a_window_with_a_speck_of_data_is_not_computed(export, tmp_path):
         and (mask == 255).sum() == 200 * 200 - 64 * 64 - 1
     )
     assert result["computed"] == 4 and result["failed"] == 0
+
+
+def test_nothing_found_is_an_empty_layer(export, tmp_path):
+    path = write(tmp_path / "x.tif", scene(100, 100))
+    formats = ("gpkg", "parquet", "geojson")
+    result = mapped(export, path, tmp_path / "out", threshold=0.999999, formats=formats)
+    assert result["objects"] == 0 and not (read(tmp_path / "out") == 1).any()
+    layer, parquet = (
+        check_objects(tmp_path / "out", result),
+        geopandas.read_parquet(result["outputs"]["parquet"]),
+    )
+    assert list(layer.columns) == list(parquet.columns) and parquet.crs == layer.crs == UTM
+    assert len(geopandas.read_file(result["outputs"]["geojson"])) == 0
+
+
+def test_a_raster_too_thin_to_look_at_is_refused(export, tmp_path):
+    with pytest.raises(UserError, match=r"x.tif is 60 x 2 pixels: too thin"):
+        mapped(export, write(tmp_path / "x.tif", scene(2, 60)), tmp_path / "out")
 
 
 def test_areas_are_geodesic_and_objects_say_where_they_come_from(export, tmp_path):
