@@ -136,28 +136,26 @@ def map_sheet(
     """
     request = sheets.request
     sheet.folder.mkdir(parents=True, exist_ok=True)
-    work = Work(sheet.folder)
     mapper = Mapper(
         segmenter, sheet.scene, sheet.grid, request.threshold, sheets.question, sheet.area, request.batch
     )
-    _compute(work, sheet, mapper, progress)
-    if sheet.prompts is None:
-        count = join_pieces(work, sheet.grid)
-    else:
-        work.begin_objects()
-        count = work.end_objects()
-    write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
-    layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
-    outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
-    layers = write_layers(work, layer, sheet.folder, request.formats, count)
-    outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
-    result = _result(sheets, sheet, work, count, outputs)
-    write_report(result, sheet.scene, sheet.folder)
-    _write(sheet.folder / MAP, result)
-    if result["failed"]:
-        work.close()
-    else:
-        work.remove()
+    with Work(sheet.folder) as work:
+        _compute(work, sheet, mapper, progress)
+        if sheet.prompts is None:
+            count = join_pieces(work, sheet.grid)
+        else:
+            work.begin_objects()
+            count = work.end_objects()
+        write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
+        layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
+        outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
+        layers = write_layers(work, layer, sheet.folder, request.formats, count)
+        outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
+        result = _result(sheets, sheet, work, count, outputs)
+        write_report(result, sheet.scene, sheet.folder)
+        _write(sheet.folder / MAP, result)
+        if not result["failed"]:
+            work.remove()
     return result
 
 

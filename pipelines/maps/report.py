@@ -20,7 +20,9 @@ REPORT = "report.html"
 #: Pixels of the picture's longer side, and rows that are read at once for it.
 _SIDE, _ROWS = 1200, 256
 #: Grey of what was not computed, and of what holds no data.
-_GREY, _PALE = (90, 90, 90), (225, 225, 225)
+_GREY, _PALE = (70, 70, 70), (235, 235, 235)
+#: How much of the picture they cover.
+_VEIL = 0.6
 
 
 def write_report(result: dict[str, Any], scene: Scene, folder: Path) -> None:
@@ -54,8 +56,9 @@ def _drawn(scene: Scene, folder: Path) -> NDArray[np.uint8]:
     with rasterio.open(folder / MASK) as file:
         mask = file.read(1, out_shape=(height, width))
     drawn = overlay(picture, mask == 1, PREDICTION)
-    drawn[mask == NOT_COMPUTED] = _GREY
-    drawn[mask == NO_DATA] = _PALE
+    for value, veil in ((NOT_COMPUTED, _GREY), (NO_DATA, _PALE)):
+        there = mask == value
+        drawn[there] = (drawn[there] * (1 - _VEIL) + np.asarray(veil) * _VEIL).astype(np.uint8)
     return drawn
 
 

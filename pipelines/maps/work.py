@@ -89,24 +89,34 @@ class Found:
 
 
 class Work:
-    """The file of finished parts.
+    """The file of finished parts; one process at a time has it, until it closes it or ends.
 
     Args:
         folder: of the map.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / WORK
         try:
-            self._base = sqlite3.connect(self.path)
-            self._base.executescript(_TABLES)
+            self._base = sqlite3.connect(self.path, timeout=1)
+            self._base.executescript(f"PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT; {_TABLES}")
         except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise UserError(
+                    f"another process makes the map in {folder}: wait for it, or end it"
+                ) from error
             raise UserError(
                 f"{self.path} cannot be used ({error}): remove it, or choose another --out"
             ) from error
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Closes the file and leaves it."""

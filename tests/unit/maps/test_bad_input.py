@@ -17,6 +17,7 @@ from pipelines.maps.inputs import list_inputs
 from pipelines.maps.make import make_map
 from pipelines.maps.planning import plan_map, unknown_words
 from pipelines.maps.request import Request
+from pipelines.maps.work import Work
 from tests.geotiffs import AT, scene, write
 from unigeoseg.errors import UserError
 from unigeoseg.tokens import train_tokenizer
@@ -133,6 +134,12 @@ def test_output_folders_that_are_taken(export, raster, tmp_path):
     write(again, scene(100, 120, seed=5))
     with pytest.raises(UserError, match="a file that it was made of has changed"):
         make_map(request(export, again, tmp_path / "p", resume=True))
+
+
+def test_one_process_at_a_time_makes_a_map(tmp_path):
+    with Work(tmp_path), pytest.raises(UserError, match="another process makes the map"):
+        Work(tmp_path)
+    Work(tmp_path).close()
 
 
 def test_space_and_amount(export, raster, tmp_path, monkeypatch):
