@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipelines.evaluate.image_file import read_image
 from pipelines.evaluate.models import ModelSource, find_export
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 
 def open_model(reference: str, device: str) -> tuple[UniGeoSeg, Tokenizer]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.prompts import interactive_sentence
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
 
 

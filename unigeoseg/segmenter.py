@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import Collator
 from unigeoseg.errors import UserError
 from unigeoseg.export import CONFIG, load_export
-from unigeoseg.letterbox import Letterbox, unletterbox
 from unigeoseg.metrics import logit
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.letterbox import Letterbox, unletterbox
+from unigeoseg.samples.tokens import Tokenizer
 
 #: The module that knows storage and picture files: ``open_model(reference, device)`` and ``read(path)``.
 DOOR = "pipelines.door"

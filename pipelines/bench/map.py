@@ -10,11 +10,11 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from pipelines.bench.machine import machine
 from pipelines.evaluate.models import find_export
 from pipelines.maps.make import map_sheet
 from pipelines.maps.planning import lay_out
 from pipelines.maps.request import Request
+from pipelines.models.machine import machine
 from unigeoseg.segmenter import load
 
 

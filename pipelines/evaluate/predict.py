@@ -14,8 +14,8 @@ from pipelines.evaluate.models import find_export
 from pipelines.evaluate.records import encode_mask
 from pipelines.pictures.georeference import Georeference, mask_tiff
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox, letterbox_image
 from unigeoseg.question import Question as Question
+from unigeoseg.samples.letterbox import Letterbox, letterbox_image
 from unigeoseg.segmenter import Segmentation, Segmenter, check_shape, cut, load
 
 MASK, OVERLAY, RESULT, PLACED = "mask.png", "overlay.png", "prediction.json", "mask.tif"

@@ -19,7 +19,7 @@ from pipelines.evaluate.predict import parse_numbers, write_prediction
 from pipelines.pictures.georeference import Georeference
 from pipelines.pictures.listing import list_pictures
 from pipelines.pictures.remote import read_text, where_is
-from pipelines.storage import storage_errors
+from pipelines.storage.filesystem import storage_errors
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
 from unigeoseg.segmenter import Segmenter, check_shape, cut, load

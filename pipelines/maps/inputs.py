@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 from pipelines.pictures.listing import PICTURES, list_pictures
 from pipelines.pictures.remote import Remote, read_text, where_is
-from pipelines.storage import is_remote, open_filesystem, storage_errors
+from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 from unigeoseg.errors import UserError
 
 #: Of STAC assets: what may be looked at, the best first (STAC specification, asset roles and common names).

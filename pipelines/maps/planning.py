@@ -19,8 +19,8 @@ from pipelines.maps.scene import Scene, open_scenes
 from pipelines.maps.shapes import Area, Prompts, lay_prompts, read_shapes
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
+from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.segmenter import Segmenter, check_shape, load
-from unigeoseg.tokens import Tokenizer
 
 #: More windows are only mapped when they are confirmed.
 MOST_WINDOWS = 1_000_000

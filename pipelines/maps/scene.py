@@ -24,7 +24,7 @@ from pipelines.pictures.picture import Rules, limits_of, open_picture
 from pipelines.pictures.rasters import BY_PARTS, ArrayRaster, Flipped, Raster, fetched, kind_of
 from pipelines.pictures.remote import where_is
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox
+from unigeoseg.samples.letterbox import Letterbox
 
 #: Pictures without a CRS are held whole; more pixels are refused.
 _MOST = 178_956_970

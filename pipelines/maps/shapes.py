@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
-from pipelines.local_copy import local_copy
 from pipelines.maps.grid import Grid, Rect
 from pipelines.maps.libraries import library
 from pipelines.maps.scene import Scene
+from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import MAX_POINTS
 from unigeoseg.question import Question
+from unigeoseg.samples.prompts import MAX_POINTS
 
 #: A window is so many times as long as a box in it, or longer.
 _ROOM = 1.5

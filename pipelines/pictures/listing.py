@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pictures.system_files import is_system_file
-from pipelines.storage import is_remote, open_filesystem, storage_errors
+from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 from unigeoseg.errors import UserError
 
 #: Suffixes of pictures in a folder; a pattern or a name decides for itself.

@@ -7,7 +7,7 @@ import shapely
 from cluster.s3 import LocalS3
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from tests.geotiffs import UTM, scene, write
 from tests.tiny_export import write_export
 from tests.web_server import WebServer

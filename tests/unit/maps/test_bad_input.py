@@ -20,7 +20,7 @@ from pipelines.maps.request import Request
 from pipelines.maps.work import Work
 from tests.geotiffs import AT, scene, write
 from unigeoseg.errors import UserError
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.tokens import train_tokenizer
 
 
 def request(export, path, out, **more):
