@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.build.config import BuildConfig
 from pipelines.build.encode import encode_mask
 from pipelines.build.instruct.facts import TileFacts
-from pipelines.build.instruct.kinds import Told, all_of, all_that, confused, none_of, none_that
+from pipelines.build.instruct.kinds import Told, all_of, all_that, none_of, none_that
 from pipelines.build.labelled import Labelled
 from pipelines.build.seeds import generator
 from pipelines.build.stages import StageCounts
@@ -86,14 +86,11 @@ class Kinds:
         """Categories all of whose pixels together are of a size that a region may have."""
         rules = self._config.rules
         found: list[tuple[int, NDArray[np.uint8], Told]] = []
-        there = set(self._labelled.present)
         for category in _shuffled(self._labelled.whole(), rng):
             if len(found) == most:
                 break
             mask = self._labelled.pixels(category)
             if not rules.min_area <= np.count_nonzero(mask) / mask.size <= rules.max_area:
-                continue
-            if task == REASONING and confused(category, there - {category}):
                 continue
             told = all_of(category, rng) if task == REFERRING else all_that(category, rng)
             if told is not None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipelines.build.instruct.kinds import confused
 from pipelines.build.sources.base import SourceImage
+from pipelines.build.taxonomy import taxonomy
 
 
 class Labelled:
@@ -44,9 +45,18 @@ class Labelled:
         numbers = [number for number, kind in part.instances.items() if kind == category]
         return np.asarray(np.isin(part.labels, numbers))
 
+    @property
+    def possible(self) -> frozenset[int]:
+        """The categories that are or may be here."""
+        return self.present | self._part.partial | self._part.reaching
+
     def whole(self) -> list[int]:
-        """The categories that are there and of which no object was left out, ascending."""
-        return sorted(self.present - self._part.partial)
+        """The categories whose pixels are all that one would call so, ascending.
+
+        They are there, no object of them was left out, and nothing that they may be confused with is there.
+        """
+        whole = sorted(self.present - self._part.partial)
+        return [category for category in whole if not confused(category, {*self.possible} - {category})]
 
     def absent(self, most_unlabelled: float) -> list[int]:
         """The categories that are surely not there, ascending.
@@ -61,5 +71,7 @@ class Labelled:
         part = self._part
         if part.unlabelled > most_unlabelled * part.labels.size:
             return []
-        there = {*self.present, *part.partial, *part.reaching}
-        return [category for category in sorted(part.vocabulary - there) if not confused(category, there)]
+        there = {*self.possible}
+        free = (category for category in sorted(part.vocabulary - there) if not confused(category, there))
+        by_name = {taxonomy()[category].name: category for category in free}  # some names have two ids
+        return sorted(by_name.values())
