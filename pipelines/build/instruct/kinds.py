@@ -20,6 +20,8 @@ from pipelines.build.taxonomy import taxonomy
 _BARE = 0.3
 #: How often an absent instruction speaks of all of a kind; how often one of a single thing says where it is.
 _ALL, _PLACED = 0.5, 0.6
+#: What is answered where nothing is meant; EarthReason's readers say so.
+_NO_TARGET = "there is no target object in the image"
 #: What an absent thing may be said to be: nothing of it is compared with what is there.
 _PLACES: tuple[Predicate, ...] = (
     *(
@@ -75,14 +77,15 @@ def none_of(category: int, facts: TileFacts, rng: np.random.Generator) -> Told:
         rng: draws.
     """
     if rng.random() < _ALL:
-        return all_of(category, rng)
+        return Told(all_of(category, rng).instruction, sentence(_NO_TARGET))
     said = Said("", "", "", "plain", None)
     if rng.random() < _PLACED:
         wording = pick(rng, wordings(pick(rng, _PLACES), facts))
         said = Said(wording.before, "", wording.after, wording.kind, None)
     words = the(taxonomy()[category].noun, said, rng)
     bare = rng.random() < _BARE
-    return Told(sentence(words if bare else pick(rng, REFERRING).format(np=words)), "")
+    text = sentence(words if bare else pick(rng, REFERRING).format(np=words))
+    return Told(text, sentence(_NO_TARGET))
 
 
 def none_that(category: int, rng: np.random.Generator) -> Told | None:
@@ -96,7 +99,7 @@ def none_that(category: int, rng: np.random.Generator) -> Told | None:
         question = sentence(pick(rng, OPEN).format(**values))
     if question is None or names_category(question, name):
         return None
-    return Told(question, sentence(f"there is no target object in the image: no {noun} is to be seen"))
+    return Told(question, sentence(f"{_NO_TARGET}: no {noun} is to be seen"))
 
 
 def _values(category: int, rng: np.random.Generator) -> tuple[dict[str, str], str]:

@@ -175,7 +175,7 @@ def test_every_text_is_well_formed_and_says_what_it_should():
             assert told is not None, name
             assert not faults(told.instruction), told.instruction
             assert not told.answer or not faults(told.answer), told.answer
-            assert (task == REASONING) == bool(told.answer)
+            assert bool(told.answer) == ((task, kind) != (REFERRING, COLLECTIVE))
             assert names_category(told.instruction, name) == (task == REFERRING), told.instruction
             sample = Sample(
                 "x",
