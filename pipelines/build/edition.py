@@ -34,10 +34,10 @@ _FILES = (
     "pipelines/store/record.py",
     "pipelines/store/segmentation.py",
     "pipelines/store/writer.py",
-    "pipelines/yaml_text.py",
-    "unigeoseg/prompts.py",
+    "pipelines/storage/yaml_text.py",
+    "unigeoseg/samples/prompts.py",
     "unigeoseg/tasks.py",
-    "unigeoseg/view.py",
+    "unigeoseg/samples/view.py",
     "unigeoseg/weights/pickle_file.py",
 )
 #: Counted elsewhere: a table by the fingerprint of its source, the endpoint's texts where there is one.

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.encode import encode_mask
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.kinds import Told, all_of, all_that, none_of, none_that
 from pipelines.build.labelled import Labelled
 from pipelines.build.seeds import generator
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import taxonomy
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import taxonomy
+from unigeoseg.samples.view import OTHER_TURNS
 from unigeoseg.tasks import ABSENT, COLLECTIVE, REASONING, REFERRING
-from unigeoseg.view import OTHER_TURNS
 
 
 def wanted(config: BuildConfig) -> bool:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipelines.build.instruct.kinds import confused
 from pipelines.build.sources.base import SourceImage
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 
 class Labelled:

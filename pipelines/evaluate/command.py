@@ -18,7 +18,7 @@ from pipelines.evaluate.pictures import draw_evaluation
 from pipelines.evaluate.presence import read_rule, write_rule
 from pipelines.evaluate.published import beside, read_published
 from pipelines.evaluate.worker import Job
-from pipelines.train.registry import SCHEME
+from pipelines.tracking.registry import SCHEME
 from unigeoseg.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pipelines.evaluate.presence import write_rule
 from pipelines.evaluate.report import EVALUATION, MEASURES, PLOTS, SAMPLES, write_report
 from pipelines.evaluate.sheets import draw_sheet, examples
 from pipelines.evaluate.worker import Job
-from pipelines.train.run_folder import EXPORT, RunFolder
+from pipelines.runs.folder import EXPORT, RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Whether what is asked for is in the picture at all: scores of a prediction, and the limit that tells best.
 
 The model has no output of its own for it: one query makes one mask, without a class or an objectness
-(:mod:`unigeoseg.mask_decoder`). What there is are the probabilities of the mask's pixels, of which
+(:mod:`unigeoseg.modules.mask_decoder`). What there is are the probabilities of the mask's pixels, of which
 four scores are taken. Which tells absent from present ones best, and below which value there is "none", is
 fitted on held-out samples and kept beside the weights as ``none.json``.
 """
@@ -17,7 +17,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from pipelines.evaluate.thresholds import logit
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.storage.filesystem import open_filesystem, storage_errors
 from unigeoseg.errors import UserError
 
 #: The file beside an export's weights.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from pipelines.storage import is_remote, open_filesystem, storage_errors
+from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 
 #: Bytes of a remote file that are read at once.
 _PART = 256 * 1024

@@ -11,7 +11,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.storage.filesystem import open_filesystem, storage_errors
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 

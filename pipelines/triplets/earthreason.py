@@ -8,7 +8,7 @@ mask is empty, and it is taken as absent.
 
 import dataclasses
 
-from pipelines.build.sources.unmatched import PICTURES
+from pipelines.labels.unmatched import PICTURES
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.geoseg import first_texts

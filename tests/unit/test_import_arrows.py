@@ -51,8 +51,8 @@ def test_package_imports_only_what_lies_below_it(package):
 def test_engine_and_model_load_without_ray(run_python):
     done = run_python(
         "import sys\n"
-        "import unigeoseg.model, unigeoseg.export, unigeoseg.collate, unigeoseg.metrics\n"
-        "import pipelines.train.engine\n"
+        "import unigeoseg.model, unigeoseg.export, unigeoseg.samples.collate, unigeoseg.metrics\n"
+        "import pipelines.train.engine.engine\n"
         "print(sorted({'ray', 'mlflow'} & set(sys.modules)))\n"
     )
     assert done.returncode == 0, done.stderr

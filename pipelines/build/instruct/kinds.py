@@ -14,7 +14,7 @@ from pipelines.build.instruct.phrases import Said, pick, sentence, the
 from pipelines.build.instruct.plans import ALL_OF, COLLECTIVE_PLANS, COLLECTIVE_QUESTIONS, OPEN, REFERRING
 from pipelines.build.instruct.roles import may_be_confused, names_category, roles
 from pipelines.build.instruct.words import article, plural, wordings
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 #: How often a phrase stands alone, without a verb.
 _BARE = 0.3

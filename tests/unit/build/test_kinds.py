@@ -19,19 +19,19 @@ from pipelines.build.instruct.plans import ALL_OF, COLLECTIVE_PLANS, COLLECTIVE_
 from pipelines.build.instruct.roles import names_category, roles
 from pipelines.build.kinds import Kinds
 from pipelines.build.labelled import Labelled
-from pipelines.build.lint_text import text_faults
 from pipelines.build.process import regions_of
-from pipelines.build.regions import Region
 from pipelines.build.sources.base import SourceImage
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import category_id, taxonomy
+from pipelines.curate.lint_text import text_faults
+from pipelines.labels.regions import Region
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import category_id, taxonomy
 from pipelines.store.reader import StoreReader
 from pipelines.store.record import parse_fragment
 from pipelines.store.scan import fragments, open_all_splits, places
 from pipelines.store.writer import INDEX_SCHEMA, IndexWriter, ShardWriter, shard_path, write_card
 from tests.unit.build.texts import faults, tile
-from unigeoseg.batch import Sample
+from unigeoseg.samples.batch import Sample
 from unigeoseg.tasks import ABSENT, COLLECTIVE, REASONING, REFERRING
 
 NAMES = ("Building", "Pond", "Lake", "Ship", "Tennis Court", "Road", "Cropland", "Storage Tank")

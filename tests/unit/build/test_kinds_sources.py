@@ -12,9 +12,9 @@ from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.labelled import Labelled
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import category_id
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import category_id
+from pipelines.labels.tiling import Window
 from pipelines.store.reader import StoreReader
 from pipelines.store.scan import open_all_splits
 from tests.release_layouts import block, earthreason, geoseg, picture

@@ -10,7 +10,7 @@ from pipelines.evaluate.image_file import read_image
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import open_picture
 from pipelines.pictures.remote import Remote
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from tests.unit.pictures.test_forms import FORMS, H, W, oriented, tiff
 from tests.web_server import WebServer
 from unigeoseg.errors import UserError

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pipelines.build.sources.base import SourceImage, SourceItem
 from pipelines.build.sources.synthetic.layouts import FEATURES, LAYOUTS
 from pipelines.build.sources.synthetic.scene import SceneComposer
-from pipelines.build.taxonomy import category_id
+from pipelines.labels.taxonomy import category_id
 
 
 class SyntheticConfig(BaseModel):
