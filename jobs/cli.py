@@ -14,7 +14,7 @@ import click
 
 from cluster.submission.redaction import guard_this_process
 from jobs.lazy import Entry, LazyGroup
-from pipelines.secrets import hide, keep_out_of_logs
+from pipelines.storage.secrets import hide, keep_out_of_logs
 from unigeoseg.errors import UserError
 
 _DATA = {

@@ -36,8 +36,8 @@ def compare(
     """
     from pipelines.experiments.compare import compare_markdown, compare_runs, write_comparison
     from pipelines.experiments.records import load_record, mlflow_record
-    from pipelines.train.mlflow_lookup import experiment_runs, open_client
-    from pipelines.train.mlflow_lookup import tracking_uri as resolve
+    from pipelines.tracking.lookup import experiment_runs, open_client
+    from pipelines.tracking.lookup import tracking_uri as resolve
 
     uri = resolve(tracking_uri)
     if not runs and not experiment:

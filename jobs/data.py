@@ -52,7 +52,7 @@ def build(
       unigeoseg data build --source my-city.yaml --root imagery --out stores/my-city
     """
     from pipelines.build.build import build_store, describe_build
-    from pipelines.build.table10 import table10
+    from pipelines.curate.table10 import table10
     from pipelines.store.index import read_card
 
     config = load_build_config(preset, [text.removeprefix("build.") for text in sets])
@@ -97,7 +97,7 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
     Example:
       unigeoseg data lint stores/synthetic
     """
-    from pipelines.build.lint import lint_store
+    from pipelines.curate.lint import lint_store
 
     result = lint_store(store, workers=workers or os.cpu_count() or 1)
     emit(result, as_json, _lint_text)
@@ -106,7 +106,7 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
 
 
 def _build_text(result: dict[str, Any]) -> str:
-    from pipelines.build.table10 import table10_text
+    from pipelines.curate.table10 import table10_text
 
     lines = [f"{'stage':<12} {'unit':<8} {'in':>10} {'out':>10}  dropped"]
     for row in result["stages"]:

@@ -35,13 +35,13 @@ def stats(store: str, out: str | None, images: int, as_json: bool) -> None:
       unigeoseg data stats stores/synthetic
       unigeoseg data stats s3://bucket/store --out stats --json
     """
-    from pipelines.store.statistics import statistics
+    from pipelines.curate.statistics import statistics
 
     found = statistics(store, images)
     files = []
     if out is not None:
         from pipelines.build.preview import write_file
-        from pipelines.store.pictures import draw_statistics
+        from pipelines.curate.pictures import draw_statistics
 
         for name, data in draw_statistics(found).items():
             files.append(f"{out.rstrip('/')}/{name}.png")
@@ -90,7 +90,7 @@ def report(store: str, out: str, n: int, seed: int, images: int, as_json: bool) 
     Example:
       unigeoseg data report stores/synthetic --out synthetic.html
     """
-    from pipelines.build.report import write_report
+    from pipelines.curate.report import write_report
 
     if not out.lower().endswith((".html", ".htm")):
         raise UserError(f"--out {out}: the report is a page; give a name that ends in .html")
@@ -98,7 +98,7 @@ def report(store: str, out: str, n: int, seed: int, images: int, as_json: bool) 
 
 
 def _stats_text(found: dict[str, Any]) -> str:
-    from pipelines.build.table10 import table10_text
+    from pipelines.curate.table10 import table10_text
 
     lines = [table10_text(found["table10"])]
     for name, title in (("source", "source"), ("split", "split"), ("category", "category")):

@@ -37,7 +37,7 @@ def merge(
       unigeoseg data merge stores/loveda stores/potsdam --out stores/both
       unigeoseg data merge s3://bucket/a s3://bucket/b --on-duplicate first --out s3://bucket/all
     """
-    from pipelines.store.merge import merge_stores
+    from pipelines.curate.merge import merge_stores
 
     if len(stores) < 2:
         raise UserError("merge needs at least two stores: unigeoseg data merge A B --out STORE")
@@ -70,7 +70,7 @@ def export(store: str, form: str, out: str, as_json: bool) -> None:
     Example:
       unigeoseg data export stores/synthetic --to coco --out synthetic-coco
     """
-    from pipelines.store.export import export_store
+    from pipelines.curate.export import export_store
 
     emit(export_store(store, form, out), as_json, _export_text)
 

@@ -31,7 +31,7 @@ def export(model: str, layout: str, out: str, as_json: bool) -> None:
       unigeoseg export --model runs/mine/export --to released --out checkpoint
       unigeoseg export --model runs/mine/checkpoints/step-00000400 --to unigeoseg --out early
     """
-    from pipelines.model_export import convert_model
+    from pipelines.train.checkpoints.model_export import convert_model
 
     emit(convert_model(model, layout, out), as_json, _text)
 

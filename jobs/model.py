@@ -21,7 +21,7 @@ def info(preset: str, sets: tuple[str, ...], as_json: bool) -> None:
     from jobs.settings import load_config
 
     config = load_config(preset, sets)  # before torch is imported: a mistyped key is refused at once
-    from pipelines.model_info import describe
+    from pipelines.models.info import describe
 
     emit(describe(config), as_json, _table)
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from pipelines.secrets import hide
+from pipelines.storage.secrets import hide
 from unigeoseg.errors import UserError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

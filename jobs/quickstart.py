@@ -52,7 +52,7 @@ def quickstart(
     if dry_run:
         emit(_intention(config, run), as_json, lambda plan: "\n".join(f"{k}: {v}" for k, v in plan.items()))
         return
-    from pipelines.quickstart import run_quickstart
+    from pipelines.experiments.quickstart import run_quickstart
 
     summary = run_quickstart(config, run)
     emit(summary, as_json, lambda result: f"{results_table(result)}\n\n{_paths(run, result)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from jobs.options import emit, json_option
-from pipelines.secrets import reveal
+from pipelines.storage.secrets import reveal
 from unigeoseg.errors import UserError
 
 
@@ -25,8 +25,8 @@ def register(run: str, alias: str | None, name: str, tracking_uri: str | None, a
       unigeoseg predict --model models:/unigeoseg@best --image scene.png --text "the largest lake" --out out
     """
     from pipelines.evaluate.models import find_export
-    from pipelines.train.registry import register_export
-    from pipelines.train.run_folder import RunFolder
+    from pipelines.runs.folder import RunFolder
+    from pipelines.tracking.registry import register_export
 
     local = Path("runs") / run
     folder = RunFolder(str(local) if local.is_dir() else run)

@@ -22,7 +22,7 @@ def runs(folder: str, as_json: bool) -> None:
       unigeoseg runs
       unigeoseg runs s3://bucket/runs --json
     """
-    from pipelines.train.runs import list_runs
+    from pipelines.runs.listing import list_runs
 
     emit({"folder": folder, "runs": [asdict(row) for row in list_runs(folder)]}, as_json, _table)
 
@@ -59,8 +59,8 @@ def resume(
     """
     from jobs.settings import override
     from jobs.train import as_text, run_path
-    from pipelines.train.launcher import train as run_training
-    from pipelines.train.runs import resumable
+    from pipelines.runs.listing import resumable
+    from pipelines.train.driver.launcher import train as run_training
     from unigeoseg.errors import UserError
 
     path = run_path(run, None)

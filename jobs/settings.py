@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from jobs.explain import explain, nearest
-from pipelines.build.config import BuildConfig
 from pipelines.config import Config, merge
-from pipelines.secrets import hide_all
-from pipelines.yaml_text import dump_yaml, load_yaml
+from pipelines.config.building import BuildConfig
+from pipelines.storage.secrets import hide_all
+from pipelines.storage.yaml_text import dump_yaml, load_yaml
 from unigeoseg.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"

@@ -78,10 +78,10 @@ def train(
 
 def _start(plain: bool) -> Callable[..., dict[str, Any] | None]:
     if plain:
-        from pipelines.train.plain import train_plain
+        from pipelines.train.driver.plain import train_plain
 
         return train_plain
-    from pipelines.train.launcher import train as run_training
+    from pipelines.train.driver.launcher import train as run_training
 
     return run_training
 
@@ -95,12 +95,12 @@ def run_path(run: str | None, config: Config | None) -> str:
 
 
 def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
+    from pipelines.models.initial import check_start
     from pipelines.plan import Plan
     from pipelines.plan.overview import overview
     from pipelines.store.index import StoreIndex
-    from pipelines.train.best import check_best
-    from pipelines.train.deepspeed_config import deepspeed_config
-    from pipelines.train.start import check_start
+    from pipelines.train.checkpoints.best import check_best
+    from pipelines.train.engine.deepspeed_config import deepspeed_config
 
     check_start(config)
     check_best(config, store)
@@ -118,7 +118,7 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
 def as_text(folder: str, summary: dict[str, Any]) -> str:
     """The end of a training for people."""
     from jobs.quickstart import results_table
-    from pipelines.train.advice import in_words
+    from pipelines.train.loop.advice import in_words
 
     lines = [results_table(summary), ""] if summary["tasks"] else []
     lines.append(in_words(summary))

@@ -30,7 +30,7 @@ def list_command(as_json: bool) -> None:
     Example:
       unigeoseg weights list --json
     """
-    from pipelines.known_weights import known_weights, list_weights
+    from pipelines.weights.known_weights import known_weights, list_weights
 
     emit(list_weights(known_weights()), as_json, _table)
 
@@ -45,7 +45,7 @@ def show(reference: str, as_json: bool) -> None:
     Example:
       unigeoseg weights show phi-1.5
     """
-    from pipelines.known_weights import show_weights
+    from pipelines.weights.known_weights import show_weights
 
     emit(show_weights(reference), as_json, _one)
 
@@ -62,7 +62,7 @@ def fetch(reference: str, as_json: bool) -> None:
     Example:
       unigeoseg weights fetch hf://timm/resnet50.a1_in1k/model.safetensors
     """
-    from pipelines.known_weights import fetch_weights
+    from pipelines.weights.known_weights import fetch_weights
 
     emit(fetch_weights(reference), as_json, _one)
 

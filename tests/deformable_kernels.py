@@ -10,7 +10,7 @@ import sys
 import torch
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-from unigeoseg.deformable_gpu import SampledRows
+from unigeoseg.modules.deformable_gpu import SampledRows
 
 SHAPES = ((3, 5), (6, 7), (9, 4))
 #: Offsets in pixels stay inside, cross the rims, or lie far outside; 24 channels are no power of two.

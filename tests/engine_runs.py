@@ -19,17 +19,17 @@ from torch import nn
 
 from pipelines.bench.samples import bench_images, bench_tokenizer, collate
 from pipelines.config import Config
-from pipelines.train.checkpoint import Checkpoints
-from pipelines.train.distributed import ensure_process_group, mixed_seed
-from pipelines.train.engine import Engine
-from pipelines.train.manifest import committed_steps
-from pipelines.train.model import make_model
-from pipelines.train.restore import find_checkpoint, load_checkpoint
-from pipelines.train.run_folder import RunFolder
-from pipelines.train.schedule import learning_rate
-from pipelines.train.step import NonFiniteLossError
+from pipelines.models.job_model import make_model
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import committed_steps
+from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
+from pipelines.train.checkpoints.writer import Checkpoints
+from pipelines.train.engine.distributed import ensure_process_group, mixed_seed
+from pipelines.train.engine.engine import Engine
+from pipelines.train.engine.learning_rate import learning_rate
+from pipelines.train.engine.step import NonFiniteLossError
 from tests.train_runs import tiny_values
-from unigeoseg.orthogonal import matrix_names
+from unigeoseg.optim.orthogonal import matrix_names
 
 #: In runs with a bad sample, that is in the step ``BAD``.
 STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1

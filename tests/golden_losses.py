@@ -34,7 +34,7 @@ def this_platform() -> str:
 def measure() -> dict[str, Any]:
     """Trains, and returns platform, losses and losses by task of each step."""
     from jobs.settings import load_config
-    from pipelines.train.plain import train_plain
+    from pipelines.train.driver.plain import train_plain
     from tests.tiny_store import write_store
 
     with TemporaryDirectory() as folder:

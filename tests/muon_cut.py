@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipelines.train.muon import MuonAdamW
-from pipelines.train.spans import Span
+from pipelines.train.engine.muon import MuonAdamW
+from pipelines.train.engine.spans import Span
 
 SHAPES = {"wide": (12, 40), "tall": (40, 12), "square": (16, 16), "filter": (24, 4, 3, 3)}
 

@@ -7,8 +7,8 @@ import torch
 from unigeoseg.config import ConnectorConfig, DecoderConfig, LanguageConfig, ModelConfig, VisionConfig
 from unigeoseg.export import save_export
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.prompts import template_texts
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.prompts import template_texts
+from unigeoseg.samples.tokens import train_tokenizer
 
 
 def write_export(folder: Path, size: int = 64, seed: int = 0, max_positions: int = 256) -> Path:

@@ -129,11 +129,11 @@ def main() -> None:
     config = Config.model_validate(tiny_values(**overrides))
     try:
         if mode == "ray":
-            from pipelines.train.launcher import train
+            from pipelines.train.driver.launcher import train
 
             train(config, store, run, resume=resume, evaluate=False, allow=allow)
         else:
-            from pipelines.train.plain import train_plain
+            from pipelines.train.driver.plain import train_plain
 
             train_plain(config, store, run, resume=resume, allow=allow)
             assert "ray" not in sys.modules, "the plain loop must not need Ray"

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unigeoseg.build import build_model
-from unigeoseg.causal_lm import shapes_only
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.modules.causal_lm import shapes_only
 from unigeoseg.released.folder import is_released, load_released
-from unigeoseg.tokens import Tokenizer, load_tokenizer
+from unigeoseg.samples.tokens import Tokenizer, load_tokenizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LANGUAGE = "language"

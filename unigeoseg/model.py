@@ -3,20 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
-from unigeoseg.connector import Connector
-from unigeoseg.coordinates import feature_sides
-from unigeoseg.language import LanguageModel
-from unigeoseg.lkm import LatentKnowledgeMemory
-from unigeoseg.losses import Losses, mask_losses
-from unigeoseg.mask_decoder import MaskDecoder
-from unigeoseg.mask_watch import watch_masks
-from unigeoseg.pixel_decoder import PixelDecoder
-from unigeoseg.query import InstructionPooling, QueryBuilder
+from unigeoseg.losses.mask_watch import watch_masks
+from unigeoseg.losses.terms import Losses, mask_losses
+from unigeoseg.modules.connector import Connector
+from unigeoseg.modules.coordinates import feature_sides
+from unigeoseg.modules.language import LanguageModel
+from unigeoseg.modules.lkm import LatentKnowledgeMemory
+from unigeoseg.modules.mask_decoder import MaskDecoder
+from unigeoseg.modules.pixel_decoder import PixelDecoder
+from unigeoseg.modules.query import InstructionPooling, QueryBuilder
+from unigeoseg.modules.tate import TATE
+from unigeoseg.modules.vision import make_encoder
+from unigeoseg.samples.batch import Batch
 from unigeoseg.tasks import TASKS
-from unigeoseg.tate import TATE
-from unigeoseg.vision import make_encoder
 
 
 class UniGeoSeg(nn.Module):
@@ -141,7 +141,7 @@ def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Te
     Args:
         batch: it.
         parts: name to weight and value per instruction, ``[B]``.
-        watched: ``[3, B]`` from :func:`unigeoseg.mask_watch.watch_masks`.
+        watched: ``[3, B]`` from :func:`unigeoseg.losses.mask_watch.watch_masks`.
     """
     each = torch.stack([weight * value for weight, value in parts.values()]).sum(0)  # [B]
     zeros = each.new_zeros(len(TASKS))

@@ -13,10 +13,10 @@ from pipelines.store.record import decode_image, decode_mask, decode_sample, par
 from pipelines.stream.carry import pack, unpack
 from pipelines.stream.layout import Micro
 from pipelines.stream.stream import Arrival
-from unigeoseg.batch import ImageGroup
-from unigeoseg.collate import Collator
-from unigeoseg.letterbox import letterbox_image, letterbox_mask
-from unigeoseg.tokens import load_tokenizer
+from unigeoseg.samples.batch import ImageGroup
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.letterbox import letterbox_image, letterbox_mask
+from unigeoseg.samples.tokens import load_tokenizer
 
 
 def break_down(config: Config, store: str, tokenizer: str, images: int = 256) -> dict[str, float]:

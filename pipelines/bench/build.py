@@ -11,17 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipelines.bench.machine import machine
 from pipelines.build import process
-from pipelines.build.config import BuildConfig
 from pipelines.build.encode import encode_mask, encode_png
-from pipelines.build.regions import Region
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
 from pipelines.build.sources.base import SourceImage
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window, windows
+from pipelines.config.building import BuildConfig
+from pipelines.labels.regions import Region
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window, windows
+from pipelines.models.machine import machine
 from pipelines.store.writer import ShardWriter
 from unigeoseg.errors import UserError
 

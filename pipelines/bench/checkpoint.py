@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pipelines.bench.device import describe_machine
 from pipelines.config import Config
+from pipelines.models.device import describe_machine
 from unigeoseg.errors import UserError
 
 
@@ -111,8 +111,8 @@ def _measure(config: Config, width: int, saves: int, folder: str, batch: int | N
 
 
 def _restore(steps: Any, folder: str) -> float:
-    from pipelines.train.restore import find_checkpoint, load_checkpoint
-    from pipelines.train.run_folder import RunFolder
+    from pipelines.runs.folder import RunFolder
+    from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
 
     run, started = RunFolder(folder), time.perf_counter()
     found = find_checkpoint(run)
@@ -126,8 +126,8 @@ def _restore(steps: Any, folder: str) -> float:
 def _saves(
     steps: Any, config: Config, saves: int, folder: str, step: float, asynchronous: bool
 ) -> dict[str, float]:
-    from pipelines.train.checkpoint import Checkpoints, SaveReport
-    from pipelines.train.run_folder import RunFolder
+    from pipelines.runs.folder import RunFolder
+    from pipelines.train.checkpoints.writer import Checkpoints, SaveReport
 
     settings = config.checkpoint.model_copy(update={"asynchronous": asynchronous})
     run = RunFolder(folder)

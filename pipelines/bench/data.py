@@ -13,10 +13,10 @@ import numpy as np
 from pipelines.bench.breakdown import break_down
 from pipelines.bench.images import bench_config, write_bench_store
 from pipelines.bench.loaders import PEERS, Item, Measured, bare, installed, mds_elsewhere
-from pipelines.bench.machine import machine
 from pipelines.bench.nginx import nginx_installed, serve_bucket
 from pipelines.bench.ours import MODES, anonymous_s3, fetch_only, ours, ours_in_workers
 from pipelines.config import Config
+from pipelines.models.machine import machine
 from pipelines.plan.plan import Plan
 from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex

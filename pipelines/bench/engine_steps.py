@@ -7,9 +7,9 @@ import torch
 
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
-from pipelines.train.engine import Engine
-from pipelines.train.model import make_model
-from pipelines.train.step import StepResult
+from pipelines.models.job_model import make_model
+from pipelines.train.engine.engine import Engine
+from pipelines.train.engine.step import StepResult
 
 
 class EngineSteps:

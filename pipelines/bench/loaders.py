@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.store.record import decode_image, decode_mask
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import letterbox_image, letterbox_mask
+from unigeoseg.samples.letterbox import letterbox_image, letterbox_mask
 
 BATCH: Final = 16
 # Deliveries come in rounds, one a worker; this many make whole rounds for 1, 2 and 4 workers.

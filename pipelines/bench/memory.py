@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from pipelines.bench.device import describe_machine
 from pipelines.config import Config
+from pipelines.models.device import describe_machine
 from pipelines.planner.estimate import measure_model
 from pipelines.planner.memory import Sizes, memory_rows
-from pipelines.yaml_text import dump_yaml
+from pipelines.storage.yaml_text import dump_yaml
 from unigeoseg.errors import UserError
 
 

@@ -14,10 +14,10 @@ import torch
 
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
-from pipelines.train.distributed import ensure_process_group, import_deepspeed
-from pipelines.train.engine import Engine
-from pipelines.train.model import make_model
-from pipelines.yaml_text import load_yaml
+from pipelines.models.job_model import make_model
+from pipelines.storage.yaml_text import load_yaml
+from pipelines.train.engine.distributed import ensure_process_group, import_deepspeed
+from pipelines.train.engine.engine import Engine
 
 _STEPS = 2  # the optimizer makes its moments in the first one
 

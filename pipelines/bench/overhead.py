@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 import torch
 
-from pipelines.bench.device import describe_machine
 from pipelines.bench.turns import Turns, serve_turns
 from pipelines.config import Config
-from pipelines.train.background import in_background
+from pipelines.models.device import describe_machine
+from pipelines.storage.background import in_background
 
 _WARM_UP = 2
 
@@ -98,7 +98,7 @@ def compare_rounds(plain: list[float], ray: list[float]) -> dict[str, float | No
 @contextmanager
 def _both(config: Config, folder: Path) -> Iterator[Turns]:
     """A plain process and a Ray Train worker, ready for their turns."""
-    from pipelines.train.ray_session import ray_session
+    from pipelines.cluster_view.session import ray_session
 
     with ray_session(config), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         ends: list[Future[Any]] = [
@@ -122,7 +122,7 @@ def _in_ray(config: Config, folder: Path) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from pipelines.train.channel import Mailbox
+    from pipelines.train.loop.channel import Mailbox
 
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
     with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
@@ -143,7 +143,7 @@ def _in_ray(config: Config, folder: Path) -> None:
 
 
 def _in_worker(settings: dict[str, Any]) -> None:
-    from pipelines.train.channel import RayChannel
+    from pipelines.train.loop.channel import RayChannel
 
     _serve(settings["config"], settings["folder"], "ray", RayChannel(settings["mailbox"]))
 

@@ -19,13 +19,13 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 from transformers.models.swin.modeling_swin import SwinBackbone
 
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
-from unigeoseg.losses import Losses, mask_losses
-from unigeoseg.mask_watch import watch_masks
+from unigeoseg.losses.mask_watch import watch_masks
+from unigeoseg.losses.terms import Losses, mask_losses
 from unigeoseg.model import sum_losses
+from unigeoseg.modules.vision import PIXEL_MEAN, PIXEL_STD
 from unigeoseg.released.model import ReleasedUniGeoSeg
-from unigeoseg.vision import PIXEL_MEAN, PIXEL_STD
+from unigeoseg.samples.batch import Batch
 
 #: Pieces of a prompt that the released code embeds one by one.
 _PIECES = 7

@@ -17,12 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.bench.machine import machine
 from pipelines.bench.own_memory import Watch, own_memory
+from pipelines.models.machine import machine
 from pipelines.plan.plan import Plan
 from pipelines.plan.schedule import make_curve
 from pipelines.plan.units import UnitTable
-from unigeoseg.pts import Schedule
+from unigeoseg.schedules.pts import Schedule
 
 #: The paper's tasks, in samples of a million and a half.
 _SHARES: Final = (480_949, 560_179, 119_214)

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import Config
-from unigeoseg.batch import Batch, ImageGroup, Sample
-from unigeoseg.collate import Collator
-from unigeoseg.prompts import interactive_sentence, template_texts
+from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.prompts import interactive_sentence, template_texts
+from unigeoseg.samples.tokens import Tokenizer, load_tokenizer, train_tokenizer
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
-from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
 
 _REFERRING = "the large building with a grey roof beside the road in the lower left part of the image"
 _REASONING = "Where would people who arrive by car leave their vehicle while they are at work in this area?"

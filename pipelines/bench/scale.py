@@ -17,20 +17,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.bench.machine import machine
 from pipelines.bench.own_memory import Watch, own_memory
 from pipelines.build.card import card_rows, measured_card
-from pipelines.build.lint import check_index, packed
 from pipelines.build.variety import Variety
+from pipelines.curate.lint import check_index, packed
+from pipelines.curate.merge import plan_merge
+from pipelines.models.machine import machine
 from pipelines.plan.plan import Plan
 from pipelines.plan.schedule import make_curve
 from pipelines.plan.units import UnitTable
 from pipelines.store.index import StoreIndex
 from pipelines.store.mapped import CACHE
-from pipelines.store.merge import plan_merge
 from pipelines.store.scan import open_all_splits, parted, places
 from pipelines.store.writer import INDEX_SCHEMA, SCHEMA_VERSION, IndexWriter, shard_path, write_card
-from unigeoseg.pts import Schedule
+from unigeoseg.schedules.pts import Schedule
 from unigeoseg.tasks import TASKS
 
 #: What is measured, in this order.

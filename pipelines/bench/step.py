@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from pipelines.bench.device import describe_machine, peak_flops, peak_memory, synchronize
 from pipelines.bench.kernels import largest_kernels, profile
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
-from pipelines.train.model import make_model
-from pipelines.train.optimizer import make_optimizer
-from unigeoseg.batch import Batch
-from unigeoseg.bfloat16_cpu import bfloat16_products
+from pipelines.models.device import describe_machine, peak_flops, peak_memory, synchronize
+from pipelines.models.job_model import make_model
+from pipelines.train.engine.optimizer import make_optimizer
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.modules.bfloat16_cpu import bfloat16_products
+from unigeoseg.samples.batch import Batch
+from unigeoseg.samples.tokens import Tokenizer
 
 
 def bench_step(
@@ -176,7 +176,7 @@ def _result(
     }
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if peak is not None:
-        from pipelines.train.mfu import flops
+        from pipelines.models.mfu import flops
 
         ratios["mfu"] = sum(flops(config, tokens)) * size / whole / peak
     return {"rows": rows, "ratios": ratios, "machine": describe_machine(device)}

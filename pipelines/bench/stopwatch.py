@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.bench.device import synchronize
+from pipelines.models.device import synchronize
 
 #: In the order of a step.
 PARTS = (

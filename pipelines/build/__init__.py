@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pipelines.build.config import BuildConfig
+from pipelines.config.building import BuildConfig
 
 if TYPE_CHECKING:
     from pipelines.build.build import build_store

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.seeds import digest
-from pipelines.build.stages import StageCounts
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
 from unigeoseg.tasks import REASONING
 
 #: Task, category id, and where there is none (0) the source's own name.

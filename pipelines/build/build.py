@@ -12,10 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.ahead import ahead
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
 from pipelines.build.card import card_rows, config_hash, dataset_card, scene_of
-from pipelines.build.config import BuildConfig
 from pipelines.build.edition import edition
 from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_stamps
@@ -33,9 +31,11 @@ from pipelines.build.shards import (
 )
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
 from pipelines.build.state import forget_parts, hold, prepare
 from pipelines.build.variety import Variety
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
+from pipelines.storage.ahead import ahead
 from pipelines.store.index import StoreIndex, read_card
 from pipelines.store.writer import IndexWriter, write_card
 from unigeoseg.errors import UserError

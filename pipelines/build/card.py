@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.edition import edition
-from pipelines.build.endpoint.config import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
 from pipelines.build.sources.base import Source
 from pipelines.build.variety import Variety
-from pipelines.storage import open_filesystem
+from pipelines.config.building import BuildConfig
+from pipelines.config.endpoint import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
+from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import coded
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import TASKS

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.meaning import Meaning
@@ -16,7 +15,8 @@ from pipelines.build.instruct.reasoning import ask
 from pipelines.build.instruct.referring import refer
 from pipelines.build.instruct.turned import TurnedTile
 from pipelines.build.seeds import generator
-from pipelines.build.stages import StageCounts
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
 from unigeoseg.tasks import REASONING, REFERRING
 
 #: Samples of a tile: task, number in the task, place of the region, fields of the store's JSON.

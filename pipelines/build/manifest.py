@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ahead import ahead
-from pipelines.build.config import BuildConfig
 from pipelines.build.seeds import digest
 from pipelines.build.sources.base import SourceItem
 from pipelines.build.split import Splits, cut_splits, group_digest
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.config.building import BuildConfig
+from pipelines.storage.ahead import ahead
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.store.writer import atomic_write
 from unigeoseg.errors import UserError
 

@@ -9,16 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ahead import ahead
-from pipelines.build.config import BuildConfig
 from pipelines.build.describe import open_describer
 from pipelines.build.endpoint.usage import since, spent
 from pipelines.build.manifest import FOLDER, read_block, stamp
 from pipelines.build.process import Draft, categories_of, process_item
 from pipelines.build.sources.base import Source, UnusableImage
-from pipelines.build.stages import StageCounts
 from pipelines.build.tile import Tile
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
+from pipelines.storage.ahead import ahead
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.store.writer import atomic_write
 
 #: Encoded images held before they are written; also the size of a row group.

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.build.seeds import digest
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, StoreReader
 from pipelines.store.scan import open_all_splits
 from pipelines.store.writer import atomic_write
-from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
+from unigeoseg.samples.batch import Sample
 from unigeoseg.tasks import TASKS
 
 _COLUMNS = 4

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.config import BuildConfig, RuleConfig
 from pipelines.build.describe import EMBEDDED, Describer, Drawn, Made
 from pipelines.build.encode import encode_mask, encode_png
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
-from pipelines.build.regions import Region, split_instances, split_semantic
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
 from pipelines.build.sources.base import Source, SourceImage, SourceItem
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import taxonomy
 from pipelines.build.tile import Tile
-from pipelines.build.tiling import Window, windows
 from pipelines.build.triplets import ready_tile
+from pipelines.config.building import BuildConfig, RuleConfig
+from pipelines.labels.regions import Region, split_instances, split_semantic
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import taxonomy
+from pipelines.labels.tiling import Window, windows
 from unigeoseg.tasks import INTERACTIVE
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.build.config import RuleConfig
-from pipelines.build.regions import Region, isolated
+from pipelines.config.building import RuleConfig
+from pipelines.labels.regions import Region, isolated
 
 
 @dataclass(frozen=True)

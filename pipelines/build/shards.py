@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ahead import ahead
 from pipelines.build.balance import Balance
 from pipelines.build.manifest import FOLDER
 from pipelines.build.parts import read_tiles
 from pipelines.build.split import Splits
-from pipelines.build.stages import StageCounts
 from pipelines.build.variety import Variety
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.labels.stages import StageCounts
+from pipelines.storage.ahead import ahead
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.store.writer import INDEX_SCHEMA, ShardWriter, atomic_write, shard_path, store_block
 
 

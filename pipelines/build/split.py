@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.config import SplitConfig
 from pipelines.build.seeds import digest
+from pipelines.config.building import SplitConfig
 
 #: Above every hash.
 _ABOVE = 2**64

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from pipelines.build.manifest import FOLDER
-from pipelines.lease import LEASE, LeasedFolder, LeaseLostError, check_held, held
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.storage.lease import LEASE, LeasedFolder, LeaseLostError, check_held, held
 from pipelines.store.index import no_access
 from pipelines.store.writer import atomic_write
 from unigeoseg.errors import UserError

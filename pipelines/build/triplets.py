@@ -5,9 +5,9 @@ from typing import Any
 
 from pipelines.build.encode import encode_mask, encode_png
 from pipelines.build.sources.base import Source, SourceImage, SourceItem, UnusableImage
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import taxonomy
 from pipelines.build.tile import Tile
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import taxonomy
 from unigeoseg.tasks import TASKS
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.pictures.picture import Rules
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import CARD, INDEX, StoreIndex, read_card
 from pipelines.store.reader import Loaded, StoreReader
 from pipelines.store.record import BadRecord

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluate.yardsticks import Masks
-from unigeoseg.letterbox import Letterbox
+from unigeoseg.samples.letterbox import Letterbox
 
 Picture = NDArray[np.uint8]
 Box = tuple[float, float, float, float]

@@ -23,10 +23,10 @@ from pipelines.evaluate.summary import foreign_categories, stretched, summarise,
 from pipelines.evaluate.tables import markdown_table, stretched_in_words
 from pipelines.evaluate.thresholds import best_thresholds
 from pipelines.evaluate.worker import Job
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pipelines.evaluate.plots import plot_iou_histogram, plot_yardsticks
 from pipelines.evaluate.report import EVALUATION, MEASURES, PLOTS, SAMPLES, write_report
 from pipelines.evaluate.sheets import draw_sheet, examples
 from pipelines.evaluate.worker import Job
-from pipelines.train.run_folder import EXPORT, RunFolder
+from pipelines.runs.folder import EXPORT, RunFolder
 
 log = logging.getLogger(__name__)
 

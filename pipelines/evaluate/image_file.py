@@ -9,7 +9,7 @@ from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.picture import Rules, open_picture
 from pipelines.pictures.remote import where_is
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox
+from unigeoseg.samples.letterbox import Letterbox
 
 #: More pixels are refused at once: they would take gigabytes.
 _MOST = 178_956_970

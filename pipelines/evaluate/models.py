@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from pipelines.storage import is_remote, open_filesystem
-from pipelines.train.registry import SCHEME, fetch_model
+from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.tracking.registry import SCHEME, fetch_model
 from unigeoseg.build import build_model
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.export import CONFIG, WEIGHTS, load_export, vocab_size
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.released.folder import is_released
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 
 @dataclass(frozen=True)

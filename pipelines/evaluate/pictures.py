@@ -9,7 +9,7 @@ from pipelines.evaluate.data import open_reader
 from pipelines.evaluate.evaluate import Evaluation
 from pipelines.evaluate.plots import plot_groups, plot_iou_histogram
 from pipelines.evaluate.sheets import draw_sheet, examples
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage.filesystem import is_remote, open_filesystem
 
 FOLDER = "plots"
 #: Groups that are drawn: key of the result, file, title.

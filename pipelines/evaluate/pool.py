@@ -13,7 +13,7 @@ from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.worker import Job, Worker
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 log = logging.getLogger(__name__)
 

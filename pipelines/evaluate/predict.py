@@ -15,14 +15,14 @@ from pipelines.evaluate.image_file import check_shape, read_image
 from pipelines.evaluate.models import ModelSource, best_device, find_export
 from pipelines.evaluate.records import encode_mask
 from pipelines.evaluate.thresholds import logit
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import Collator
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox, letterbox_image, unletterbox
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.letterbox import Letterbox, letterbox_image, unletterbox
+from unigeoseg.samples.prompts import interactive_sentence
+from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
-from unigeoseg.tokens import Tokenizer
 
 MASK, OVERLAY, RESULT = "mask.png", "overlay.png", "prediction.json"
 

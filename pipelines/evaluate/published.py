@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.yaml_text import load_yaml
+from pipelines.storage.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 

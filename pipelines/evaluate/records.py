@@ -8,8 +8,8 @@ import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from pipelines.evaluate.yardsticks import Masks
-from unigeoseg.batch import Sample
 from unigeoseg.metrics import box_counts, iou
+from unigeoseg.samples.batch import Sample
 
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")

@@ -10,9 +10,9 @@ from pipelines.evaluate.history import History
 from pipelines.evaluate.plots import COLOURS, plot_learning, plot_losses, plot_shares
 from pipelines.evaluate.tables import stretched_in_words
 from pipelines.evaluate.thresholds import in_words
-from pipelines.train.learning import result_warnings
-from pipelines.train.run_folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
-from pipelines.yaml_text import load_yaml
+from pipelines.runs.folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
+from pipelines.runs.learning import result_warnings
+from pipelines.storage.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
 

@@ -15,7 +15,7 @@ from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.worker import Job
-from pipelines.storage import is_remote, open_filesystem, storage_errors
+from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 
 #: Folder of the portions inside the output folder; removed when the evaluation is finished.
 PARTIAL = "partial"

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.build.taxonomy import taxonomy
-from unigeoseg.mask_watch import FULL
+from pipelines.labels.taxonomy import taxonomy
+from unigeoseg.losses.mask_watch import FULL
 from unigeoseg.metrics import BOX_THRESHOLDS, MASK_THRESHOLDS, MetricSums, bootstrap_ci95
 from unigeoseg.tasks import TASKS
 

@@ -25,11 +25,11 @@ from pipelines.evaluate.yardsticks import (
     swapped_ious,
 )
 from pipelines.store.reader import Loaded
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import BadSample, Collator
-from unigeoseg.letterbox import letterbox_mask, unletterbox
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.collate import BadSample, Collator
+from unigeoseg.samples.letterbox import letterbox_mask, unletterbox
+from unigeoseg.samples.tokens import Tokenizer
 
 #: Of one sample or an image's samples: how many of the thresholds each pixel exceeds.
 Levels = NDArray[np.uint8]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unigeoseg.letterbox import Letterbox
 from unigeoseg.metrics import iou
+from unigeoseg.samples.letterbox import Letterbox
 
 Masks = NDArray[np.bool_]
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from ray import tune
 
+from pipelines.cluster_view.session import ray_session
 from pipelines.config import Config
 from pipelines.experiments.grid import Cell, Grid, cell_config
 from pipelines.experiments.outcome import TrialProgress, failures
+from pipelines.experiments.quickstart import prepare_store
 from pipelines.experiments.session import (
     check_store,
     child_config,
@@ -23,12 +25,10 @@ from pipelines.experiments.session import (
 )
 from pipelines.experiments.table import ablation_table, write_table
 from pipelines.experiments.trial import RUN, TrialPlan
-from pipelines.quickstart import prepare_store
-from pipelines.train.prepare import check_same
-from pipelines.train.ray_session import ray_session
-from pipelines.train.run_folder import CONFIG, SUMMARY, RunFolder
-from pipelines.train.status import read_status
-from pipelines.yaml_text import load_yaml
+from pipelines.runs.folder import CONFIG, SUMMARY, RunFolder
+from pipelines.runs.status import read_status
+from pipelines.storage.yaml_text import load_yaml
+from pipelines.train.driver.prepare import check_same
 from unigeoseg.errors import UserError
 
 EXPERIMENT = "ablation"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Config
 from pipelines.experiments.space import Space
-from pipelines.train.prepare import changes_freely
-from pipelines.train.tracking import flatten
+from pipelines.tracking.tracker import flatten
+from pipelines.train.driver.prepare import changes_freely
 from unigeoseg.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage import is_remote
-from pipelines.train.manifest import checkpoint_name, committed_steps
-from pipelines.train.metric_names import flat_metrics
-from pipelines.train.mlflow_lookup import find_runs, open_client
-from pipelines.train.run_folder import CONFIG, METRICS, SUMMARY, RunFolder
-from pipelines.train.tracking import flatten
-from pipelines.yaml_text import load_yaml
+from pipelines.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
+from pipelines.runs.manifest import checkpoint_name, committed_steps
+from pipelines.storage.filesystem import is_remote
+from pipelines.storage.yaml_text import load_yaml
+from pipelines.tracking.lookup import find_runs, open_client
+from pipelines.tracking.metric_names import flat_metrics
+from pipelines.tracking.tracker import flatten
 from unigeoseg.errors import UserError
 
 Curve = list[tuple[int, float]]

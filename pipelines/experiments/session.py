@@ -11,14 +11,21 @@ from typing import Any
 import ray
 from ray import tune
 
+from pipelines.cluster_view.autoscaler import autoscaler_could
+from pipelines.cluster_view.session import wanted_bundles, wanted_resources
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
-from pipelines.secrets import hide, reveal
+from pipelines.storage.secrets import hide, reveal
 from pipelines.store.index import StoreIndex
-from pipelines.train.autoscaler import autoscaler_could
-from pipelines.train.prepare import absolute
-from pipelines.train.ray_session import wanted_bundles, wanted_resources
-from pipelines.train.tracking import TrackingRun, default_uri, end_run, flatten, tracking_client, try_open_run
+from pipelines.tracking.tracker import (
+    TrackingRun,
+    default_uri,
+    end_run,
+    flatten,
+    tracking_client,
+    try_open_run,
+)
+from pipelines.train.driver.prepare import absolute
 from unigeoseg.errors import UserError
 
 PARENT = "mlflow.json"
@@ -113,7 +120,7 @@ def trials_at_once(
         config: of a trial.
         asked: by the user.
         trials: how many there are in all.
-        could_grow: see :func:`pipelines.train.autoscaler.autoscaler_could`.
+        could_grow: see :func:`pipelines.cluster_view.autoscaler.autoscaler_could`.
 
     Raises:
         UserError: ``asked`` is below one.

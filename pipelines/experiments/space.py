@@ -12,7 +12,7 @@ from ray import tune
 
 from pipelines.config import Config, with_values
 from pipelines.experiments.trial import nest
-from pipelines.yaml_text import load_yaml
+from pipelines.storage.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 #: Functions of ray.tune that draw a value; what an entry may name.

@@ -11,9 +11,11 @@ from ray.tune import ResultGrid
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pipelines.cluster_view.session import ray_session
 from pipelines.config import Config, with_values
 from pipelines.experiments.begun import check_begun, described, write_begun
 from pipelines.experiments.outcome import TrialProgress, last_line
+from pipelines.experiments.quickstart import prepare_store
 from pipelines.experiments.session import (
     check_store,
     child_config,
@@ -27,11 +29,9 @@ from pipelines.experiments.space import Space
 from pipelines.experiments.sweep_report import write_sweep
 from pipelines.experiments.trial import COMPLETE, TrialPlan, nest
 from pipelines.plan.plan import Plan
-from pipelines.quickstart import prepare_store
+from pipelines.storage.yaml_text import dump_yaml
 from pipelines.store.index import StoreIndex
-from pipelines.train.ray_session import ray_session
-from pipelines.train.tracking import TrackingRun
-from pipelines.yaml_text import dump_yaml
+from pipelines.tracking.tracker import TrackingRun
 from unigeoseg.errors import UserError
 
 EXPERIMENT = "sweep"

@@ -14,10 +14,10 @@ from typing import Any
 from ray import tune
 
 from pipelines.config import Config, with_values
-from pipelines.train.launcher import train
-from pipelines.train.ledger import read_rows
-from pipelines.train.run_folder import LEDGER, METRICS, SUMMARY, RunFolder
-from pipelines.train.watch import RunStopped, Watcher
+from pipelines.runs.folder import LEDGER, METRICS, SUMMARY, RunFolder
+from pipelines.runs.ledger import read_rows
+from pipelines.runs.observer import RunStopped, Watcher
+from pipelines.train.driver.launcher import train
 from unigeoseg.tasks import TASKS
 
 #: Key of a Tune configuration that names the run folder and holds nested values: ``{"name", "values"}``.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.plan.lanes import Jobs, one_by_one, side_by_side
-from unigeoseg.pts import SCALE, ShareCurve
+from unigeoseg.schedules.pts import SCALE, ShareCurve
 
 Counts = tuple[int, int, int]
 _LOOK_BACK: Final = 1 << 10

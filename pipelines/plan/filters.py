@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.config import Config
-from pipelines.config_data import SampleFilter
+from pipelines.config.data import SampleFilter
 from pipelines.plan.units import PlanIndex
 from pipelines.plan.visible import Kept, visible
 from unigeoseg.errors import UserError

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from pipelines.config import Config
-from pipelines.config_data import SampleFilter
+from pipelines.config.data import SampleFilter
 from pipelines.plan.filters import filtered
 from pipelines.plan.pool import Pool
-from unigeoseg.pts import Schedule
+from unigeoseg.schedules.pts import Schedule
 
 
 def phase_pools(config: Config, schedule: Schedule, pool: Pool) -> list[Pool]:

@@ -26,8 +26,8 @@ from pipelines.plan.pool import Leg, Pool, make_legs
 from pipelines.plan.schedule import check_samples, first_segments, make_curve, make_schedule, total_steps
 from pipelines.plan.units import PlanIndex, UnitTable
 from unigeoseg.errors import UserError
-from unigeoseg.pts import SCALE, IntShares, ShareCurve
-from unigeoseg.pts_record import recorded_curve
+from unigeoseg.schedules.pts import SCALE, IntShares, ShareCurve
+from unigeoseg.schedules.record import recorded_curve
 
 #: Changes whenever the same inputs would give another order.
 VERSION: Final = 1
@@ -162,7 +162,7 @@ class Plan:
         Args:
             index: of the split.
             config: of the run; its ``pts`` section is not used.
-            segments: positions of each task, segment by segment (:mod:`unigeoseg.pts_record`). A longer
+            segments: positions of each task, segment by segment (:mod:`unigeoseg.schedules.record`). A longer
                 record that begins with these segments gives the same order in them.
 
         Raises:

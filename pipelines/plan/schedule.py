@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from pipelines.config import Config
-from pipelines.config_data import PTSConfig
+from pipelines.config.data import PTSConfig
 from pipelines.plan.filters import Chosen
 from pipelines.plan.pool import Pool
 from pipelines.plan.units import PlanIndex, Positions, UnitTable
 from unigeoseg.errors import UserError
-from unigeoseg.pts import SCALE, IntShares, Number, Phase, Schedule, ShareCurve, build_curve
-from unigeoseg.pts_record import segment_counts
+from unigeoseg.schedules.pts import SCALE, IntShares, Number, Phase, Schedule, ShareCurve, build_curve
+from unigeoseg.schedules.record import segment_counts
 from unigeoseg.tasks import TASKS
 
 
@@ -56,7 +56,7 @@ def first_segments(config: Config, pool: Pool) -> list[IntShares]:
         pool: that it draws from.
 
     Returns:
-        Positions of each task by segment, all of whole steps (:mod:`unigeoseg.pts_record`).
+        Positions of each task by segment, all of whole steps (:mod:`unigeoseg.schedules.record`).
 
     Raises:
         UserError: as :func:`make_schedule`.

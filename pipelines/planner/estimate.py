@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipelines.bench.device import peak_flops
 from pipelines.config import Config
-from pipelines.model_info import OF_IMAGE, describe
+from pipelines.models.device import peak_flops
+from pipelines.models.info import OF_IMAGE, describe
 from pipelines.plan.plan import Plan
 from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
 from pipelines.planner.prices import Prices, read_prices
+from pipelines.storage.yaml_text import load_yaml
 from pipelines.store.index import StoreIndex
-from pipelines.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 #: Of a GPU's memory, what CUDA, fragmentation and buffers leave to a model.

@@ -9,7 +9,7 @@ place for its share of the gradients.
 
 A step has two peaks, and the higher one counts: somewhere in the forward and backward pass, where activations
 go while gradients come, and in the update. Activations are counted module by module on the model itself
-(:mod:`pipelines.live_bytes`). ``unigeoseg bench memory`` holds the whole against real steps.
+(:mod:`pipelines.models.live_bytes`). ``unigeoseg bench memory`` holds the whole against real steps.
 """
 
 import math
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.config import Config
-from pipelines.train.deepspeed_config import deepspeed_config
+from pipelines.train.engine.deepspeed_config import deepspeed_config
 
 STAGES = (0, 1, 2, 3)
 #: DeepSpeed's ``stage3_max_live_parameters``.

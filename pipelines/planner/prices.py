@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.yaml_text import load_yaml
+from pipelines.storage.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 

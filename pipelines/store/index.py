@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
-from pipelines.storage import open_filesystem, storage_errors
+from pipelines.storage.filesystem import open_filesystem, storage_errors
 from pipelines.store.mapped import Rows, mapped_split
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.store.fetch import FetchStats, Range, RangeFetcher, Retry
+from pipelines.storage.retry import Retry
+from pipelines.store.fetch import FetchStats, Range, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, Fragment, decode_image, decode_sample, parse_fragment
-from unigeoseg.batch import ImageGroup, Sample
 from unigeoseg.errors import UserError
+from unigeoseg.samples.batch import ImageGroup, Sample
 
 
 @dataclass(frozen=True)

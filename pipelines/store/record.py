@@ -13,9 +13,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from unigeoseg.batch import Sample
+from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.view import OTHER_TURNS
 from unigeoseg.tasks import INTERACTIVE, REASONING
-from unigeoseg.view import OTHER_TURNS
 
 _NO_MEMBER = bytes(tarfile.BLOCKSIZE)
 _JPEG = b"\xff\xd8\xff"

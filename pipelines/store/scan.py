@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.ahead import ahead
+from pipelines.storage.ahead import ahead
 from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex, coded
 from pipelines.store.writer import SCHEMA_VERSION

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.store.fetch import FetchStats, RangeFetcher, Retry
+from pipelines.storage.retry import Retry
+from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, parse_fragment
 

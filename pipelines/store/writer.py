@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from pycocotools import mask as coco
 
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from unigeoseg.errors import UserError
 
 SCHEMA_VERSION = 1

@@ -14,11 +14,11 @@ from pipelines.store.reader import Loaded, ReadStats, StoreReader
 from pipelines.stream.augment import Augment
 from pipelines.stream.layout import Micro
 from pipelines.stream.quarantine import BadSampleEvent, what_to_do
-from unigeoseg.batch import Batch, ImageGroup, Sample
-from unigeoseg.collate import BadSample, Collator
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import PromptTokens
-from unigeoseg.tokens import load_tokenizer
+from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.collate import BadSample, Collator
+from unigeoseg.samples.prompts import PromptTokens
+from unigeoseg.samples.tokens import load_tokenizer
 
 _ATTEMPTS = 64
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config_data import AugmentConfig
+from pipelines.config.data import AugmentConfig
 from pipelines.plan.permute import derive_key
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.view import Extent, Freedom, View, extent_to_keep, freedom, retold
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.view import Extent, Freedom, View, extent_to_keep, freedom, retold
 
 #: A blur of fewer pixels changes nothing that one could see.
 _LEAST_BLUR = 0.1

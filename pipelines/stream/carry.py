@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.stream.stream import Arrival
-from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
+from unigeoseg.samples.batch import Batch
 
 _PROTOCOL = 5
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import ray
 
-from pipelines.train.autoscaler import has_autoscaler
+from pipelines.cluster_view.autoscaler import has_autoscaler
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from unigeoseg.collate import TOO_LONG
 from unigeoseg.errors import UserError
+from unigeoseg.samples.collate import TOO_LONG
 
 #: Below this many samples seen, the allowed share is taken of this number: one early record is no disaster.
 _AT_LEAST = 1000

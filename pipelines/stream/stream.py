@@ -11,7 +11,7 @@ from pipelines.plan.plan import Plan
 from pipelines.store.reader import ReadStats
 from pipelines.stream.layout import Layout, Micro
 from pipelines.stream.quarantine import BadSampleEvent, count_reasons
-from unigeoseg.batch import Batch
+from unigeoseg.samples.batch import Batch
 
 
 @dataclass

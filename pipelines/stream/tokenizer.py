@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.local_copy import local_copy
 from pipelines.store.index import StoreIndex
 from pipelines.store.texts import store_texts
-from unigeoseg.prompts import template_texts
-from unigeoseg.tokens import Tokenizer, load_tokenizer, train_tokenizer
+from pipelines.weights.local_copy import local_copy
+from unigeoseg.samples.prompts import template_texts
+from unigeoseg.samples.tokens import Tokenizer, load_tokenizer, train_tokenizer
 
 #: Images whose text a tokenizer is trained on; more would change it little.
 TOKENIZER_IMAGES = 20_000

@@ -10,7 +10,7 @@ __all__ = ["train"]
 
 def __getattr__(name: str) -> Any:
     if name == "train":
-        from pipelines.train.launcher import train
+        from pipelines.train.driver.launcher import train
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

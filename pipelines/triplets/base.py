@@ -10,16 +10,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 from pipelines.pictures.picture import USUAL, Picture, Rules
 from pipelines.pictures.turn import UPRIGHT, turn_points
 from pipelines.store.record import BadRecord
 from pipelines.triplets.categories import taxonomy_id
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import Truth, decode_picture, interior_point, read_upright
-from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.prompts import interactive_sentence
 from unigeoseg.tasks import REASONING
 
 Box = tuple[float, float, float, float]

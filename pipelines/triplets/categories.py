@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 #: DIOR's and the expressions' spellings that are not the taxonomy's own, letters and digits only.
 _OTHER_NAMES = {

@@ -7,7 +7,7 @@ so that a missing file is named instead of shifting all others. A sample may hav
 
 import dataclasses
 
-from pipelines.build.sources.unmatched import PICTURES
+from pipelines.labels.unmatched import PICTURES
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.geoseg import first_texts

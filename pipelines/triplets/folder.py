@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.build.sources.unmatched import PICTURES, Unmatched
+from pipelines.labels.unmatched import PICTURES, Unmatched
 from pipelines.pictures.remote import Remote, Where, where_is
 from pipelines.pictures.spelling import folded
 from pipelines.pictures.system_files import is_system_file

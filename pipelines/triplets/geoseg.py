@@ -17,7 +17,7 @@ from pipelines.triplets.base import Box, Points, Triplet, TripletImage, TripletS
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import MaskFile
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import parse_coordinates
+from unigeoseg.samples.prompts import parse_coordinates
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
 
 _SPLITS = ("train", "val", "test")

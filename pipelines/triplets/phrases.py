@@ -7,7 +7,7 @@ and ``mask/`` (not 0 is foreground).
 
 from typing import ClassVar
 
-from pipelines.build.sources.unmatched import PICTURES
+from pipelines.labels.unmatched import PICTURES
 from pipelines.triplets.base import Triplet, TripletImage, TripletSource, grouped, inside
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import MaskFile

@@ -12,12 +12,12 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from pipelines.build.sources.unmatched import PICTURES
+from pipelines.labels.unmatched import PICTURES
 from pipelines.triplets.base import Box, Triplet, TripletImage, TripletSource, grouped
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import Segments
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.prompts import interactive_sentence
 from unigeoseg.tasks import INTERACTIVE
 from unigeoseg.weights.pickle_file import parse_pickle
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.sources.shapes import segmentation_mask
+from pipelines.labels.shapes import segmentation_mask
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.masks import read_truth
 from pipelines.pictures.picture import USUAL, Picture, Rules, open_picture

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from tests.examples.collect import ROOT
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipelines.train.manifest import checkpoint_name
+from pipelines.runs.manifest import checkpoint_name
 from tests.train_runs import finish, start
 
 pytestmark = pytest.mark.integration

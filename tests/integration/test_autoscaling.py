@@ -16,7 +16,7 @@ import requests
 import yaml
 
 from cluster.local.cluster import status
-from pipelines.train.ledger import read_rows
+from pipelines.runs.ledger import read_rows
 from tests.cluster_commands import unigeoseg
 from tests.fault_runs import committed
 from tests.node_watch import NodeWatch

@@ -5,9 +5,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from pipelines.train.checkpoint_export import export_checkpoint
-from pipelines.train.manifest import committed_steps
-from pipelines.train.run_folder import RunFolder
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import committed_steps
+from pipelines.train.checkpoints.export import export_checkpoint
 from tests.train_runs import finish, start
 
 pytestmark = pytest.mark.integration

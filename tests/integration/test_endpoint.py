@@ -18,10 +18,10 @@ from pipelines.build import BuildConfig, build_store
 from pipelines.build.card import config_hash
 from pipelines.build.endpoint.answers import AnswerCache
 from pipelines.build.endpoint.client import Endpoint, NoAnswer
-from pipelines.build.endpoint.config import EndpointConfig
 from pipelines.build.endpoint.render import COLOURS, image_tokens, outlined
 from pipelines.build.endpoint.schemas import Phrase
-from pipelines.build.regions import Region
+from pipelines.config.endpoint import EndpointConfig
+from pipelines.labels.regions import Region
 from tests.chat_server import ANSWERS, chat_server, picture, question
 from unigeoseg.errors import UserError
 

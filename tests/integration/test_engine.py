@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.train.manifest import checkpoint_name
-from pipelines.train.pieces import KINDS, WEIGHT
-from pipelines.train.shards import ShardReader
+from pipelines.runs.manifest import checkpoint_name
+from pipelines.train.engine.pieces import KINDS, WEIGHT
+from pipelines.train.engine.shards import ShardReader
 from tests.engine_runs import SAVED, STEPS, option_runs, resumed_runs, skipping_runs, whole_runs
 from tests.train_runs import ROOT
 

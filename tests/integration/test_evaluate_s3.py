@@ -10,7 +10,7 @@ from cluster.s3 import LocalS3
 from pipelines.config import Config
 from pipelines.evaluate.command import evaluate_command
 from pipelines.evaluate.final import evaluate_run
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from tests.release_layouts import refsegrs
 from tests.tiny_export import write_export
 from tests.tiny_store import write_store

@@ -6,7 +6,7 @@ import signal
 import pytest
 from psutil import Process
 
-from pipelines.train.runs import list_runs
+from pipelines.runs.listing import list_runs
 from tests.fault_runs import (
     LONG,
     assert_same_run,

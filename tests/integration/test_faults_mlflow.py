@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pipelines.train.runs import list_runs
+from pipelines.runs.listing import list_runs
 from tests.fault_runs import assert_same_run, assert_tracked_once, rows, wait_for
 from tests.mlflow_server import MlflowServer
 from tests.train_runs import finish, start

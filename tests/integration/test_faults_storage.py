@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cluster.s3 import LocalS3
-from pipelines.store.fetch import Retry
-from pipelines.train.manifest import committed_steps, newest_checkpoint
-from pipelines.train.run_folder import RunFolder
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import committed_steps, newest_checkpoint
+from pipelines.storage.retry import Retry
 from tests.fault_proxy import Fault, FaultProxy
 from tests.fault_runs import LONG, assert_same_run, assert_tracked_once, committed, own_database, wait_for
 from tests.train_runs import finish, start

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-import pipelines.storage
+import pipelines.storage.filesystem
 from pipelines.build import BuildConfig, build_store
 from pipelines.config import Config
-from pipelines.storage import open_filesystem
-from pipelines.store.fetch import Retry
+from pipelines.storage.filesystem import open_filesystem
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.plain import open_plain_stream
@@ -100,9 +100,9 @@ def test_no_server_is_a_clear_error(remote, monkeypatch):
     import s3fs
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    options = pipelines.storage._options("s3")
+    options = pipelines.storage.filesystem._options("s3")
     options["config_kwargs"]["retries"]["max_attempts"] = 1
-    monkeypatch.setattr(pipelines.storage, "_options", lambda protocol: options)
+    monkeypatch.setattr(pipelines.storage.filesystem, "_options", lambda protocol: options)
     # s3fs adds repetitions of its own.
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()

@@ -7,16 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.s3 import LocalS3
-from pipelines.model_export import convert_model
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
+from pipelines.train.checkpoints.model_export import convert_model
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start
 from unigeoseg.build import build_model
 from unigeoseg.config import ConnectorConfig, DecoderConfig, LanguageConfig, ModelConfig, VisionConfig
 from unigeoseg.released.folder import load_released, save_released
 from unigeoseg.released.layout import entries
-from unigeoseg.released.tokenizer import load_released_tokenizer
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.released_tokenizer import load_released_tokenizer
+from unigeoseg.samples.tokens import train_tokenizer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 CONFIG = ModelConfig(

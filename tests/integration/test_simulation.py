@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from pipelines.train.ledger import read_rows
+from pipelines.runs.ledger import read_rows
 from tests.cluster_commands import unigeoseg
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start, tiny_values

@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.plan import Plan
-from pipelines.storage import open_filesystem
-from pipelines.store.fetch import Retry
+from pipelines.storage.filesystem import open_filesystem
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.plain import open_plain_stream

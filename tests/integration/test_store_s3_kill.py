@@ -11,9 +11,9 @@ import pytest
 
 from cluster.s3 import LocalS3
 from pipelines.build import BuildConfig, build_store
-from pipelines.storage import open_filesystem
+from pipelines.curate.merge import merge_stores
+from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import StoreIndex
-from pipelines.store.merge import merge_stores
 from unigeoseg.errors import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -97,7 +97,9 @@ def test_a_merge_on_s3_that_is_cut_short_is_no_store(server, tmp_path, monkeypat
     merge_stores(stores, str(tmp_path / "whole"), **options)
     out = f"{server.url}/merged"
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.store.merge.write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "pipelines.curate.merge.write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             merge_stores(stores, out, **options)
     with pytest.raises(UserError, match="unfinished"):

@@ -21,7 +21,7 @@ from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
 from tests.unit.test_cli_errors import check, here
 from unigeoseg.errors import UserError
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.tokens import train_tokenizer
 
 pytestmark = pytest.mark.integration
 

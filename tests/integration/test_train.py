@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from pipelines.config import Config
-from pipelines.model_export import convert_model
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
+from pipelines.train.checkpoints.model_export import convert_model
 from tests.fault_runs import (
     assert_same_run,
     assert_tracked_once,
@@ -24,7 +24,7 @@ from tests.fault_runs import (
 )
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start, tiny_values
-from unigeoseg.tokens import load_tokenizer
+from unigeoseg.samples.tokens import load_tokenizer
 
 pytestmark = pytest.mark.integration
 #: Enough steps for a worker to be killed between the first checkpoint and the end.

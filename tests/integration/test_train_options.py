@@ -1,14 +1,16 @@
 """Training from given weights and with adapters, whole: weights in, report, resume, plain export out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.tiny_store import write_store
-from tests.train_runs import finish, start
+from tests.train_runs import ROOT, finish, start
 from unigeoseg.export import load_export
 
 pytestmark = pytest.mark.integration
@@ -55,6 +57,18 @@ def test_a_run_starts_from_an_export_with_adapters_and_resumes(first, store, tmp
     resumed = _weights(run)
     for key, value in after.items():
         torch.testing.assert_close(resumed[key], value, rtol=1e-6, atol=1e-7)
+
+
+def test_weights_are_found_by_a_path_relative_to_where_the_command_was_given(first, store, tmp_path):
+    """Workers of Ray Train have working directories of their own."""
+    there = {
+        "init.model": os.path.relpath(first / "export", ROOT),
+        "tokenizer.path": os.path.relpath(first / "tokenizer", ROOT),
+    }
+    run = tmp_path / "run"
+    finish(start("ray", run, store, **there, **UNFREEZE, **{"train.steps": 1}))
+    assert json.loads((run / "weights.json").read_text())[0]["counts"]["missing"] == 0
+    assert Path(yaml.safe_load((run / "config.yaml").read_text())["init"]["model"]).samefile(first / "export")
 
 
 def test_weights_that_do_not_fit_stop_the_run_with_the_reason(first, store, tmp_path):

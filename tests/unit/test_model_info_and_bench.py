@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.settings import load_config
 from pipelines.bench.stopwatch import PARTS
-from pipelines.model_info import describe, flops_of_parts
+from pipelines.models.info import describe, flops_of_parts
 from unigeoseg.build import build_model
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.quickstart import results_table
 from jobs.settings import load_config, print_config
-from pipelines.quickstart import clear_run, prepare_store
+from pipelines.experiments.quickstart import clear_run, prepare_store
 from unigeoseg.errors import UserError
 
 TINY = ("build.source.scenes=12", "build.workers=0", "build.split.val=0.3")

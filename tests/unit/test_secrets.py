@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from pipelines.config import Config
-from pipelines.secrets import HIDDEN, hide, hide_all, keep_out_of_logs, reveal
+from pipelines.storage.secrets import HIDDEN, hide, hide_all, keep_out_of_logs, reveal
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start, tiny_values
 

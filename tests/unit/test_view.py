@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pipelines.build.instruct.meaning import AtEdge, Coloured, InZone, Ranked, Shaped, Sized
 from pipelines.build.instruct.words import wordings
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.place_words import speaks_of_place, speaks_of_surroundings
-from unigeoseg.prompts import interactive_sentence, parse_coordinates
-from unigeoseg.view import OTHER_TURNS, Freedom, View, extent_to_keep, freedom, retold
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.place_words import speaks_of_place, speaks_of_surroundings
+from unigeoseg.samples.prompts import interactive_sentence, parse_coordinates
+from unigeoseg.samples.view import OTHER_TURNS, Freedom, View, extent_to_keep, freedom, retold
 
 TURNS = list(itertools.product((False, True), range(4)))
 

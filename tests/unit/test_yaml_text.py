@@ -7,7 +7,7 @@ import pytest
 
 from jobs.settings import load_config
 from pipelines.experiments.space import load_space
-from pipelines.yaml_text import dump_yaml, load_yaml
+from pipelines.storage.yaml_text import dump_yaml, load_yaml
 
 ROOT = Path(__file__).parents[2]
 

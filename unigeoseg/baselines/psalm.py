@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.baselines.query_set import QuerySetDecoder
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
-from unigeoseg.coordinates import feature_sides
-from unigeoseg.losses import Losses, cell_shares, mask_losses
-from unigeoseg.mask_watch import watch_masks
+from unigeoseg.losses.mask_watch import watch_masks
+from unigeoseg.losses.terms import Losses, cell_shares, mask_losses
 from unigeoseg.model import UniGeoSeg, sum_losses
+from unigeoseg.modules.coordinates import feature_sides
+from unigeoseg.samples.batch import Batch
 
 
 class SegEmbedding(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import DecoderConfig
-from unigeoseg.mask_decoder import keep_position_codes, mask_embedding
+from unigeoseg.modules.mask_decoder import keep_position_codes, mask_embedding
 
 _LEVELS = 3
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.query import InstructionPooling, LocalVisionFusion
+from unigeoseg.modules.query import InstructionPooling, LocalVisionFusion
+from unigeoseg.samples.batch import Batch
 
 
 class DescriptionQuery(nn.Module):

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from unigeoseg.batch import Batch, ImageGroup, Sample
-from unigeoseg.collate import Collator
-from unigeoseg.prompts import parse_coordinates
 from unigeoseg.released.fixture import Fixture
-from unigeoseg.released.tokenizer import load_released_tokenizer
+from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.prompts import parse_coordinates
+from unigeoseg.samples.released_tokenizer import load_released_tokenizer
 from unigeoseg.tasks import TASKS
 
 _TASK_NAMES = {"interactive": "intera", "referring": "ref", "reasoning": "reason"}

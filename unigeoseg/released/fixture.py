@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.released.config import read_config
+from unigeoseg.samples.batch import Batch
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING, TASK_IDS
 
 #: Placeholders in ``input_ids``.

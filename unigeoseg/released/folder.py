@@ -17,8 +17,8 @@ from unigeoseg.released.config import PROJECTOR, read_config
 from unigeoseg.released.convert import Converted, from_released, to_released
 from unigeoseg.released.layout import entries
 from unigeoseg.released.model import ReleasedUniGeoSeg
-from unigeoseg.released.tokenizer import ReleasedTokenizer, load_released_tokenizer
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.released_tokenizer import ReleasedTokenizer, load_released_tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 logger = logging.getLogger(__name__)
 

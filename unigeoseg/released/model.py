@@ -4,12 +4,12 @@ import dataclasses
 
 from torch import Tensor
 
-from unigeoseg.batch import Batch
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg, instruction_window
-from unigeoseg.query import InstructionPooling
+from unigeoseg.modules.query import InstructionPooling
 from unigeoseg.released.tate import ReleasedMemory, ReleasedTATE
+from unigeoseg.samples.batch import Batch
 
 
 class ReleasedUniGeoSeg(UniGeoSeg):

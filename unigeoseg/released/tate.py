@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import TATEConfig
-from unigeoseg.lkm import LatentKnowledgeMemory
+from unigeoseg.modules.lkm import LatentKnowledgeMemory
+from unigeoseg.modules.tate import masked_softmax
 from unigeoseg.tasks import INTERACTIVE, TASK_IDS, TASKS
-from unigeoseg.tate import masked_softmax
 
 
 class ReleasedTATE(nn.Module):

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unigeoseg.batch import Batch
 from unigeoseg.errors import UserError
-from unigeoseg.losses import losses_at, most_uncertain
+from unigeoseg.losses.terms import losses_at, most_uncertain
 from unigeoseg.released.check_prompts import compare_prompts
 from unigeoseg.released.convert import from_released, to_released
 from unigeoseg.released.fixture import Arrays, Fixture
 from unigeoseg.released.model import ReleasedUniGeoSeg
+from unigeoseg.samples.batch import Batch
 
 ABSOLUTE = RELATIVE = 1e-4
 GRADIENT = 1e-3

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unigeoseg.backbone import BackboneEncoder
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.modules.backbone import BackboneEncoder
 from unigeoseg.weights.pickle_file import read_checkpoint
 from unigeoseg.weights.report import LoadReport, load_named
 

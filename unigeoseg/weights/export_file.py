@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import FILE, Tokenizer, load_tokenizer
+from unigeoseg.samples.tokens import FILE, Tokenizer, load_tokenizer
 from unigeoseg.weights.report import LoadReport, load_named
 from unigeoseg.weights.words import map_words, moved_rows, same_words, word_parameters
 

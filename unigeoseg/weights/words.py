@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import Tokenizer
+from unigeoseg.samples.tokens import Tokenizer
 
 
 @dataclass(frozen=True)

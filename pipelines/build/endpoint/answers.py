@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage import is_remote, open_filesystem
+from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.store.writer import atomic_write
 
 

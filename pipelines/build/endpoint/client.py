@@ -11,10 +11,10 @@ from openai import APIConnectionError, APIStatusError, BadRequestError, OpenAI
 from pydantic import BaseModel, ValidationError
 
 from pipelines.build.endpoint.answers import AnswerCache
-from pipelines.build.endpoint.config import EndpointConfig
 from pipelines.build.endpoint.prompts import AGAIN, SYSTEM
 from pipelines.build.endpoint.schemas import sent_schema
 from pipelines.build.endpoint.usage import Usage
+from pipelines.config.endpoint import EndpointConfig
 from unigeoseg.errors import UserError
 
 _Schema = TypeVar("_Schema", bound=BaseModel)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.build.balance import cutoff_of
-from pipelines.build.config import BuildConfig
 from pipelines.build.endpoint.render import image_tokens
 from pipelines.build.endpoint.usage import dollars
 from pipelines.build.process import process_item
 from pipelines.build.sources.base import Source, SourceItem, UnusableImage
-from pipelines.build.stages import StageCounts
+from pipelines.config.building import BuildConfig
+from pipelines.labels.stages import StageCounts
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import REASONING, REFERRING
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.regions import Region
+from pipelines.labels.regions import Region
 
 #: Name that the prompt uses, and RGB: the target first, then those that it must be told from.
 COLOURS: tuple[tuple[str, tuple[int, int, int]], ...] = (

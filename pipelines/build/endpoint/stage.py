@@ -13,22 +13,22 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.describe import Drawn, Made
 from pipelines.build.endpoint import prompts
 from pipelines.build.endpoint.answers import AnswerCache
 from pipelines.build.endpoint.client import Endpoint, NoAnswer
-from pipelines.build.endpoint.config import EndpointConfig
 from pipelines.build.endpoint.render import COLOURS, data_url, outlined
 from pipelines.build.endpoint.schemas import Cues, Phrase, QuestionAndReason, RegionVerdict, SampleVerdict
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.referring import phrase
 from pipelines.build.instruct.roles import names_category
 from pipelines.build.seeds import generator
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import taxonomy
+from pipelines.config.building import BuildConfig
+from pipelines.config.endpoint import EndpointConfig
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import taxonomy
+from unigeoseg.samples.tokens import RESERVED
 from unigeoseg.tasks import REASONING, REFERRING
-from unigeoseg.tokens import RESERVED
 
 #: Most regions of a category that a context question may choose among.
 _MOST = len(COLOURS)

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-from pipelines.build.config import BuildConfig
-from pipelines.build.endpoint.config import EndpointConfig
+from pipelines.config.building import BuildConfig
+from pipelines.config.endpoint import EndpointConfig
 
 
 @dataclass

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.regions import Region
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.regions import Region
+from pipelines.labels.taxonomy import taxonomy
 
 #: Width of the rim around a region in which its surroundings are looked up.
 _RIM_PX = 3

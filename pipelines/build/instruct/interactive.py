@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.build.config import InstructConfig
-from pipelines.build.regions import Region
-from unigeoseg.prompts import interactive_sentence
+from pipelines.config.building import InstructConfig
+from pipelines.labels.regions import Region
+from unigeoseg.samples.prompts import interactive_sentence
 
 #: Digits that a stored coordinate keeps; the sentence prints three.
 _DIGITS = 6

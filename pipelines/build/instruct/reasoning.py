@@ -11,7 +11,7 @@ from pipelines.build.instruct.phrases import Said, counted, pick, say, sentence,
 from pipelines.build.instruct.plans import ATTRIBUTE, CONTEXT
 from pipelines.build.instruct.roles import Role, may_be_confused, names_category, roles, telling_anchors
 from pipelines.build.instruct.words import NUMBERS, article
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 #: Most regions of a category for a context question.
 _MOST = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pipelines.build.instruct.meaning import AtEdge, InZone, Meaning, Predicate,
 from pipelines.build.instruct.reasoning import Question, ask
 from pipelines.build.instruct.referring import phrase
 from pipelines.build.instruct.relations import SideOf
-from pipelines.build.regions import Region
 from pipelines.build.seeds import generator
+from pipelines.labels.regions import Region
+from unigeoseg.samples.view import OTHER_TURNS, View
 from unigeoseg.tasks import REFERRING
-from unigeoseg.view import OTHER_TURNS, View
 
 _FLIPPED: Final[dict[str, Side]] = {"left": "right", "right": "left", "top": "top", "bottom": "bottom"}
 #: Where each side lies after a quarter turn against the clock.
@@ -38,7 +38,7 @@ class TurnedTile:
         self._facts = {turn: turned_facts(facts, *turn) for turn in OTHER_TURNS}
 
     def texts(self, task: str, target: int, meaning: Meaning) -> list[dict[str, str] | None]:
-        """What says of each view in :data:`~unigeoseg.view.OTHER_TURNS` what ``meaning`` says of the tile.
+        """What says of each view what ``meaning`` says of the tile; views as in ``OTHER_TURNS`` of ``view``.
 
         Args:
             task: referring or reasoning.

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.regions import Region
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.regions import Region
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.errors import UnusableImage
 
 __all__ = ["OpenImage", "Refused", "Source", "SourceImage", "SourceItem", "Triplet", "UnusableImage"]

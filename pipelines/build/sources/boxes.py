@@ -7,20 +7,20 @@ from functools import partial
 
 import numpy as np
 
-from pipelines.build.config import BoxConfig
-from pipelines.build.regions import Region
 from pipelines.build.sources.annotations import Annotation, read_annotations
 from pipelines.build.sources.base import SourceImage, SourceItem, UnusableImage
 from pipelines.build.sources.coco import coco_shape
 from pipelines.build.sources.grid import Grid
 from pipelines.build.sources.listing import Told, list_items
-from pipelines.build.sources.outlines import Outline, order, reaches_out, tight
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
-from pipelines.build.sources.shapes import Shape, shape_fault
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.config.building import BoxConfig
+from pipelines.labels.outlines import Outline, order, reaches_out, tight
+from pipelines.labels.regions import Region
+from pipelines.labels.shapes import Shape, shape_fault
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.picture import Picture, open_picture
 from pipelines.pictures.place import Frame, frame_of
 from pipelines.pictures.remote import Where, where_is

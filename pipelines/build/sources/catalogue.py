@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.build.sources.registry import OPENERS, is_table_file, source_names
 from pipelines.build.sources.table import SourceTable, read_table, shipped_tables
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 from pipelines.triplets.layouts import LAYOUTS
 from unigeoseg.errors import UserError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.build.sources.shapes import Polygons, Shape, shape_of
+from pipelines.labels.shapes import Polygons, Shape, shape_of
 from pipelines.pictures.place import Frame
 from pipelines.pictures.remote import Where, read_text, size_of
 from pipelines.pictures.spelling import folded

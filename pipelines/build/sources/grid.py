@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.tiling import Window
+from pipelines.labels.tiling import Window
 
 #: Side of a cell in pixels: a window of 512 looks at nine of them at most.
 _CELL = 256

@@ -13,8 +13,8 @@ from pipelines.build.sources.coco import CocoFile
 from pipelines.build.sources.patterns import compile_pattern, fill, names_of, natural
 from pipelines.build.sources.search import Found, search
 from pipelines.build.sources.table import Layout, SourceTable
-from pipelines.build.sources.unmatched import Unmatched, csv_ids
-from pipelines.build.stages import StageCounts
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.unmatched import Unmatched, csv_ids
 from pipelines.pictures.remote import Where, read_text
 from unigeoseg.errors import UserError
 

@@ -11,8 +11,8 @@ from pipelines.build.sources.encoding import ColourDecoder, IndexDecoder, Tally,
 from pipelines.build.sources.listing import Told, list_items
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.masks import open_colours, open_index
 from pipelines.pictures.picture import Picture, open_picture
 from pipelines.pictures.place import lay

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.sources.table import explain_rows
+from pipelines.config.building import BuildConfig
 from unigeoseg.errors import UserError
 
 

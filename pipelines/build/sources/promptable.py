@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.build.config import BoxConfig
+from pipelines.config.building import BoxConfig
 from unigeoseg.errors import UserError
 
 Box = tuple[float, float, float, float]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Refused, Source, SourceImage, SourceItem, Triplet, UnusableImage
 from pipelines.build.sources.listing import Told
 from pipelines.build.sources.options import options_of
+from pipelines.config.building import BuildConfig
 from pipelines.pictures.picture import Rules
 from pipelines.pictures.remote import Where
 from pipelines.store.record import BadRecord
@@ -18,8 +18,8 @@ from pipelines.triplets.base import TripletImage, TripletSource
 from pipelines.triplets.layouts import LAYOUTS, open_layout
 from pipelines.triplets.plain import as_plain, of_plain
 from pipelines.triplets.truth import stretched_from
-from unigeoseg.batch import Sample
 from unigeoseg.errors import UserError
+from unigeoseg.samples.batch import Sample
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
 _HELD_OUT = ("test", "val")

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.build.config import BuildConfig
 from pipelines.build.sources.base import Source
 from pipelines.build.sources.boxes import BoxSource
 from pipelines.build.sources.masks import MaskSource
@@ -14,6 +13,7 @@ from pipelines.build.sources.options import options_of
 from pipelines.build.sources.ready import ready_openers
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
 from pipelines.build.sources.table import SourceTable, explain_rows, read_table, shipped_tables
+from pipelines.config.building import BuildConfig
 from pipelines.pictures.picture import Stretch
 from pipelines.pictures.remote import Where, where_is
 from unigeoseg.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.build.sources.patterns import compile_pattern
 from pipelines.build.sources.table import Layout, SourceTable
-from pipelines.build.sources.unmatched import PICTURES, Unmatched
+from pipelines.labels.unmatched import PICTURES, Unmatched
 from pipelines.pictures.remote import Remote, Where
 from pipelines.pictures.spelling import spellings
 from pipelines.pictures.system_files import is_system_file

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.build.tiling import Window
+from pipelines.labels.tiling import Window
 from pipelines.pictures.rasters import ALL, Grid, Raster
 
 

@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.build.sources.patterns import compile_pattern, names_of
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 from pipelines.pictures.picture import Rules, Stretch
-from pipelines.yaml_text import load_yaml
+from pipelines.storage.yaml_text import load_yaml
 from unigeoseg.errors import UserError
 
 TABLES = Path(__file__).with_name("tables")

@@ -12,13 +12,13 @@ from unigeoseg.baselines.psalm import PsalmLike, matching_cost
 from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.baselines.segearth import DescriptionQuery, SegEarthLike
 from unigeoseg.build import build_model
-from unigeoseg.collate import Collator
 from unigeoseg.config import BaselineConfig, ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
-from unigeoseg.pixel_decoder import sine_positions
-from unigeoseg.prompts import template_texts
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.modules.pixel_decoder import sine_positions
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.prompts import template_texts
+from unigeoseg.samples.tokens import train_tokenizer
 
 
 def array(tensor):

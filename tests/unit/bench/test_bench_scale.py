@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from jobs.bench import bench
 from pipelines.bench.scale import PARTS, write_index
-from pipelines.build.lint import check_index
+from pipelines.curate.lint import check_index
 from pipelines.store.index import StoreIndex
 from pipelines.store.scan import open_all_splits, places
 from unigeoseg.errors import UserError

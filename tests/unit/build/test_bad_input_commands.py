@@ -127,7 +127,7 @@ classes: [{name: ship, category: 1 Airplane}]
 """
     import yaml
 
-    from pipelines.build.taxonomy import taxonomy
+    from pipelines.labels.taxonomy import taxonomy
 
     content = yaml.safe_load(table)
     content["classes"][0]["category"] = f"1 {taxonomy()[1].name}"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.config import TileConfig
 from pipelines.build.sources import annotations
 from pipelines.build.sources.annotations import read_annotations
 from pipelines.build.sources.boxes import BoxImage, Objects
 from pipelines.build.sources.grid import Grid
-from pipelines.build.sources.outlines import Outline
-from pipelines.build.tiling import Window, windows
+from pipelines.config.building import TileConfig
+from pipelines.labels.outlines import Outline
+from pipelines.labels.tiling import Window, windows
 from pipelines.pictures.picture import open_picture
 from tests.unit.build.layouts import write_image
 

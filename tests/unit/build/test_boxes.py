@@ -6,10 +6,10 @@ import pytest
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.sources.annotations import read_annotations
-from pipelines.build.sources.outlines import Outline, draw, fault, order
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.outlines import Outline, draw, fault, order
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from tests.unit.build.layouts import write_image
 
 VOC = """<annotation><filename>00001.jpg</filename>

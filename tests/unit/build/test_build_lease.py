@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build, build_store, runner
-from pipelines.lease import LEASE, Holder
-from pipelines.store.merge import merge_stores
+from pipelines.curate.merge import merge_stores
+from pipelines.storage.lease import LEASE, Holder
 from tests.release_layouts import refsegrs
 from tests.unit.build.layouts import write_image
 from unigeoseg.errors import UserError

@@ -8,9 +8,9 @@ from pycocotools import mask as coco_mask
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.sources.registry import open_source
-from pipelines.build.sources.shapes import fill, with_holes
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window, windows
+from pipelines.labels.shapes import fill, with_holes
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window, windows
 from pipelines.store.record import BadRecord
 from pipelines.store.segmentation import parse_segmentation
 from tests.unit.build.layouts import write_image

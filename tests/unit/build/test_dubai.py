@@ -9,8 +9,8 @@ from PIL import Image
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.sources.base import UnusableImage
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.picture import open_picture
 from unigeoseg.errors import UserError
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from pipelines.build.config import InstructConfig
 from pipelines.build.instruct.interactive import draw_points, interactive_fields
-from pipelines.build.regions import split_semantic
-from unigeoseg.prompts import parse_coordinates
+from pipelines.config.building import InstructConfig
+from pipelines.labels.regions import split_semantic
+from unigeoseg.samples.prompts import parse_coordinates
 
 
 def blob(seed, height=90, width=140):

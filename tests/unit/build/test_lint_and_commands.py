@@ -10,7 +10,7 @@ from PIL import Image
 
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.lint import lint_store
+from pipelines.curate.lint import lint_store
 from unigeoseg.errors import UserError
 
 
@@ -97,7 +97,7 @@ def test_lost_shards_foreign_categories_and_same_pictures_are_found(store, tmp_p
 
 
 def test_several_processes_find_the_same(store, monkeypatch):
-    monkeypatch.setattr("pipelines.build.lint._ALONE", 0)
+    monkeypatch.setattr("pipelines.curate.lint._ALONE", 0)
     change_rows(store, lambda rows: [r | {"mask_area": r["mask_area"] + (r["n"] == 0)} for r in rows])
     one, two = (lint_store(str(store), progress=False, workers=n) for n in (1, 2))
     assert one == two and len(one["errors"]) == 6

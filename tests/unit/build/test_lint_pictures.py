@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.lint import lint_store
-from pipelines.build.lint_pictures import Seen, mask_faults, picture_faults, thumbnail, twins
-from pipelines.build.lint_text import character_faults, script_of
+from pipelines.curate.lint import lint_store
+from pipelines.curate.lint_pictures import Seen, mask_faults, picture_faults, thumbnail, twins
+from pipelines.curate.lint_text import character_faults, script_of
 
 H, W = 96, 128
 

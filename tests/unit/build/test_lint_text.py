@@ -11,9 +11,9 @@ import pytest
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.referring import refer
-from pipelines.build.lint import lint_store
-from pipelines.build.lint_text import authors, text_faults
-from pipelines.build.taxonomy import taxonomy
+from pipelines.curate.lint import lint_store
+from pipelines.curate.lint_text import authors, text_faults
+from pipelines.labels.taxonomy import taxonomy
 from tests.unit.build.texts import tile
 
 TREE, BUILDING, SHIP = 3, 25, next(c.id for c in taxonomy().values() if c.noun == "ship")

@@ -13,7 +13,7 @@ from PIL import Image
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.progress import Steps
-from pipelines.build.table10 import paper, table10
+from pipelines.curate.table10 import paper, table10
 from tests.unit.build.test_store_tools import decoded, samples_of
 from unigeoseg.errors import UserError
 

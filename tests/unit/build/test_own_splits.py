@@ -9,12 +9,12 @@ import pytest
 
 from jobs.cli import cli, run
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.config import SplitConfig
-from pipelines.build.lint import lint_store
 from pipelines.build.sources.registry import open_source
 from pipelines.build.split import cut_splits, group_digest
+from pipelines.config.building import SplitConfig
+from pipelines.curate.lint import lint_store
+from pipelines.curate.merge import merge_stores
 from pipelines.evaluate.data import choose_data, open_index, open_reader
-from pipelines.store.merge import merge_stores
 from pipelines.triplets.layouts import open_layout
 from tests.unit.build.layouts import write_image
 from unigeoseg.errors import UserError
@@ -223,7 +223,7 @@ def test_a_build_that_has_finished_something_is_still_not_replaced(tmp_path, mon
 
 def test_a_setting_left_open_is_the_same_configuration_as_no(tmp_path):
     """Or a quickstart would build its store anew each time."""
-    from pipelines.quickstart import prepare_store
+    from pipelines.experiments.quickstart import prepare_store
 
     build = BuildConfig(workers=0, source={"scenes": 4})
     assert prepare_store(build, str(tmp_path / "s"), progress=False)

@@ -28,8 +28,8 @@ from pipelines.build.instruct.plans import REFERRING, REFERRING_COUNTED
 from pipelines.build.instruct.referring import refer
 from pipelines.build.instruct.relations import Beside, Between, SideOf, Surrounded
 from pipelines.build.instruct.words import article, plural
-from pipelines.build.regions import Region
-from pipelines.build.taxonomy import category_id, taxonomy
+from pipelines.labels.regions import Region
+from pipelines.labels.taxonomy import category_id, taxonomy
 from tests.unit.build.plain_words import fits
 from tests.unit.build.texts import faults, tile
 

@@ -6,8 +6,8 @@ import torch
 import transformers
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.config import BoxConfig
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
+from pipelines.config.building import BoxConfig
 from tests.unit.build.test_boxes import dota
 from unigeoseg.errors import UserError
 

@@ -9,7 +9,7 @@ from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.plans import ATTRIBUTE, CONTEXT
 from pipelines.build.instruct.reasoning import Question, ask
 from pipelines.build.instruct.roles import may_be_confused, names_category, roles
-from pipelines.build.taxonomy import category_id, taxonomy
+from pipelines.labels.taxonomy import category_id, taxonomy
 from tests.unit.build.plain_words import fits
 from tests.unit.build.texts import faults, tile
 

@@ -7,7 +7,7 @@ import rasterio
 from PIL import Image
 
 from pipelines.build.sources.strips import Strips
-from pipelines.build.tiling import Window
+from pipelines.labels.tiling import Window
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.masks import open_colours, open_index
 from pipelines.pictures.picture import Rules, open_picture
@@ -150,7 +150,7 @@ def sparse_cog(root, side, places, size=512):
 
 
 def test_a_wide_raster_that_is_read_in_bands_gives_the_same_samples_and_counts(tmp_path, monkeypatch):
-    import pipelines.build.tiling as tiling
+    import pipelines.labels.tiling as tiling
     import pipelines.pictures.rasters as rasters
     from pipelines.build import BuildConfig, build_store
     from tests.unit.build.test_store_tools import samples_of

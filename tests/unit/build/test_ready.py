@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.build.build import build_store
-from pipelines.build.config import BuildConfig
+from pipelines.config.building import BuildConfig
 from pipelines.store.reader import StoreReader
 from pipelines.store.scan import open_all_splits
 from pipelines.triplets.layouts import open_layout

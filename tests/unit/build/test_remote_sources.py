@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from cluster.s3 import LocalS3
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
-from pipelines.storage import open_filesystem
+from pipelines.storage.filesystem import open_filesystem
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image
 from tests.unit.build.test_unmatched import BOXES, MASKS, files

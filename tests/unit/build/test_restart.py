@@ -8,9 +8,9 @@ import pytest
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.balance import Cap, quantile, rank
-from pipelines.build.config import SplitConfig
 from pipelines.build.shards import Packing
 from pipelines.build.split import cut_splits, group_digest
+from pipelines.config.building import SplitConfig
 from pipelines.store import writer
 
 CONFIG = BuildConfig(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipelines.ahead import ahead
 from pipelines.build import BuildConfig, build, build_store
 from pipelines.build.manifest import read_block, read_stamps, stamp
+from pipelines.storage.ahead import ahead
 from tests.counting import counted
 from tests.unit.build.test_restart import contents
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.build.config import RuleConfig
-from pipelines.build.regions import isolated, split_instances, split_semantic
 from pipelines.build.rules import select
+from pipelines.config.building import RuleConfig
+from pipelines.labels.regions import isolated, split_instances, split_semantic
 from tests.unit.build import brute
 
 

@@ -6,8 +6,8 @@ from PIL import Image
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from tests.unit.build.layouts import write_image
 from unigeoseg.errors import UserError
 

@@ -10,11 +10,11 @@ import pytest
 from pycocotools import mask as coco
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.config import SplitConfig
 from pipelines.build.seeds import digest
 from pipelines.build.sources.base import UnusableImage
 from pipelines.build.sources.synthetic.source import SyntheticConfig, SyntheticSource
 from pipelines.build.split import cut_splits, group_digest
+from pipelines.config.building import SplitConfig
 from unigeoseg.errors import UserError
 
 SMALL = {"workers": 0, "block_images": 8, "source": {"scenes": 24}}

@@ -17,8 +17,8 @@ from pycocotools.coco import COCO
 
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
-from pipelines.build.lint import lint_store
-from pipelines.store.merge import merge_stores
+from pipelines.curate.lint import lint_store
+from pipelines.curate.merge import merge_stores
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.geoseg import GeoSegSource
 from tests.unit.build.test_bad_sources import TABLE, pair
@@ -102,7 +102,7 @@ def test_merged_bytes_depend_on_the_stores_alone(stores, tmp_path):
 def test_an_interrupted_merge_is_begun_again(stores, tmp_path, monkeypatch):
     merge(stores[:2], tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.store.merge.keep_shard", lambda *_: 1 / 0)
+        patch.setattr("pipelines.curate.merge.keep_shard", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             merge(stores[:2], tmp_path / "s")
     merge(stores[:2], tmp_path / "s")
@@ -224,7 +224,7 @@ def test_the_release_layouts_reader_reads_the_export(stores, tmp_path, capfd):
 
 
 def test_an_export_never_writes_into_other_files(stores, tmp_path):
-    from pipelines.store.export import export_store
+    from pipelines.curate.export import export_store
 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="holds files already"):

@@ -7,9 +7,9 @@ from PIL import Image
 from pipelines.build import BuildConfig
 from pipelines.build.sources.registry import open_source
 from pipelines.build.sources.table import shipped_tables
-from pipelines.build.stages import StageCounts
-from pipelines.build.taxonomy import taxonomy
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.taxonomy import taxonomy
+from pipelines.labels.tiling import Window
 from tests.unit.build.layouts import category_of, colour_of, paths, raw_table, write_image
 
 SOURCES = {

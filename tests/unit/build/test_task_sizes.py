@@ -9,8 +9,8 @@ import pytest
 from ray import cloudpickle
 
 from pipelines.build import build, runner
-from pipelines.build.config import BuildConfig
 from pipelines.build.sources.registry import open_source
+from pipelines.config.building import BuildConfig
 from pipelines.triplets.base import TripletImage
 from pipelines.triplets.layouts import open_layout
 from pipelines.triplets.plain import as_plain, of_plain

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.build.config import TileConfig
-from pipelines.build.tiling import starts, windows
+from pipelines.config.building import TileConfig
+from pipelines.labels.tiling import starts, windows
 
 
 @given(st.integers(1, 3000), st.integers(32, 600), st.integers(16, 600))

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.build.build import build_store
-from pipelines.build.config import BuildConfig
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.meaning import AtEdge, InZone, Meaning, Ranked, Sized
 from pipelines.build.instruct.reasoning import Question, ask
@@ -19,15 +18,16 @@ from pipelines.build.instruct.referring import refer
 from pipelines.build.instruct.relations import Beside, SideOf
 from pipelines.build.instruct.roles import names_category
 from pipelines.build.instruct.turned import TurnedTile, turned_facts, turned_meaning
-from pipelines.build.lint import lint_store
-from pipelines.build.taxonomy import category_id, taxonomy
-from pipelines.config_data import AugmentConfig
+from pipelines.config.building import BuildConfig
+from pipelines.config.data import AugmentConfig
+from pipelines.curate.lint import lint_store
+from pipelines.labels.taxonomy import category_id, taxonomy
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.augment import Augment
 from tests.unit.build.plain_words import fits
 from tests.unit.build.texts import faults, tile
-from unigeoseg.view import OTHER_TURNS, View
+from unigeoseg.samples.view import OTHER_TURNS, View
 
 KINDS = tuple(category_id(n) for n in ("Building", "Pond", "Ship", "Road"))
 

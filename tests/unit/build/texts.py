@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from pipelines.build.instruct.facts import TileFacts
-from pipelines.build.regions import split_instances
+from pipelines.labels.regions import split_instances
 
 VOWEL_SOUND = re.compile(r"\b(a) ([aeiou])|\b(an) (?!hour)([^aeiou\W])", re.IGNORECASE)
 

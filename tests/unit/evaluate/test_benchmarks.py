@@ -23,7 +23,7 @@ from tests.release_layouts import LAYOUTS, SHAPES, block, dior_rsvg, refsegrs
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export
-from unigeoseg.letterbox import letterbox_mask
+from unigeoseg.samples.letterbox import letterbox_mask
 
 SIZE = 64
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pipelines.evaluate.image_file import check_shape, read_image
 from pipelines.evaluate.predict import Question, parse_numbers, predict_file
 from unigeoseg.errors import UserError
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.prompts import interactive_sentence
 
 
 @pytest.fixture

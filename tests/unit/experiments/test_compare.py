@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.experiments.compare import compare_markdown, compare_runs, write_comparison
 from pipelines.experiments.records import RunRecord, load_record
-from pipelines.train.registry import fetch_model
+from pipelines.tracking.registry import fetch_model
 from unigeoseg.errors import UserError
 
 METRIC = "val/reasoning/gIoU"

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from unigeoseg.batch import Batch, ImageGroup, Sample
-from unigeoseg.collate import Collator
 from unigeoseg.config import (
     ConnectorConfig,
     DecoderConfig,
@@ -16,8 +14,10 @@ from unigeoseg.config import (
     VisionConfig,
 )
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.prompts import interactive_sentence, template_texts
-from unigeoseg.tokens import Tokenizer, train_tokenizer
+from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.prompts import interactive_sentence, template_texts
+from unigeoseg.samples.tokens import Tokenizer, train_tokenizer
 
 POINTS = ((0.2, 0.3), (0.5, 0.6), (0.25, 0.4))
 BOX = (0.1, 0.2, 0.5, 0.7)

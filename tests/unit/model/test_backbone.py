@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unit.model.conftest import tiny_config
-from unigeoseg.backbone import BackboneEncoder
 from unigeoseg.build import build_model
 from unigeoseg.config import VisionConfig
 from unigeoseg.errors import UserError
+from unigeoseg.modules.backbone import BackboneEncoder
 from unigeoseg.weights.backbone_file import load_backbone
 
 LITE = "tf_efficientnet_lite0"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unigeoseg.bfloat16_cpu import WidenedProducts, bfloat16_products
+from unigeoseg.modules.bfloat16_cpu import WidenedProducts, bfloat16_products
 
 
 def attention(x):

@@ -5,8 +5,8 @@ import torch
 from timm.models.swin_transformer import window_partition, window_reverse
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-from unigeoseg.deformable import deformable_sampling
-from unigeoseg.swin import window_places
+from unigeoseg.modules.deformable import deformable_sampling
+from unigeoseg.modules.swin import window_places
 
 SHAPES = [(3, 5), (6, 7), (9, 4)]
 

@@ -24,7 +24,7 @@ def test_values_and_gradients_are_those_of_grid_sample():
 @pytest.mark.parametrize("name", ["_read_kernel", "_spread_kernel"])
 def test_the_kernels_compile_for_a_gpu_with_wide_loads_and_additions(name, dtype):
     """What the interpreter bears and the compiler does not; single loads would take several times as long."""
-    from unigeoseg import deformable_gpu
+    from unigeoseg.modules import deformable_gpu
 
     kernel = getattr(deformable_gpu, name)
     sizes = {"LEVELS": 3, "POINTS": 4, "QUERIES": 32, "CHANNELS": 32}

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from unigeoseg.config import LKMConfig, TATEConfig
-from unigeoseg.lkm import LatentKnowledgeMemory
-from unigeoseg.query import InstructionPooling
-from unigeoseg.tate import TATE
+from unigeoseg.modules.lkm import LatentKnowledgeMemory
+from unigeoseg.modules.query import InstructionPooling
+from unigeoseg.modules.tate import TATE
 
 D, L = 8, 5
 LENGTHS = [5, 3, 1, 4, 2]

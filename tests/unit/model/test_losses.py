@@ -5,8 +5,7 @@ import torch
 
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.config import LossConfig
-from unigeoseg.language import LanguageModel
-from unigeoseg.losses import (
+from unigeoseg.losses.terms import (
     dense_losses,
     loss_points,
     mask_losses,
@@ -14,6 +13,7 @@ from unigeoseg.losses import (
     shifted_points,
     uncertain_points,
 )
+from unigeoseg.modules.language import LanguageModel
 
 CONFIG = LossConfig(points=40, oversample=3.0, importance=0.75)
 KEYS = torch.tensor([11, 987654321, 5])

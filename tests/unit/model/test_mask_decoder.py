@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unigeoseg.mask_decoder import shrink
+from unigeoseg.modules.mask_decoder import shrink
 
 
 @pytest.mark.parametrize(

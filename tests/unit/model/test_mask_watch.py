@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from unigeoseg.mask_watch import WATCHED, watch_masks
+from unigeoseg.losses.mask_watch import WATCHED, watch_masks
 
 
 def test_empty_full_and_soft_dice():

@@ -7,11 +7,11 @@ import torch
 
 from tests.unit.model.conftest import group, tiny_config
 from unigeoseg.build import build_model
-from unigeoseg.collate import Collator
 from unigeoseg.config import LKMConfig, VisionConfig
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.samples.collate import Collator
 
 
 def test_a_prediction_does_not_depend_on_the_rest_of_the_batch_or_on_padding(model, collator):

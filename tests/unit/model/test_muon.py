@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from pipelines.config_train import TrainConfig
-from pipelines.train.muon import MuonAdamW
-from pipelines.train.optimizer import make_optimizer, parameter_groups
-from pipelines.train.spans import Span
+from pipelines.config.training import TrainConfig
+from pipelines.train.engine.muon import MuonAdamW
+from pipelines.train.engine.optimizer import make_optimizer, parameter_groups
+from pipelines.train.engine.spans import Span
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.config import VisionConfig
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.orthogonal import orthogonal, step_scale
+from unigeoseg.optim.orthogonal import orthogonal, step_scale
 
 SHAPES = {"a": (12, 20), "b": (16, 4, 3, 3), "c": (12, 20)}
 

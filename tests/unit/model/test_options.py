@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from pipelines.config import Config
-from pipelines.config_train import TrainConfig
-from pipelines.train.model import exported_state
-from pipelines.train.optimizer import parameter_groups
+from pipelines.config.training import TrainConfig
+from pipelines.models.job_model import exported_state
+from pipelines.train.engine.optimizer import parameter_groups
 from tests.train_runs import tiny_values
 from tests.unit.model.conftest import group, tiny_config
 from unigeoseg.build import build_model
-from unigeoseg.collate import Collator
 from unigeoseg.config import LKMConfig, VisionConfig
 from unigeoseg.errors import UserError
-from unigeoseg.layer_scales import encoder_scales
-from unigeoseg.lkm import LatentKnowledgeMemory
-from unigeoseg.lora import add_lora, merge_lora
+from unigeoseg.modules.lkm import LatentKnowledgeMemory
+from unigeoseg.modules.lora import add_lora, merge_lora
+from unigeoseg.optim.layer_scales import encoder_scales
+from unigeoseg.samples.collate import Collator
 
 
 def test_all_are_off_by_default():

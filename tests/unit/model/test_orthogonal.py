@@ -6,7 +6,7 @@ import torch
 
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.build import build_model
-from unigeoseg.orthogonal import matrix_names, orthogonal, step_scale
+from unigeoseg.optim.orthogonal import matrix_names, orthogonal, step_scale
 
 
 def _float64(x):

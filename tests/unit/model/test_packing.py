@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig
 
 from tests.unit.model.conftest import group
-from unigeoseg.packing import PACKED, packed_places, takes_packing
+from unigeoseg.modules.packing import PACKED, packed_places, takes_packing
 
 
 def _padded(batch):

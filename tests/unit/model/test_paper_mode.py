@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.unit.model.conftest import BOX, POINTS, group, tiny_config
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import Collator
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.prompts import interactive_sentence
 
 
 def mixed() -> ImageGroup:

@@ -9,9 +9,9 @@ import torch
 
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.errors import UserError
-from unigeoseg.mask_decoder import prior_bias
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.pixel_decoder import PositionFeatures
+from unigeoseg.modules.mask_decoder import prior_bias
+from unigeoseg.modules.pixel_decoder import PositionFeatures
 
 
 def _with(**decoder):

@@ -6,12 +6,12 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import models
 
 from tests.unit.model.conftest import BOX, POINTS, group
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.collate import IGNORE, BadSample
 from unigeoseg.errors import UserError
-from unigeoseg.letterbox import Letterbox, letterbox_image, letterbox_mask, unletterbox
-from unigeoseg.prompts import interactive_sentence, parse_coordinates
-from unigeoseg.tokens import load_tokenizer
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.collate import IGNORE, BadSample
+from unigeoseg.samples.letterbox import Letterbox, letterbox_image, letterbox_mask, unletterbox
+from unigeoseg.samples.prompts import interactive_sentence, parse_coordinates
+from unigeoseg.samples.tokens import load_tokenizer
 
 
 def test_interactive_sentences_parse_back():

@@ -11,8 +11,8 @@ from rasterio.enums import ColorInterp
 
 from pipelines.build import BuildConfig
 from pipelines.build.sources.registry import open_source
-from pipelines.build.tiling import Window
 from pipelines.evaluate.image_file import read_image
+from pipelines.labels.tiling import Window
 from pipelines.pictures.picture import Rules, open_picture
 from pipelines.store.record import decode_image
 from pipelines.triplets.truth import decode_picture

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipelines.build import BuildConfig
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.masks import NO_DATA, open_colours, open_index, read_truth
 from tests.unit.build.layouts import write_image, write_tiff

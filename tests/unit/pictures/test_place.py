@@ -11,8 +11,8 @@ from rasterio.transform import Affine
 
 from pipelines.build import BuildConfig
 from pipelines.build.sources.registry import open_source
-from pipelines.build.stages import StageCounts
-from pipelines.build.tiling import Window
+from pipelines.labels.stages import StageCounts
+from pipelines.labels.tiling import Window
 from pipelines.pictures.errors import UnusableImage
 from pipelines.pictures.turn import turn_pixels, turn_points, turned_size
 

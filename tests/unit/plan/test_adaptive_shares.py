@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pipelines.config import Config
 from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
-from pipelines.train.adaptive import AdaptiveShares
-from pipelines.train.step import StepResult, StepSeconds
+from pipelines.train.engine.step import StepResult, StepSeconds
+from pipelines.train.loop.adaptive import AdaptiveShares
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
-from unigeoseg.pts_adaptive import adapted_shares, learning_progress
+from unigeoseg.schedules.adaptive import adapted_shares, learning_progress
 from unigeoseg.tasks import TASKS
 
 share = st.floats(0.01, 1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.plan.chairman import assign, counts_at
-from unigeoseg.pts import SCALE, Phase, Schedule, build_curve
+from unigeoseg.schedules.pts import SCALE, Phase, Schedule, build_curve
 
 KINDS = ("linear", "cosine", "step", "constant")
 WARMUP = (Phase(0.1, (1.0, 0.0, 0.0)), Phase(0.25, (4.0, 1.0, 1.0)))

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from pipelines.config import Config
-from pipelines.config_data import SampleFilter
+from pipelines.config.data import SampleFilter
 from pipelines.plan import Plan
 from pipelines.plan.filters import filtered
 from pipelines.plan.plan import VERSION
 from pipelines.store.index import StoreIndex
-from pipelines.train.adaptive import AdaptiveShares
+from pipelines.train.loop.adaptive import AdaptiveShares
 from tests.tiny_store import write_store
 from tests.unit.test_cli_errors import check, here
 from unigeoseg.errors import UserError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.plan.plan import Plan
 from pipelines.plan.schedule import make_curve
 from pipelines.plan.units import UnitTable
-from unigeoseg.pts import SCALE, Schedule
+from unigeoseg.schedules.pts import SCALE, Schedule
 
 
 @dataclass

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pipelines.plan import chairman
 from pipelines.plan.chairman import assign, counts_at
-from unigeoseg.pts import SCALE, Phase, Piece, Schedule, ShareCurve, build_curve
-from unigeoseg.pts_record import recorded_curve
+from unigeoseg.schedules.pts import SCALE, Phase, Piece, Schedule, ShareCurve, build_curve
+from unigeoseg.schedules.record import recorded_curve
 
 
 def slowly(monkeypatch, curve, begin, end):

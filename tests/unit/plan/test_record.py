@@ -14,8 +14,8 @@ from pipelines.store.index import StoreIndex
 from tests.tiny_store import write_store
 from tests.unit.plan.test_chairman import brute_force
 from unigeoseg.errors import UserError
-from unigeoseg.pts import SCALE
-from unigeoseg.pts_record import recorded_curve, segment_counts
+from unigeoseg.schedules.pts import SCALE
+from unigeoseg.schedules.record import recorded_curve, segment_counts
 
 segments = st.lists(st.tuples(*[st.integers(0, 60)] * 3).filter(any), min_size=1, max_size=5)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unigeoseg.errors import UserError
-from unigeoseg.pts import (
+from unigeoseg.schedules.pts import (
     SCALE,
     Phase,
     Schedule,

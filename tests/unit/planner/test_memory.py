@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.config import Config
-from pipelines.live_bytes import peak_bytes
+from pipelines.models.live_bytes import peak_bytes
 from pipelines.planner.memory import ModuleSizes, Sizes, highest, memory_rows, model_states
 from tests.train_runs import tiny_values
 

@@ -7,8 +7,8 @@ from tests.unit.model.conftest import tiny_config
 from unigeoseg.build import build_model
 from unigeoseg.config import ConnectorConfig, DecoderConfig, VisionConfig
 from unigeoseg.released.fixture import Fixture
-from unigeoseg.released.tokenizer import ReleasedTokenizer, load_released_tokenizer
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.released_tokenizer import ReleasedTokenizer, load_released_tokenizer
+from unigeoseg.samples.tokens import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import torch
 
 from tests.unit.model.conftest import group
 from unigeoseg.build import build_model
-from unigeoseg.collate import Collator
 from unigeoseg.export import load_export, save_export
 from unigeoseg.released.model import template_mask
+from unigeoseg.samples.collate import Collator
 
 
 def test_trains_predicts_and_is_exported(model, config, tokenizer, tmp_path):

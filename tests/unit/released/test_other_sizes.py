@@ -9,11 +9,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pipelines.model_export import convert_model
-from pipelines.train.start import adopt
+from pipelines.models.initial import adopt
+from pipelines.train.checkpoints.model_export import convert_model
 from tests.unit.model.conftest import group
 from unigeoseg.build import build_model
-from unigeoseg.collate import Collator
 from unigeoseg.config import (
     ConnectorConfig,
     DecoderConfig,
@@ -26,7 +25,8 @@ from unigeoseg.config import (
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export
 from unigeoseg.released.folder import load_released, save_released
-from unigeoseg.released.tokenizer import load_released_tokenizer
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.released_tokenizer import load_released_tokenizer
 from unigeoseg.weights.released_file import load_released_weights
 
 CONFIG = ModelConfig(

@@ -7,7 +7,7 @@ import tarfile
 import cv2
 from pycocotools import mask as coco_mask
 
-from pipelines.build.taxonomy import taxonomy
+from pipelines.labels.taxonomy import taxonomy
 
 #: Fields of a sample that stand in an annotation as they are.
 SAME = ("sample_id", "task", "subtask", "instruction", "answer", "points", "category")

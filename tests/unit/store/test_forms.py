@@ -11,19 +11,19 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipelines.bench.device import peak_flops
 from pipelines.build import BuildConfig, build_store
 from pipelines.build.balance import Balance, Cap, kind_of, smallest_ranks
-from pipelines.build.lint_text import authors
 from pipelines.build.preview import Choice, contact_sheet
+from pipelines.curate.export import export_store
+from pipelines.curate.lint_text import authors
+from pipelines.curate.merge import merge_stores
 from pipelines.evaluate.plots import plot_groups
 from pipelines.evaluate.sheets import Example, draw_sheet
-from pipelines.store.export import export_store
-from pipelines.store.merge import merge_stores
+from pipelines.models.device import peak_flops
 from pipelines.store.scan import open_all_splits
 from pipelines.store.writer import IndexWriter, ShardWriter, fitting_name, shard_path, write_card
 from tests.unit.build.test_own_splits import phrases
-from unigeoseg.batch import Sample
+from unigeoseg.samples.batch import Sample
 
 RLE = coco.encode(np.asfortranarray(np.ones((8, 8), np.uint8)))
 RLE = RLE | {"counts": RLE["counts"].decode()}
@@ -157,8 +157,8 @@ def test_dollar_signs_in_a_text_are_no_formula(tmp_path):
         plot_groups({DOLLARS: group, "plain": group}, "groups", tmp_path / "groups.png")
     store = store_of(tmp_path / "s", [("a", "train", [(0, DOLLARS, DOLLARS)])], "$x_{$")
     assert contact_sheet(open_all_splits(store), Choice("referring", "$x_{$"))
-    from pipelines.store.pictures import draw_statistics
-    from pipelines.store.statistics import statistics
+    from pipelines.curate.pictures import draw_statistics
+    from pipelines.curate.statistics import statistics
 
     assert draw_statistics(statistics(store))
 

@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.build import lint, preview
+from pipelines.build import preview
 from pipelines.build.card import card_rows, measured_card
-from pipelines.build.lint import lint_store
 from pipelines.build.seeds import digest
 from pipelines.build.variety import Variety
+from pipelines.curate import lint
+from pipelines.curate.lint import lint_store
 from pipelines.store import mapped, repeated, scan
 from pipelines.store.index import StoreIndex, coded
 from pipelines.store.scan import of_split, open_all_splits, parted, places

@@ -5,7 +5,7 @@ import os
 import fsspec
 import pytest
 
-from pipelines.local_copy import local_copy
+from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
 
 WEIGHTS = "memory://weights/model"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from pipelines.store.fetch import Retry
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.store.record import BadRecord, decode_mask

@@ -5,11 +5,12 @@ import hashlib
 import pytest
 
 from pipelines.build import BuildConfig, build_store
-from pipelines.store import export, merge, scan
-from pipelines.store.export import FORMS, export_store
-from pipelines.store.export_target import Target
+from pipelines.curate import export, merge
+from pipelines.curate.export import FORMS, export_store
+from pipelines.curate.export_target import Target
+from pipelines.curate.merge import merge_stores
+from pipelines.store import scan
 from pipelines.store.fetch import RangeFetcher
-from pipelines.store.merge import merge_stores
 from pipelines.store.scan import fragments, open_all_splits, places
 from tests.unit.store.plain_export import plain_export
 from unigeoseg.errors import UserError

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from pipelines.config import Config
-from pipelines.config_data import AugmentConfig
+from pipelines.config.data import AugmentConfig
 from pipelines.store.index import StoreIndex
 from pipelines.stream import augment as module
 from pipelines.stream.augment import Augment, Draw
@@ -14,8 +14,8 @@ from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
 from tests.unit.test_cli_errors import check, here
-from unigeoseg.batch import ImageGroup, Sample
-from unigeoseg.prompts import interactive_sentence
+from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.prompts import interactive_sentence
 
 EVERYTHING = {
     "brightness": 0.3,

@@ -7,12 +7,12 @@ import yaml
 
 from cluster.s3 import LocalS3
 from pipelines.config import Config
-from pipelines.lease import held
 from pipelines.plan.plan import Plan
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.status import KILLED, write_status
+from pipelines.storage.lease import held
 from pipelines.store.index import StoreIndex
-from pipelines.train.prepare import prepare_run
-from pipelines.train.run_folder import RunFolder
-from pipelines.train.status import KILLED, write_status
+from pipelines.train.driver.prepare import prepare_run
 from tests.fault_proxy import Fault, FaultProxy
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values

@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from pipelines.config import CheckpointConfig, Config
-from pipelines.train.best import Best, recalled
-from pipelines.train.checkpoint import Checkpoints
-from pipelines.train.manifest import committed_steps
-from pipelines.train.metric_names import BEST_BY, validation_metrics
-from pipelines.train.run_folder import RunFolder
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import committed_steps
+from pipelines.tracking.metric_names import BEST_BY, validation_metrics
+from pipelines.train.checkpoints.best import Best, recalled
+from pipelines.train.checkpoints.writer import Checkpoints
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
 from tests.unit.test_cli_errors import check, here

@@ -2,7 +2,7 @@
 
 import logging
 
-from pipelines.train.channel import FATAL, ForwardWarnings, Listener, Mailbox
+from pipelines.train.loop.channel import FATAL, ForwardWarnings, Listener, Mailbox
 
 
 def test_messages_arrive_in_order_and_once():
@@ -11,6 +11,18 @@ def test_messages_arrive_in_order_and_once():
         for n in range(20):
             mailbox.post("row", {"n": n})
     assert seen == [("row", n) for n in range(20)] and mailbox.drain() == []
+
+
+def test_a_look_that_fails_does_not_hold_messages_up():
+    mailbox, seen = Mailbox(), []
+
+    def look():
+        raise ConnectionError("the control store does not answer")
+
+    mailbox.fail(ValueError("no space"))
+    with Listener(mailbox.drain, lambda kind, content: seen.append(kind), interval=0.01, look=look):
+        pass
+    assert seen == [FATAL]
 
 
 def test_first_final_error_counts_and_is_announced():
@@ -25,8 +37,8 @@ def test_first_final_error_counts_and_is_announced():
 def test_warnings_of_a_worker_reach_the_driver():
     mailbox = Mailbox()
     with ForwardWarnings(mailbox):
-        logging.getLogger("pipelines.train.manifest").warning("checkpoint %d is damaged", 7)
-        logging.getLogger("pipelines.train.manifest").info("nothing to see")
+        logging.getLogger("pipelines.runs.manifest").warning("checkpoint %d is damaged", 7)
+        logging.getLogger("pipelines.runs.manifest").info("nothing to see")
     logging.getLogger("pipelines").warning("after the end")
     (message,) = [content["message"] for _, content in mailbox.drain()]
     assert message.startswith("rank 0") and message.endswith(": checkpoint 7 is damaged")

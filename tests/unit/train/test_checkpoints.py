@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from pipelines.config import CheckpointConfig
-from pipelines.train import checkpoint as module
-from pipelines.train.background import in_background
-from pipelines.train.checkpoint import CheckpointError, Checkpoints
-from pipelines.train.frozen import content_hash, frozen_tensors, restore_frozen, write_frozen
-from pipelines.train.manifest import checkpoint_name, committed_steps, newest_checkpoint, verify
-from pipelines.train.pieces import KINDS, Piece
-from pipelines.train.restore import check_shapes
-from pipelines.train.run_folder import RunFolder
-from pipelines.train.shards import ShardReader, layout_of, take_snapshot, write_shard
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import checkpoint_name, committed_steps, newest_checkpoint, verify
+from pipelines.storage.background import in_background
+from pipelines.train.checkpoints import writer as module
+from pipelines.train.checkpoints.frozen import content_hash, frozen_tensors, restore_frozen, write_frozen
+from pipelines.train.checkpoints.restore import check_shapes
+from pipelines.train.checkpoints.writer import CheckpointError, Checkpoints
+from pipelines.train.engine.pieces import KINDS, Piece
+from pipelines.train.engine.shards import ShardReader, layout_of, take_snapshot, write_shard
 from unigeoseg.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_what_the_system_refuses_keeps_its_number_through_the_file_format(tmp_pa
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
     code = (
         f"{limit}\nimport torch\nfrom pathlib import Path\n"
-        "from pipelines.train.shards import Snapshot, write_shard\n"
+        "from pipelines.train.engine.shards import Snapshot, write_shard\n"
         "try:\n    write_shard(Path('cut'), Snapshot({'a': torch.zeros(1000)}, {}))\n"
         "except OSError as error:\n    print('errno', error.errno)\n"
     )

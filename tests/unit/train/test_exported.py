@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.train.exported import METRICS, Goodput, numbers
-from pipelines.train.logs import RunLogs, at_step
+from pipelines.tracking.gauges import METRICS, Goodput, numbers
+from pipelines.train.loop.logs import RunLogs, at_step
 
 ROOT = Path(__file__).parents[3]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.train.learning import Learning, result_warnings
+from pipelines.runs.learning import Learning, result_warnings
 
 
 def _row(step, progress=0.1, **more):

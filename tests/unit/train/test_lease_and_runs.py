@@ -11,13 +11,13 @@ import psutil
 import pytest
 
 from cluster.s3 import LocalS3
+from pipelines.cluster_view.session import shortage
 from pipelines.config import Config
-from pipelines.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
-from pipelines.train.prepare import check_same
-from pipelines.train.ray_session import shortage
-from pipelines.train.run_folder import RunFolder
-from pipelines.train.runs import list_runs
-from pipelines.train.status import write_status
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.listing import list_runs
+from pipelines.runs.status import write_status
+from pipelines.storage.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
+from pipelines.train.driver.prepare import check_same
 from tests.train_runs import tiny_values
 from unigeoseg.errors import UserError
 
@@ -80,7 +80,7 @@ def test_a_dead_process_of_this_machine_holds_nothing(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     code = (
-        "import os, sys; from pipelines.lease import Lease; from pipelines.train.run_folder import "
+        "import os, sys; from pipelines.storage.lease import Lease; from pipelines.runs.folder import "
         "RunFolder; Lease(RunFolder(sys.argv[1]), 3600); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=False)

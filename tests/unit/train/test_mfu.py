@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines.config import Config
-from pipelines.model_info import flops_of_parts
-from pipelines.train.mfu import Utilisation
+from pipelines.models.info import flops_of_parts
+from pipelines.models.mfu import Utilisation
 from tests.train_runs import tiny_values
 
 

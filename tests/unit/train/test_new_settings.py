@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from pipelines.config import Config
-from pipelines.train.prepare import prepare_run
-from pipelines.train.run_folder import RunFolder
+from pipelines.runs.folder import RunFolder
+from pipelines.train.driver.prepare import prepare_run
 from tests.train_runs import tiny_values
 from unigeoseg.errors import UserError
 

@@ -8,13 +8,13 @@ from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from pipelines.lease import Lease
-from pipelines.store.fetch import Retry
-from pipelines.train import restarts
-from pipelines.train.background import PatientFiles
-from pipelines.train.manifest import checkpoint_name, find_problem, newest_checkpoint
-from pipelines.train.restarts import FailuresInARow
-from pipelines.train.run_folder import RunFolder
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import checkpoint_name, find_problem, newest_checkpoint
+from pipelines.storage.background import PatientFiles
+from pipelines.storage.lease import Lease
+from pipelines.storage.retry import Retry
+from pipelines.train.driver import restarts
+from pipelines.train.driver.restarts import FailuresInARow
 
 SHORT = Retry(patience_s=0.2, refused_s=0.1, first_s=0.01, longest_s=0.02)
 

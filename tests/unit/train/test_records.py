@@ -6,8 +6,9 @@ import os
 import pytest
 
 from pipelines.config import Config
-from pipelines.train.ledger import StepLog, read_rows
-from pipelines.train.manifest import (
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.ledger import StepLog, read_rows
+from pipelines.runs.manifest import (
     COMMITTED,
     MANIFEST,
     STATE,
@@ -18,8 +19,7 @@ from pipelines.train.manifest import (
     newest_checkpoint,
     verify,
 )
-from pipelines.train.prepare import check_same, config_hash, prepare_run
-from pipelines.train.run_folder import RunFolder
+from pipelines.train.driver.prepare import check_same, config_hash, prepare_run
 from tests.train_runs import tiny_values
 from unigeoseg.errors import UserError
 

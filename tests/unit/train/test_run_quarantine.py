@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipelines.runs.folder import RunFolder
 from pipelines.stream.quarantine import BadSampleEvent
-from pipelines.train.quarantine import QUARANTINE, RunQuarantine
-from pipelines.train.run_folder import RunFolder
+from pipelines.train.loop.bad_samples import QUARANTINE, RunQuarantine
 from unigeoseg.errors import UserError
 
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 
 from pipelines.config import Config
-from pipelines.train.deepspeed_config import accumulation_steps, deepspeed_config
-from pipelines.train.distributed import mixed_seed
-from pipelines.train.schedule import learning_rate
+from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
+from pipelines.train.engine.distributed import mixed_seed
+from pipelines.train.engine.learning_rate import learning_rate
 from tests.train_runs import tiny_values
 from unigeoseg.errors import UserError
 

@@ -7,11 +7,11 @@ import time
 import mlflow
 import pytest
 
-from pipelines.train.metric_names import flat_metrics
-from pipelines.train.metrics import RankReport, Window, metrics_row
-from pipelines.train.progress import describe
-from pipelines.train.step import StepResult, StepSeconds
-from pipelines.train.tracking import Tracker, TrackingRun, end_run, flatten, open_run, try_open_run
+from pipelines.tracking.metric_names import flat_metrics
+from pipelines.tracking.tracker import Tracker, TrackingRun, end_run, flatten, open_run, try_open_run
+from pipelines.train.engine.step import StepResult, StepSeconds
+from pipelines.train.loop.metrics import RankReport, Window, metrics_row
+from pipelines.train.loop.progress import describe
 
 
 def _row(step):
@@ -107,7 +107,7 @@ def test_dead_server_neither_blocks_nor_loses(tmp_path, caplog):
 
 
 def test_server_that_comes_back_gets_everything(database, tmp_path, monkeypatch):
-    from pipelines.train import tracking
+    from pipelines.tracking import tracker as tracking
 
     run, real, calls = open_run(_run(database)), tracking.tracking_client, []
 

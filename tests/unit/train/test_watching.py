@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from pipelines.train.advice import WINDOW, Advice, Totals, in_words
-from pipelines.train.metrics import RankReport, Window, memory_now, memory_shares, metrics_row
-from pipelines.train.progress import describe
-from pipelines.train.step import StepResult, StepSeconds
+from pipelines.train.engine.step import StepResult, StepSeconds
+from pipelines.train.loop.advice import WINDOW, Advice, Totals, in_words
+from pipelines.train.loop.metrics import RankReport, Window, memory_now, memory_shares, metrics_row
+from pipelines.train.loop.progress import describe
 
 EVEN = {"interactive": 0.5, "referring": 0.25, "reasoning": 0.25}
 

@@ -13,7 +13,7 @@ from pipelines.build import BuildConfig, build_store
 from pipelines.pictures.turn import turn_pixels
 from pipelines.store.record import BadRecord, decode_mask
 from pipelines.triplets.layouts import open_layout
-from unigeoseg.prompts import parse_coordinates
+from unigeoseg.samples.prompts import parse_coordinates
 
 H, W = 60, 80
 SQUARE = np.zeros((H, W), np.uint8)

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipelines.build.taxonomy import category_id
+from pipelines.labels.taxonomy import category_id
 from pipelines.triplets.categories import taxonomy_id
 from pipelines.triplets.geoseg import prompt_of
 from pipelines.triplets.layouts import open_layout, recognise

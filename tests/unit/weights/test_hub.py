@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save
 
-from pipelines.hub import HubReference
+from pipelines.weights.hub import HubReference
 from tests.hub_server import hub_server
 from tests.train_runs import ROOT
 from unigeoseg.errors import UserError
@@ -91,7 +91,7 @@ def test_a_model_is_built_on_weights_by_reference(hub, call, tmp_path):
     code = (
         "import torch\n"
         "from pipelines.config import Config\n"
-        "from pipelines.train.model import make_model\n"
+        "from pipelines.models.job_model import make_model\n"
         "from tests.train_runs import tiny_values\n"
         "class Words: vocab_size = 320\n"
         "config = Config.model_validate(tiny_values(**{'model.vision.backbone': 'tf_efficientnet_lite0',"

@@ -10,13 +10,13 @@ from tokenizers import models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
 from tests.unit.model.conftest import group, tiny_config
-from unigeoseg.collate import Collator
 from unigeoseg.config import LanguageConfig
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
-from unigeoseg.language import LanguageModel
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import load_tokenizer
+from unigeoseg.modules.language import LanguageModel
+from unigeoseg.samples.collate import Collator
+from unigeoseg.samples.tokens import load_tokenizer
 
 VOCAB = 280
 SIZES = {

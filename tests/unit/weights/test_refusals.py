@@ -94,8 +94,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, ours):
 
 
 def test_an_export_starts_another_model(ours, tmp_path):
-    from unigeoseg.prompts import template_texts
-    from unigeoseg.tokens import train_tokenizer
+    from unigeoseg.samples.prompts import template_texts
+    from unigeoseg.samples.tokens import train_tokenizer
 
     tokenizer = train_tokenizer(template_texts("") * 2, 300, tmp_path / "tokenizer")
     save_export(tmp_path / "export", ours, tokenizer)

@@ -6,7 +6,7 @@ import torch
 from tests.unit.model.conftest import tiny_config
 from unigeoseg.export import save_export
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.tokens import train_tokenizer
+from unigeoseg.samples.tokens import train_tokenizer
 from unigeoseg.weights.export_file import load_export_weights
 from unigeoseg.weights.words import map_words, word_parameters
 

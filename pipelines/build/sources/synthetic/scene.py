@@ -10,7 +10,7 @@ from pipelines.build.sources.synthetic.canvas import Canvas, Polygon, box, ellip
 from pipelines.build.sources.synthetic.layouts import LAYOUTS, Layout, Thing
 from pipelines.build.sources.synthetic.objects import Pose
 from pipelines.build.sources.synthetic.texture import Float, fractal_noise, mix, vary
-from pipelines.build.taxonomy import category_id
+from pipelines.labels.taxonomy import category_id
 
 _ATTEMPTS = 60
 

@@ -1,0 +1,74 @@
+"""Configuration of the optimisation: steps, batches, rates, precision, and DeepSpeed."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipelines.config.section import Section
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters on the language model instead of training all of it; ours, not the paper's."""
+
+    rank: int = Field(0, ge=0, description="0: off, the whole language model is trained")
+    alpha: float = Field(16.0, gt=0, description="the adapters' part is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        (), description="names of the linear layers that get adapters; none: all of the blocks"
+    )
+    embeddings: bool = Field(True, description="train embeddings and output layer too ([SEG] is new to them)")
+
+
+class TrainConfig(Section):
+    """Optimisation."""
+
+    steps: int | None = Field(None, ge=1, description="optimizer steps; null: derived from epochs")
+    epochs: float = Field(3.0, gt=0, description="passes over the split's samples when steps is null")
+    global_batch: int = Field(
+        16, ge=1, description="plan positions in one optimizer step, all workers together"
+    )
+    micro_batch: int | None = Field(
+        None, ge=1, description="positions a worker holds at once; null: no accumulation"
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: orthogonalised momentum for hidden layers' weights, AdamW for the rest; from "
+        "scratch it took half the samples (docs/is_it_learning.md); not with ZeRO stage 3 or offload",
+    )
+    lr: float = Field(1e-4, gt=0)
+    muon_lr: float = Field(
+        1.0, gt=0, description="factor on lr for what muon trains (at 1 its steps are as long as AdamW's)"
+    )
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    grad_clip: float = Field(1.0, ge=0, description="0 switches clipping off")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    activation_checkpointing: bool = True
+    compile: bool = Field(
+        False,
+        description="torch.compile of the encoder's stages and the language model's blocks: faster steps on "
+        "a GPU for a minute at the start; not with ZeRO stage 3",
+    )
+    encoder_lr: float = Field(
+        1.0, gt=0, description="factor on lr for an encoder that is not frozen (model.vision.frozen=false)"
+    )
+    embedding_lr: float = Field(
+        1.0,
+        gt=0,
+        description="factor on lr for token embeddings and output layer: a word's row moves only in steps "
+        "that hold the word",
+    )
+    encoder_lr_decay: float = Field(
+        1.0, gt=0, le=1, description="layer-wise: factor on lr per encoder block, from the last one down"
+    )
+    lora: LoRAConfig = LoRAConfig()
+    log_every: int = Field(10, ge=1)
+
+
+class EngineConfig(Section):
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    offload_optimizer: bool = False

@@ -1,0 +1,93 @@
+"""Finding the newest whole checkpoint with all ranks, and loading it.
+
+Shards hold pieces of parameters by name and place, so a run goes on with another world size or ZeRO stage
+from the same files: nothing is converted, no extra disk is taken, and each rank reads the pieces that it
+holds (with weights and two moments 12 bytes for each trained parameter, all ranks together). A remote run's
+shards pass through the machine's temporary folder. The log says how long it took; `unigeoseg bench
+checkpoint` measures it as ``restore_seconds``.
+"""
+
+import json
+import shutil
+
+import torch.distributed as dist
+
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.manifest import (
+    Checkpoint,
+    checkpoint_name,
+    committed_steps,
+    find_problem,
+    read_checkpoint,
+    warn_damaged,
+)
+from pipelines.storage.background import Patience
+from pipelines.storage.retry import Retry
+from pipelines.train.engine.engine import Engine
+from pipelines.train.engine.shards import LAYOUT, ShardReader
+from unigeoseg.errors import UserError
+
+
+def find_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """The newest whole checkpoint, the same on every rank, which share the reading of the shards."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    steps: list[int] = _all(committed_steps(run) if rank == 0 else [])[0]
+    for step in reversed(steps):
+        name = checkpoint_name(step)
+        problem = next(filter(None, _all(find_problem(run, name, rank, world))), None)
+        if problem is None:
+            found: Checkpoint = _all(read_checkpoint(run, step) if rank == 0 else None)[0]
+            return found
+        if rank == 0:
+            warn_damaged(run, step, problem)
+    return None
+
+
+def load_checkpoint(engine: Engine, run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Restores weights and optimizer, whatever world size and stage wrote them; a collective call.
+
+    Raises:
+        UserError: the checkpoint is of another model, or of a version that wrote them otherwise.
+    """
+    patience = Patience(Retry())
+    root, folder = f"{run.root}/{checkpoint.name}", run.base / checkpoint.name
+    if not run.fs.exists(f"{root}/{LAYOUT}"):
+        raise UserError(
+            f"{run.path}/{checkpoint.name} was written by an earlier version that this one cannot resume; "
+            "start a new run from its export with --set init.model=DIR"
+        )
+    reader = ShardReader(folder, json.loads(patience(lambda: run.fs.cat_file(f"{root}/{LAYOUT}"))))
+    check_shapes(engine.trained_shapes(), reader.shapes, f"{run.path}/{checkpoint.name}")
+    pieces = engine.held_pieces()
+    if run.remote:
+        for file in sorted(reader.files_for((p.name, p.start, p.count) for p in pieces)):
+            patience(lambda file=file: run.fetch(f"{checkpoint.name}/{file}"))  # type: ignore[misc]
+    engine.restore(reader, pieces)
+    engine.barrier()
+    if run.remote:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_shapes(model: dict[str, tuple[int, ...]], saved: dict[str, tuple[int, ...]], where: str) -> None:
+    """Refuses a checkpoint of another model.
+
+    Raises:
+        UserError: names the first parameters that differ.
+    """
+    differing = [
+        f"{name} ({saved.get(name, 'absent')} in the checkpoint, {model.get(name, 'absent')} in the model)"
+        for name in sorted(model.keys() | saved.keys())
+        if model.get(name) != saved.get(name)
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"{where} is of another model: {'; '.join(differing[:3])}{more}; give the configuration that it "
+            "was written with"
+        )
+
+
+def _all(value: object) -> list:  # type: ignore[type-arg]
+    answers: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(answers, value)
+    return answers

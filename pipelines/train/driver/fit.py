@@ -1,0 +1,219 @@
+"""Ray Train for one job: the workers, restarted as often as the configuration allows, and their end."""
+
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.runs.folder import RunFolder
+from pipelines.runs.job import Job, Outcome
+from pipelines.runs.observer import RunStopped, Watcher
+from pipelines.tracking.gauges import Exported
+from pipelines.train.driver.restarts import FailuresInARow
+from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
+from pipelines.train.loop.logs import RunLogs
+from pipelines.train.loop.progress import Progress
+
+logger = logging.getLogger(__name__)
+_ABORT_SECONDS = 20
+
+
+def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome:
+    """Runs the workers to the end.
+
+    Raises:
+        KeyboardInterrupt: or ``SystemExit``; the workers wrote a checkpoint if they could in time.
+        UserError: and others that a restart would only repeat.
+        RunStopped: ``watcher`` ended the run.
+    """
+    # With the driver: a node that is taken away must not take the messages with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+    exported = Exported(RunFolder(job.run).name)
+    try:
+        with tempfile.TemporaryDirectory(prefix="unigeoseg-ray-") as bookkeeping:
+            trainer = _trainer(job, mailbox, bookkeeping)
+
+            def handle(kind: str, content: dict[str, Any]) -> None:
+                if kind == FATAL:
+                    trainer.abort()  # instead of a restart that ends the same way
+                elif kind == ANSWER:
+                    trainer.answers += 1
+                    progress.handle("note", content)
+                else:
+                    if kind == "row":
+                        exported.row(content)
+                    progress.handle(kind, content)
+                    if watcher is not None and kind == "row":
+                        watcher.on_row(content)
+
+            if watcher is not None:
+                watcher.bind(trainer.abort)
+            draining = _Draining(lambda: mailbox.ask.remote())
+            with Listener(lambda: ray.get(mailbox.drain.remote()), handle, look=draining.look):
+                try:
+                    _run_workers(trainer, mailbox, job.config.recovery.grace_seconds)
+                except Exception as error:
+                    if watcher is not None and watcher.stopped:
+                        raise RunStopped("the run was stopped before its end") from error
+                    raise
+        outcome: Outcome | None = ray.get(mailbox.result.remote())
+    finally:
+        progress.close()
+        ray.kill(mailbox)
+    if outcome is None:
+        raise RuntimeError("the training workers ended without a result")
+    return outcome
+
+
+class _Draining:
+    """Notices that Ray was told that a node will be taken away (spot preemption, `ray drain-node`)."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._known: set[str] = set()
+
+    def look(self) -> None:
+        """Asks for a checkpoint when there is a new one."""
+        found = ray._private.state.state.get_draining_nodes() or {}
+        for node, deadline in found.items():
+            if node not in self._known:
+                left = f" in {max(0.0, deadline / 1000 - time.time()):.0f} s" if deadline else ""
+                logger.warning("node %s will be taken away%s; writing a checkpoint", node[:8], left)
+                self._ask()
+        self._known |= set(found)
+
+
+def _run_workers(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+    try:
+        trainer.fit()
+    except (KeyboardInterrupt, SystemExit):
+        try:
+            _last_checkpoint(trainer, mailbox, grace)
+        finally:
+            trainer.abort()
+        raise
+    except Exception as error:
+        raise ray.get(mailbox.failure.remote()) or error from None
+    # A group that was restarted after a final error returns without one of its own.
+    if failure := ray.get(mailbox.failure.remote()):
+        raise failure
+
+
+def _last_checkpoint(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+    """Lets the workers write one before they end; a second signal cuts this short."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before, deadline = trainer.answers, time.monotonic() + grace
+    logger.warning("told to end: waiting up to %.0f s for a checkpoint (again to end at once)", grace)
+    mailbox.ask.remote()
+    while trainer.answers == before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if trainer.answers == before:
+        logger.warning("no checkpoint within %.0f s (recovery.grace_seconds); the one before counts", grace)
+
+
+class _WholeBatches(ElasticScalingPolicy):
+    """As many workers as there is room for, of the numbers that the global batch divides by."""
+
+    def __init__(self, scaling: Any, sizes: list[int]) -> None:
+        super().__init__(scaling)
+        self._sizes = sizes
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        room = super()._count_possible_workers(reserved_resources)
+        return max((size for size in self._sizes if size <= room), default=0)
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's trainer with four of its habits changed.
+
+    No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
+    the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
+    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. An elastic group has only
+    sizes that the global batch divides by. Failures are counted from the newest checkpoint on.
+    """
+
+    sizes: tuple[int, ...] = ()
+    #: Path of the run folder.
+    run = ""
+    #: Checkpoints before their time that the workers have told of.
+    answers = 0
+    _controller: Any = None
+    _aborted = False
+
+    def abort(self) -> None:
+        """Ends controller and workers, and frees what they held: a killed controller would keep it."""
+        self._aborted = True
+        if self._controller is None:
+            return
+        with suppress(RayActorError, GetTimeoutError):  # it exits inside the call
+            ray.get(self._controller.abort.remote(), timeout=_ABORT_SECONDS)
+        ray.kill(self._controller)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self._controller = controller
+        if self._aborted:
+            self.abort()
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        if self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = _WholeBatches(self.scaling_config, list(self.sizes))
+        arguments["failure_policy"] = FailuresInARow(self.run_config.failure_config, self.run)
+        return super()._initialize_and_run_controller(**arguments)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        if os.environ.get("RAY_ADDRESS"):
+            return callbacks
+        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+
+
+def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
+    """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
+    scale, sizes = job.config.scale, job.config.world_sizes()
+    per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
+    if scale.gpus_per_worker:
+        per_worker["GPU"] = scale.gpus_per_worker
+    trainer = _Trainer(
+        _worker,
+        train_loop_config={"job": job, "mailbox": mailbox},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(sizes[0], sizes[-1]) if len(sizes) > 1 else scale.workers,
+            use_gpu=scale.gpus_per_worker > 0,
+            resources_per_worker=per_worker,
+            elastic_resize_monitor_interval_s=scale.resize_seconds,
+        ),
+        run_config=ray.train.RunConfig(
+            name=RunFolder(job.run).name,
+            storage_path=bookkeeping,
+            failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
+        ),
+    )
+    trainer.sizes, trainer.run = tuple(sizes), job.run
+    return trainer
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """What each Ray Train worker runs; driver and controller start without the model's libraries."""
+    from pipelines.stream import open_stream
+    from pipelines.train.loop.loop import run_loop
+
+    mailbox = settings["mailbox"]
+    channel = RayChannel(mailbox)
+    job = settings["job"]
+    with RunLogs(RunFolder(job.run).name), ForwardWarnings(channel):
+        outcome = run_loop(job, channel, open_stream)
+    if outcome is not None and ray.train.get_context().get_world_rank() == 0:
+        ray.get(mailbox.finish.remote(outcome))

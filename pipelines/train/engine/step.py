@@ -1,0 +1,183 @@
+"""The result of one optimizer step, summed over ranks."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from unigeoseg.losses.mask_watch import WATCHED
+from unigeoseg.losses.terms import Losses
+from unigeoseg.samples.batch import Batch
+from unigeoseg.tasks import TASKS
+
+
+@dataclass
+class StepSeconds:
+    """Wall-clock seconds of this rank in the parts of a step (on a GPU, as launched)."""
+
+    wait: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    optimizer: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did; losses are means over the instructions of the global batch.
+
+    Of a step that was left out, loss, parts and norm may be no numbers.
+
+    Attributes:
+        step: its number, from 0.
+        loss: weighted total.
+        parts: unweighted parts by name.
+        task_sums: weighted loss summed by task.
+        task_counts: instructions by task.
+        watched: by name of :data:`unigeoseg.losses.mask_watch.WATCHED`, the sum over a task's predictions, by
+            task.
+        lr: learning rate.
+        grad_norm: of the whole gradient, before clipping.
+        grad_norms: of each module's part of it; empty unless it was asked for.
+        images: pictures of the global batch, counted in each micro-batch.
+        tokens: that the language model computed; see :attr:`unigeoseg.samples.batch.Batch.tokens`.
+        seconds: this rank's time.
+    """
+
+    step: int
+    loss: float
+    parts: dict[str, float]
+    task_sums: dict[str, float]
+    task_counts: dict[str, int]
+    watched: dict[str, dict[str, float]]
+    lr: float
+    grad_norm: float
+    grad_norms: dict[str, float]
+    images: int
+    tokens: int
+    seconds: StepSeconds
+
+    @property
+    def instructions(self) -> int:
+        """Instructions of the global batch."""
+        return sum(self.task_counts.values())
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient norm are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient that is not finite. Its step was left out; training can go on with the next one.
+
+    Attributes:
+        result: of the step.
+        what: ``"loss"`` or ``"gradient norm"``.
+        batches: one list a rank of ``{"sample_ids", "loss", "parts"}``, one entry a micro-batch.
+        advice: what to do about it, for people.
+    """
+
+    def __init__(
+        self, result: StepResult, what: str, batches: list[list[dict[str, Any]]], advice: str = ""
+    ) -> None:
+        self.result, self.what, self.batches, self.advice = result, what, batches, advice
+        super().__init__(f"the {what} of step {result.step} is not finite" + (advice and f"; {advice}"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result, self.what, self.batches, self.advice)
+
+
+def plain_number(value: float) -> float | str:
+    """A number as JSON has it; ``"nan"``, ``"inf"`` and ``"-inf"`` as words, because JSON lacks them."""
+    return value if math.isfinite(value) else str(value)
+
+
+@dataclass
+class StepTotals:
+    """This rank's sums over its micro-batches.
+
+    Attributes:
+        by_batch: loss and sample ids of each micro-batch (tensors until they are asked for).
+    """
+
+    _losses: list[Losses] = field(default_factory=list)
+    _batches: list[Batch] = field(default_factory=list)
+
+    def add(self, losses: Losses, batch: Batch) -> None:
+        """Takes one micro-batch in."""
+        self._losses.append(losses)
+        self._batches.append(batch)
+
+    @property
+    def by_batch(self) -> list[dict[str, Any]]:
+        """What a diagnostic file says about each micro-batch."""
+        return [
+            {
+                "sample_ids": batch.sample_ids,
+                "loss": plain_number(float(losses.total.detach())),
+                "parts": {name: plain_number(float(value)) for name, value in losses.parts.items()},
+            }
+            for losses, batch in zip(self._losses, self._batches, strict=True)
+        ]
+
+    def reduced(self, device: torch.device) -> "ReducedTotals":
+        """The sums over all ranks: one small all-reduce in float64."""
+        names = sorted(self._losses[0].parts)
+        rows = [
+            torch.cat(
+                [
+                    torch.stack([losses.total.detach(), *(losses.parts[n] for n in names)]).double(),
+                    losses.per_task.double(),
+                    losses.counts.double(),
+                    losses.watched.double().flatten(),
+                    torch.tensor(
+                        [len(batch.images), batch.tokens],
+                        dtype=torch.float64,
+                        device=losses.per_task.device,
+                    ),
+                ]
+            )
+            for losses, batch in zip(self._losses, self._batches, strict=True)
+        ]
+        values = torch.stack(rows).sum(0).to(device)
+        dist.all_reduce(values)
+        return ReducedTotals(names, values.cpu())
+
+
+@dataclass
+class ReducedTotals:
+    """Global sums of a step: total, parts, tasks' sums, tasks' counts, tasks' watched, images, tokens."""
+
+    names: list[str]
+    values: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether all sums are numbers."""
+        return bool(torch.isfinite(self.values).all())
+
+    def result(
+        self, step: int, lr: float, grad_norm: float, grad_norms: dict[str, float], seconds: StepSeconds
+    ) -> StepResult:
+        """Means over the instructions, with the rest of the step's facts."""
+        numbers = self.values.tolist()
+        by_task = self.values[1 + len(self.names) : -2].view(-1, len(TASKS)).tolist()
+        sums, counts, *watched = (dict(zip(TASKS, row, strict=True)) for row in by_task)
+        count = max(1.0, sum(counts.values()))
+        return StepResult(
+            step=step,
+            loss=numbers[0] / count,
+            parts={name: numbers[1 + i] / count for i, name in enumerate(self.names)},
+            task_sums=sums,
+            task_counts={task: int(n) for task, n in counts.items()},
+            watched=dict(zip(WATCHED, watched, strict=True)),
+            lr=lr,
+            grad_norm=grad_norm,
+            grad_norms=grad_norms,
+            images=int(numbers[-2]),
+            tokens=int(numbers[-1]),
+            seconds=seconds,
+        )

@@ -1,0 +1,160 @@
+"""What a person should know about a run while it goes: warnings that say what to do, and sums for its end."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.runs.learning import Learning
+
+#: Logged steps that a judgement on data and shares rests on.
+WINDOW = 20
+#: Share of the time waited for data above which training is bound by it.
+WAIT_LIMIT = 0.25
+#: Share of a machine's or device's memory in use; Ray ends processes from 0.95 of the machine's on.
+MEMORY_LIMIT = 0.9
+#: Difference between realised and target share of a task, in shares of all instructions.
+SHARE_LIMIT = 0.05
+
+_DATA = (
+    "training waited for data {wait:.0%} of the last {rows} logged steps: raise data.prefetch_batches, let "
+    "other CPUs decode (data.decode=actors, data.actors), and look at `unigeoseg bench data`"
+)
+_MEMORY = {
+    "host": "the fullest machine has {share:.0%} of its memory in use, Ray ends workers from 95 % on: lower "
+    "train.micro_batch, data.prefetch_batches or data.block_positions, set checkpoint.asynchronous=false, or "
+    "train on more machines with ZeRO",
+    "device": "the fullest GPU had {share:.0%} of its memory allocated: lower train.micro_batch, set "
+    "train.activation_checkpointing=true, raise engine.zero_stage, or set engine.offload_optimizer=true",
+}
+_SHARES = (
+    "{task} had {real:.0%} of the instructions of the last {rows} logged steps, its target is {target:.0%}: "
+    "its images hold another number of instructions than the mean; set data.instructions_per_image=1 for "
+    "exact shares, or correct them with pts.base"
+)
+
+
+@dataclass
+class Advice:
+    """Looks at metrics rows as they come; each warning is given once a run.
+
+    Args:
+        warn: gets a warning.
+    """
+
+    warn: Callable[[str], None]
+    _rows: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _said: set[str] = field(default_factory=set)
+    _learning: Learning = field(default_factory=Learning)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Takes a logged step."""
+        if self._rows and row["step"] <= self._rows[-1]["step"]:
+            self._rows.clear()  # restarted workers replay steps, and start slowly
+        self._rows.append(row)
+        for kind, text in self._learning.row(row):
+            self._say(kind, text)
+        for kind, share in row.get("memory_share", {}).items():
+            if share >= MEMORY_LIMIT:
+                self._say(kind, _MEMORY[kind].format(share=share))
+        if len(self._rows) == WINDOW:
+            self._data()
+            self._shares()
+
+    def _data(self) -> None:
+        waited = sum(row["waits"]["data"] for row in self._rows)
+        wait = waited / max(1e-9, sum(row["waits"]["step"] for row in self._rows))
+        if wait > WAIT_LIMIT:
+            self._say("data", _DATA.format(wait=wait, rows=WINDOW))
+
+    def _shares(self) -> None:
+        for task in self._rows[-1]["shares"]:
+            real, target = (
+                sum(row[key][task] for row in self._rows) / WINDOW for key in ("shares", "target_shares")
+            )
+            if abs(real - target) > SHARE_LIMIT:
+                self._say("shares", _SHARES.format(task=task, real=real, target=target, rows=WINDOW))
+
+    def _say(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.warn(text)
+
+
+@dataclass
+class Totals:
+    """What a training took, from its metrics rows: the numbers of its final summary.
+
+    Attributes:
+        warnings: what was warned of on the way.
+    """
+
+    warnings: list[str] = field(default_factory=list)
+    _seen: int = 0
+    _samples: float = 0.0
+    _seconds: float = 0.0
+    _waited: float = 0.0
+    _memory: dict[str, float] = field(default_factory=dict)
+    _last: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Takes a logged step in; replayed ones count again, because they took their time."""
+        if row["rates"]:
+            self._seen += 1
+            self._samples += row["rates"]["samples_per_s"]
+        self._waited += row["waits"]["data"]
+        self._seconds += row["waits"]["step"]
+        for name, value in row["memory"].items():
+            self._memory[name] = max(value, self._memory.get(name, 0.0))
+        self._last = row
+
+    def plain(self) -> dict[str, Any]:
+        """As ``summary.json`` has it; memory in MiB, the peak of any worker."""
+        if not self._last:
+            return {}
+        return {
+            "loss": self._last["loss"],
+            "samples_per_s": round(self._samples / self._seen, 2) if self._seen else None,
+            "wait_share": round(self._waited / max(1e-9, self._seconds), 4),
+            "memory_mib": {name: round(value) for name, value in self._memory.items()},
+            "quarantined": self._last["quarantined"],
+            "storage_retries": self._last["storage_retries"],
+            "warnings": self.warnings,
+        }
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    """The end of a training in a few lines, from ``summary.json``."""
+    minutes, seconds = divmod(round(summary["train_seconds"]), 60)
+    parts = [f"{summary['steps']} steps, {summary['samples_seen']} samples in {minutes} min {seconds} s"]
+    watched = summary.get("training", {})
+    if watched:
+        if watched["samples_per_s"]:
+            parts.append(f"{watched['samples_per_s']:.1f} samples/s")
+        parts.append(f"waiting for data {watched['wait_share']:.0%}")
+        parts.append(f"peak memory {memory_in_words(watched['memory_mib'])}")
+    odd = [
+        f"{count} {what}"
+        for what, count in (
+            ("steps left out (diagnostics/)", summary.get("skipped_steps", 0)),
+            ("bad samples replaced (quarantine.jsonl)", watched.get("quarantined", 0)),
+            ("logged steps that MLflow lacks (mlflow_unsent.jsonl)", summary["mlflow_unsent"]),
+        )
+        if count
+    ]
+    lines = [", ".join(parts), *([", ".join(odd)] if odd else [])]
+    if summary.get("stopped"):
+        lines.append(f"ended early: {summary['stopped']}")
+    if best := summary.get("best"):
+        lines.append(
+            f"best {best['metric']} {best['value']:.4f} at step {best['step']} ({best['checkpoint']})"
+        )
+        exported = summary["exported"]
+        lines.append(f"exported: step {exported['step']}, {exported['why']}")
+    return "\n".join([*lines, *(f"warning: {text}" for text in summary.get("warnings", ()))])
+
+
+def memory_in_words(memory: dict[str, float]) -> str:
+    """``1.2 GiB``, with a GPU ``1.2 GiB, GPU 17.0 GiB``."""
+    text = f"{memory['host'] / 1024:.1f} GiB"
+    return text + (f", GPU {memory['allocated'] / 1024:.1f} GiB" if "allocated" in memory else "")

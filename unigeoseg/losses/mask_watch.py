@@ -1,0 +1,33 @@
+"""What the predicted masks of a training step look like: none, all, and how near to the truth.
+
+A loss can fall while every mask stays empty; these three numbers show it.
+"""
+
+import torch
+from torch import Tensor
+
+from unigeoseg.losses.terms import cell_shares
+
+#: Share of the cells from which on a mask counts as one of the whole picture.
+FULL = 0.99
+#: The names, in the order of the rows of :func:`watch_masks`.
+WATCHED = ("empty", "full", "soft_dice")
+
+
+@torch.no_grad()
+def watch_masks(logits: Tensor, masks: Tensor) -> Tensor:
+    """Float32 ``[3, B]``: whether each mask is empty, whether it is full, and its soft dice.
+
+    Soft dice is ``(2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`` over all cells, with p the probability and t the
+    share of foreground of a cell: it rises before any mask forms.
+
+    Args:
+        logits: of the last level, ``[B, h, w]``; foreground is > 0.
+        masks: truth ``[B, S, S]``, 0 or 1.
+    """
+    flat = logits.float().flatten(1)
+    truth = cell_shares(masks, *logits.shape[1:]).flatten(1)
+    covered = (flat > 0).float().mean(1)
+    probability = flat.sigmoid()
+    dice = (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
+    return torch.stack([(covered == 0).float(), (covered >= FULL).float(), dice])

@@ -1,0 +1,78 @@
+"""The causal language model: any Hugging Face causal LM, driven by embeddings."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unigeoseg.config import LanguageConfig
+from unigeoseg.modules.causal_lm import build_causal_lm
+from unigeoseg.modules.packing import PACKED, Packing, takes_packing
+
+
+class LanguageModel(nn.Module):
+    """Embeddings in, final hidden states out; logits only where they are asked for.
+
+    Padding stands on the right and attention is causal, so no real token ever sees padding and no padding
+    mask is needed: the fastest SDPA path, and results that do not depend on the batch.
+    """
+
+    def __init__(self, config: LanguageConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.model: Any = build_causal_lm(config, vocab_size)
+        self.model.config.use_cache = False
+
+    @property
+    def width(self) -> int:
+        """Hidden size d."""
+        return int(self.model.config.hidden_size)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """One gather for the whole batch: ``[B, L]`` to ``[B, L, d]``."""
+        embedded: Tensor = self.model.get_input_embeddings()(input_ids)
+        return embedded
+
+    def forward(
+        self, embeddings: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
+        """Hidden states after the final norm, ``[B, L, d]``.
+
+        Args:
+            embeddings: ``[B, L, d]``.
+            attention_mask: ``[B, L]`` hides positions.
+            packing: of the batch: each token is computed once. The states of padding are then some token's.
+        """
+        backbone = self.model.get_decoder()
+        if packing is not None and attention_mask is None and takes_packing(self.model):
+            self.model.config._attn_implementation = PACKED
+            row: Tensor = backbone(
+                inputs_embeds=packing.pack(embeddings),
+                position_ids=packing.positions,
+                use_cache=False,
+                packing=packing,
+            ).last_hidden_state
+            return packing.unpack(row)
+        if self.model.config._attn_implementation == PACKED:  # for which the library makes no masks
+            self.model.config._attn_implementation = "sdpa"
+        states: Tensor = backbone(
+            inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        return states
+
+    def loss(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy per sample, float32 ``[B]``: the mean over the sample's labelled tokens.
+
+        ``labels [B, L]`` are aligned with the inputs (token t is predicted from state t - 1); -100 is
+        ignored. A sample without labels gives 0.
+        """
+        totals, counts = self.loss_sums(states, labels)
+        return totals / counts.clamp(min=1)
+
+    def loss_sums(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy float32 ``[B]``, labelled tokens int64 ``[B]``; see :meth:`loss`."""
+        targets = labels[:, 1:]
+        rows, columns = (targets >= 0).nonzero(as_tuple=True)
+        logits = self.model.get_output_embeddings()(states[rows, columns])
+        losses = nn.functional.cross_entropy(logits.float(), targets[rows, columns], reduction="none")
+        totals = losses.new_zeros(len(labels)).index_add(0, rows, losses)
+        return totals, torch.bincount(rows, minlength=len(labels))

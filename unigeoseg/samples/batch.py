@@ -1,0 +1,123 @@
+"""What a training or evaluation step consumes: samples on an image, and a micro-batch of tensors."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unigeoseg.modules.packing import Packing
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image-mask-instruction triplet, decoded.
+
+    Attributes:
+        sample_id: unique and stable, ``<source>/<image key>/<task>/<n>``.
+        task: one of :data:`unigeoseg.tasks.TASKS`.
+        subtask: point, box, object, attribute, context, or none.
+        instruction: the user's text; data, never tokens of the template.
+        answer: the expected reply, may be empty.
+        mask: uint8 ``[H, W]``, 0 or 1, at the image's own size; ``None`` at prediction time.
+        box: x0, y0, x1, y1 in [0, 1] of the image, or ``None``.
+        points: one to three (x, y) in [0, 1] of the image, or ``None``.
+        category_id: id of the merged taxonomy, 1-117 (0 where there is none).
+        category: the taxonomy's name.
+        source: name of the source dataset.
+        views: instruction and answer that say the same of the picture seen otherwise, one pair for each entry
+            of :data:`unigeoseg.samples.view.OTHER_TURNS`, ``None`` where there is none; empty where there are
+            none.
+    """
+
+    sample_id: str
+    task: str
+    instruction: str
+    mask: NDArray[np.uint8] | None = None
+    answer: str = ""
+    subtask: str = "none"
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] | None = None
+    category_id: int = 0
+    category: str = ""
+    source: str = ""
+    views: tuple[tuple[str, str] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """An image, uint8 RGB ``[H, W, 3]``, with the samples that share it."""
+
+    image: NDArray[np.uint8]
+    samples: tuple[Sample, ...]
+
+
+@dataclass
+class Batch:
+    """A micro-batch: I images, B instructions, sequences of L positions, letterboxed side S.
+
+    Attributes:
+        images: uint8 ``[I, 3, S, S]``, letterboxed, not normalised (the device does that).
+        image_index: int64 ``[B]``, which image an instruction belongs to.
+        input_ids: int64 ``[B, L]``; positions under ``image_mask`` hold the padding id.
+        attention_mask: bool ``[B, L]``, true where there is a token (padding stands on the right). In
+            ``released`` mode the end token may be hidden too, see ``token_mask``.
+        image_mask: bool ``[B, L]``, true at the places of the image tokens.
+        instruction_mask: bool ``[B, L]``, true at the user's own instruction tokens.
+        labels: int64 ``[B, L]``, -100 where no loss is taken.
+        task: int64 ``[B]``, index into :data:`unigeoseg.tasks.TASKS`.
+        coordinates: float32 ``[B, 6]``: a box in the first four, or up to three points; zero elsewhere.
+        coordinate_mask: bool ``[B, 7]``: which numbers are given, and last whether they are a box.
+        keys: int64 ``[B]``, a hash of the sample id; it shifts the sample's loss points (see losses).
+        masks: uint8 ``[B, S, S]`` letterboxed truth, or ``None`` at prediction time.
+        sample_ids: B identifiers, in order.
+        positions: the plan positions that the batch came from (empty outside training).
+        token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
+        places, first: of its :class:`~unigeoseg.modules.packing.Packing`; ``None``: the padded sequences are
+            read.
+    """
+
+    images: Tensor
+    image_index: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    image_mask: Tensor
+    instruction_mask: Tensor
+    labels: Tensor
+    task: Tensor
+    coordinates: Tensor
+    coordinate_mask: Tensor
+    keys: Tensor
+    masks: Tensor | None
+    sample_ids: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    token_mask: Tensor | None = None
+    places: Tensor | None = None
+    first: Tensor | None = None
+
+    @property
+    def packing(self) -> Packing | None:
+        """Where each distinct token stands, if the batch was packed."""
+        if self.places is None or self.first is None:
+            return None
+        return Packing(self.places, self.first)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the language model computes: padding left out, and each common one counted once."""
+        return int(self.attention_mask.sum()) if self.first is None else len(self.first)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with every tensor on ``device``."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+    def __len__(self) -> int:
+        return int(self.task.shape[0])
