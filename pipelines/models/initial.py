@@ -5,6 +5,7 @@ import logging
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import Config
 from pipelines.config.job import PATHS
@@ -59,8 +60,8 @@ def check_start(config: Config) -> None:
     Raises:
         UserError: names the setting.
     """
-    values = config.plain()
-    named = {".".join(keys): reduce(getitem, keys, values) for keys in PATHS}
+    values: Any = config.plain()
+    named: dict[str, str | None] = {".".join(keys): reduce(getitem, keys, values) for keys in PATHS}
     for setting, path in named.items():
         if path is None or path.startswith(SCHEME):
             continue

@@ -194,6 +194,12 @@ class Tracker:
             self._unsent.unlink()
         return len(left)
 
+    def abandon(self) -> None:
+        """Sends nothing more and keeps nothing: the run is another job's."""
+        self._rows.clear()
+        self._closing.set()
+        self._wake.set()
+
     def _work(self) -> None:
         pause = 1.0
         while True:

@@ -14,7 +14,7 @@ from pipelines.plan.plan import Plan
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.observer import Watcher
 from pipelines.runs.status import recorded
-from pipelines.storage.lease import held
+from pipelines.storage.lease import Hold, held
 from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.checkpoints.best import check_best
@@ -67,6 +67,7 @@ def train(
     folder.check_writable()
     try:
         with held(folder, config.recovery.lease_seconds) as lease:
+            folder.hold = Hold(folder, lease.token)
             check = partial(check_data, folder, store, index, plan)
             found = prepare_run(config, folder, resume, allow, check)
             with ray_session(config):

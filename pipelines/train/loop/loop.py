@@ -19,7 +19,7 @@ from pipelines.runs.folder import EXPORT, REPLAY, TOKENIZER, RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.manifest import Checkpoint, checkpoint_name, find_problem
 from pipelines.storage.background import NO_SPACE, in_background
-from pipelines.storage.lease import LeaseLostError, check_held
+from pipelines.storage.lease import Hold, LeaseLostError
 from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
@@ -108,6 +108,8 @@ class _Loop:
     def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
         self.run_folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
+        if job.lease:
+            self.run_folder.hold = Hold(self.run_folder, job.lease)
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
@@ -318,8 +320,7 @@ class _Loop:
 
     def _may_write(self) -> None:
         """Before anything is written; beside training, as it asks storage."""
-        if self.job.lease:
-            check_held(self.run_folder, self.job.lease)
+        self.run_folder.check_held()
 
     def _saved(self, report: SaveReport | None) -> None:
         if report is not None:
@@ -331,6 +332,8 @@ class _Loop:
 
         step, why = self.engine.gather(self._chosen(done))[0]
         told = {"checkpoint": checkpoint_name(step), "step": step, "why": why}
+        if self.engine.rank == 0:
+            self.run_folder.check_held()
         if step != done:
             if self.engine.rank == 0:
                 folder = self.run_folder.local(f"{EXPORT}/config.json").parent
