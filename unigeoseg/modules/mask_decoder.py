@@ -151,7 +151,7 @@ class MaskDecoder(nn.Module):
         if self.prompts is not None:
             if coordinates is None or given is None:
                 raise ValueError("a decoder with prompt_maps needs the coordinates of its instructions")
-            shapes = [*self.shapes, tuple(features.shape[-2:])]
+            shapes = [*self.shapes, (features.shape[-2], features.shape[-1])]
             drawn = [prompt_maps(coordinates, given, shape).to(features.dtype) for shape in shapes]
         embeddings, weights = [], []
         for number in range(len(self.layers) + 1):
@@ -171,7 +171,7 @@ class MaskDecoder(nn.Module):
 
     def _added(self, weights: list[Tensor], maps: list[Tensor]) -> Tensor | None:
         """What comes to the logits of each prediction beside its embedding, ``[B, P, N]`` or a number."""
-        added = self.bias
+        added: Tensor | None = self.bias
         if maps:
             drawn = torch.stack(weights, dim=1) @ maps[0]
             added = drawn if added is None else drawn + added
