@@ -1,11 +1,10 @@
 """The run folder, local or on an object store, behind one face.
 
-A local run is written in place. For a remote one each process works on a mirror of its own in a temporary
+A local run is written in place. For a remote one each process works on a mirror of its own in its scratch
 folder; files are uploaded when they are published, because object stores cannot append.
 """
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipelines.storage.background import PatientFiles
 from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 from pipelines.storage.lease import Hold
 from pipelines.storage.retry import Retry
+from pipelines.storage.scratch import scratch_folder
 from unigeoseg.errors import UserError
 
 _Result = TypeVar("_Result")
@@ -56,7 +56,7 @@ class RunFolder:
         else:
             self.fs, self.root = open_filesystem(path)
         self.path = str(path).rstrip("/") if self.remote else self.root
-        self.base = Path(tempfile.mkdtemp(prefix="unigeoseg-run-")) if self.remote else Path(self.root)
+        self.base = scratch_folder() if self.remote else Path(self.root)
 
     @property
     def name(self) -> str:
