@@ -38,6 +38,12 @@ class InitConfig(Section):
         description="an export of this project, or a released checkpoint (it then decides mode, sizes and, "
         "unless tokenizer.path is set, the tokenizer); all of its weights are taken. A folder or s3://",
     )
+    optimizer: str | None = Field(
+        None,
+        description="a run whose optimizer state goes on in this one, from its newest checkpoint, where "
+        "parameters have the same name and shape; for more training from init.model=RUN/export. "
+        "A folder or s3://",
+    )
     vision: str | None = Field(
         None,
         description="weights of model.vision.backbone: .safetensors, .pth, or a folder with one; by names of "
@@ -185,6 +191,7 @@ PATHS = (
     ("init", "vision"),
     ("init", "mask2former"),
     ("init", "model"),
+    ("init", "optimizer"),
     ("model", "language", "path"),
     ("tokenizer", "path"),
 )

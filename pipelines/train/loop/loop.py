@@ -28,7 +28,7 @@ from pipelines.tracking.metric_names import validation_metrics
 from pipelines.train.checkpoints.best import Best, recalled
 from pipelines.train.checkpoints.export import export_checkpoint
 from pipelines.train.checkpoints.frozen import frozen_tensors, restore_frozen, write_frozen
-from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
+from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint, load_moments
 from pipelines.train.checkpoints.writer import Checkpoints, SaveReport
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import NonFiniteLossError, StepResult
@@ -152,6 +152,10 @@ class _Loop:
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
+        elif self.config.init.optimizer:
+            taken = load_moments(self.engine, self.config.init.optimizer)
+            if self.engine.rank == 0:
+                self.channel.post("note", {"message": taken})
         if self.config.pts.schedule == "adaptive":
             self.adaptive = AdaptiveShares(
                 self.config, self.index, found.state["adaptive"] if found else None
