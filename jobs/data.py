@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jobs.intention import build_text
 from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_build_config
 
@@ -60,7 +61,7 @@ def build(
     if keep_going:
         config = config.model_copy(update={"max_bad_share": 1.0})
     if dry_run:
-        emit(describe_build(source, root, out, config), as_json)
+        emit(describe_build(source, root, out, config), as_json, build_text)
         return
     result = build_store(source, root, out, config, force=force)
     emit(result | {"table10": table10(read_card(out))}, as_json, _build_text)
