@@ -106,7 +106,8 @@ def predict_image(
     full = unletterbox(logits, *image.shape[:2])
     mask, presence = full > logit(threshold), None
     if rule is not None and question.task != INTERACTIVE:
-        fit = Letterbox.fit(*image.shape[:2], model.config.image_size)
+        height, width = image.shape[:2]
+        fit = Letterbox.fit(height, width, model.config.image_size)
         scores = presence_scores(logits[fit.rows, fit.columns], threshold)
         presence = float(scores[SCORES.index(rule.score)])
         if rule.none(scores):
