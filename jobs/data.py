@@ -49,6 +49,7 @@ def build(
     \b
     Examples:
       unigeoseg data build --source synthetic --out stores/synthetic --set source.scenes=500
+      unigeoseg data build --source synthetic --out stores/absent --set instruct.absent=0.25
       unigeoseg data build --source dubai --root "Semantic segmentation dataset" --out s3://bucket/dubai
       unigeoseg data build --source my-city.yaml --root imagery --out stores/my-city
     """
@@ -90,9 +91,10 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
 
     Checked are: shards against their checksums, images, masks and their sizes, coordinates inside the masks,
     categories, whether referring phrases name theirs and reasoning questions do not, the area rules, scenes
-    in two splits, ids, pictures (also scaled or compressed anew) and instructions that occur twice; pictures
-    of one colour or nearly black, masks of the whole picture, of one pixel or where nothing is seen; control
-    characters and text in another script than nearly all of the store.
+    in two splits, ids, that what is said to be absent has no mask and no other sample shows it, pictures
+    (also scaled or compressed anew) and instructions that occur twice; pictures of one colour or nearly
+    black, masks of the whole picture, of one pixel or where nothing is seen; control characters and text in
+    another script than nearly all of the store.
 
     \b
     Example:
@@ -132,6 +134,9 @@ def _info_text(card: dict[str, Any]) -> str:
     for name in ("task", "split", "source", "category"):
         listed = ", ".join(f"{key} {count}" for key, count in counts.get(name, {}).items())
         lines.append(f"{name}: {listed}")
+    for kind, tasks in counts.get("kind", {}).items():
+        listed = ", ".join(f"{task} {count}" for task, count in tasks.items())
+        lines.append(f"{kind}: {listed}")
     if own := card.get("own_splits"):
         listed = ", ".join(f"{key} {count} images" for key, count in own.items())
         lines.append(f"splits as the source has them: {listed}")

@@ -1,5 +1,7 @@
 """``unigeoseg predict``: one image and one instruction to a mask."""
 
+from typing import Any
+
 import click
 
 from jobs.options import emit, json_option, threshold_option, turn_option
@@ -19,6 +21,14 @@ from jobs.options import emit, json_option, threshold_option, turn_option
     help="What --text is: a description, or a question that needs reasoning.",
 )
 @threshold_option
+@click.option(
+    "--none",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|NUMBER",
+    help="Answer a text with an empty mask where the score of the export's none.json is below its limit "
+    "(auto), never (off), or below NUMBER.",
+)
 @turn_option
 @click.option("--out", required=True, metavar="DIR", help="For mask.png, overlay.png and prediction.json.")
 @json_option
@@ -30,6 +40,7 @@ def predict(
     points: tuple[str, ...],
     task: str,
     threshold: float,
+    none: str,
     turn: bool,
     out: str,
     as_json: bool,
@@ -37,12 +48,13 @@ def predict(
     """Segment what an instruction asks for in one image.
 
     The score is the mean foreground probability inside the predicted mask, 0 if the mask is empty.
+    A model that was evaluated on absent targets (none.json beside its weights) may answer that there is none.
 
     \b
     unigeoseg predict --model runs/quickstart/export --image x.png --text "the harbour at the left" --out out
     unigeoseg predict --model runs/quickstart/export --image x.png --box 0.1,0.2,0.4,0.5 --out out
     """
-    from pipelines.evaluate.predict import Question, parse_numbers, predict_file
+    from pipelines.evaluate.predict import Question, parse_none, parse_numbers, predict_file
 
     question = Question.ask(
         text,
@@ -50,9 +62,16 @@ def predict(
         [parse_numbers(point, 2, "--point") for point in points],
         reasoning=task == "reasoning",
     )
-    result = predict_file(model, image, question, out, threshold, turn)
+    result = predict_file(model, image, question, out, threshold, turn, parse_none(none))
     emit(
         result,
         as_json,
-        lambda r: f"score {r['score']:.3f}, instruction: {r['instruction']}\n" + "\n".join(r["files"]),
+        _text,
     )
+
+
+def _text(result: dict[str, Any]) -> str:
+    found = "there is none" if result["none"] else f"score {result['score']:.3f}"
+    if "presence" in result:
+        found += f" (presence {result['presence']:.3f}, none below {result['none_below']:.3f})"
+    return f"{found}, instruction: {result['instruction']}\n" + "\n".join(result["files"])

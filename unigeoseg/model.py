@@ -146,7 +146,7 @@ def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Te
     Args:
         batch: it.
         parts: name to weight and value per instruction, ``[B]``.
-        watched: ``[3, B]`` from :func:`unigeoseg.losses.mask_watch.watch_masks`.
+        watched: ``[5, B]`` from :func:`unigeoseg.losses.mask_watch.watch_masks`.
     """
     each = torch.stack([weight * value for weight, value in parts.values()]).sum(0)  # [B]
     zeros = each.new_zeros(len(TASKS))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.evaluate.drawing import PREDICTION, mark_prompt, overlay
 from pipelines.evaluate.image_file import check_shape, read_image
 from pipelines.evaluate.models import ModelSource, best_device, find_export
+from pipelines.evaluate.presence import RULE, SCORES, NoneRule, presence_scores, read_rule
 from pipelines.evaluate.records import encode_mask
 from pipelines.evaluate.thresholds import logit
 from unigeoseg.errors import UserError
@@ -62,10 +63,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A mask, bool ``[H, W]`` at the image's size, and the mean foreground probability inside it."""
+    """What a model says of an instruction.
+
+    Attributes:
+        mask: bool ``[H, W]`` at the image's size; empty where there is none.
+        score: mean foreground probability inside it, 0 of an empty one.
+        presence: the score that the rule for "none" looks at; ``None`` where there is no rule or the
+            instruction is a box or points, which mean what is there.
+    """
 
     mask: NDArray[np.bool_]
     score: float
+    presence: float | None = None
 
 
 def predict_image(
@@ -74,6 +83,7 @@ def predict_image(
     image: NDArray[np.uint8],
     question: Question,
     threshold: float = 0.5,
+    rule: NoneRule | None = None,
 ) -> Prediction:
     """Segments one RGB image uint8 ``[H, W, 3]``; an empty mask has score 0.
 
@@ -83,6 +93,7 @@ def predict_image(
         image: of any size.
         question: what to segment.
         threshold: probability in (0, 1) above which a pixel is foreground.
+        rule: of the export; a text with a score below its limit gets an empty mask.
 
     Raises:
         UserError: the instruction is too long for the model.
@@ -93,9 +104,16 @@ def predict_image(
     )
     logits = model.predict(batch.to(next(model.parameters()).device))[0].float().cpu().numpy()
     full = unletterbox(logits, *image.shape[:2])
-    mask = full > logit(threshold)
+    mask, presence = full > logit(threshold), None
+    if rule is not None and question.task != INTERACTIVE:
+        height, width = image.shape[:2]
+        fit = Letterbox.fit(height, width, model.config.image_size)
+        scores = presence_scores(logits[fit.rows, fit.columns], threshold)
+        presence = float(scores[SCORES.index(rule.score)])
+        if rule.none(scores):
+            mask = np.zeros_like(mask)
     score = float((1 / (1 + np.exp(-full[mask].astype(np.float64)))).mean()) if mask.any() else 0.0
-    return Prediction(mask, score)
+    return Prediction(mask, score, presence)
 
 
 def predict_file(
@@ -105,6 +123,7 @@ def predict_file(
     out: str | Path,
     threshold: float = 0.5,
     turn: bool = True,
+    none: float | bool = True,
 ) -> dict[str, Any]:
     """Segments an image file and writes ``mask.png`` (0/255), ``overlay.png`` and ``prediction.json``.
 
@@ -115,24 +134,30 @@ def predict_file(
         out: folder, made if needed.
         threshold: probability in (0, 1) above which a pixel is foreground.
         turn: whether the image is turned as its EXIF orientation says; the mask lies on it as it was read.
+        none: whether a text may get the answer that there is none, by the export's rule where it has one; a
+            number is another limit of that rule's score.
 
     Returns:
-        ``{"mask": COCO RLE, "score", "files"}`` and the question, as in ``prediction.json``.
+        ``{"mask": COCO RLE, "score", "files"}``, whether the mask is empty (``none``), with a rule its score
+        (``presence``) and limit (``none_below``), and the question, as in ``prediction.json``.
 
     Raises:
         UserError: model or image cannot be used, or ``out`` cannot be written.
     """
     source, path = find_export(model), str(image)
+    rule = _rule(source, none)
     pixels = read_image(path, turn)
     network, tokenizer = ModelSource(source).load(best_device())
     check_shape(pixels, network.config.image_size, network.config.vision.patch, path)
-    found = predict_image(network, tokenizer, pixels, question, threshold)
+    found = predict_image(network, tokenizer, pixels, question, threshold, rule)
     rle = encode_mask(found.mask)
     folder = Path(out)
     result = {
         "mask": {"size": rle["size"], "counts": rle["prediction"]},
         "score": found.score,
         "threshold": threshold,
+        "none": not bool(found.mask.any()),
+        **({} if rule is None or found.presence is None else _presence(found.presence, rule)),
         "files": [str(folder / name) for name in (MASK, OVERLAY, RESULT)],
         "task": question.task,
         "instruction": question.text,
@@ -148,6 +173,29 @@ def predict_file(
     except OSError as error:
         raise UserError(f"cannot write to --out {folder}: {error}; choose another folder") from error
     return result
+
+
+def _rule(export: str, none: float | bool) -> NoneRule | None:
+    """The rule that decides on "none".
+
+    Raises:
+        UserError: a limit is given, and the export has no rule whose score it could be of.
+    """
+    if none is False:
+        return None
+    rule = read_rule(export)
+    if none is True:
+        return rule
+    if rule is None:
+        raise UserError(
+            f"--none {none:g}: {export} has no {RULE} and so no score to compare; fit it with `unigeoseg "
+            "evaluate --fit-none` on data with absent targets, or leave --none out"
+        )
+    return replace(rule, threshold=float(none))
+
+
+def _presence(presence: float, rule: NoneRule) -> dict[str, Any]:
+    return {"presence": presence, "presence_score": rule.score, "none_below": rule.threshold}
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
@@ -180,3 +228,20 @@ def parse_numbers(text: str, count: int, what: str) -> tuple[float, ...]:
         example = {2: "--point 0.4,0.6", 4: "--box 0.1,0.2,0.4,0.5"}[count]
         raise UserError(f"{what} {text!r}: give {count} numbers with commas, for example {example}")
     return numbers
+
+
+def parse_none(text: str) -> float | bool:
+    """``auto``, ``off`` or a limit in [0, 1] of the command line: true, false, or the number.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if text in ("auto", "off"):
+        return text == "auto"
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit <= 1:
+        raise UserError(f"--none {text!r}: give auto, off, or a limit from 0 to 1, for example --none 0.8")
+    return limit

@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         sample_id: unique and stable, ``<source>/<image key>/<task>/<n>``.
         task: one of :data:`unigeoseg.tasks.TASKS`.
-        subtask: point, box, object, attribute, context, or none.
+        subtask: point, box, object, attribute, context, collective, absent, or none.
         instruction: the user's text; data, never tokens of the template.
         answer: the expected reply, may be empty.
         mask: uint8 ``[H, W]``, 0 or 1, at the image's own size; ``None`` at prediction time.
