@@ -36,10 +36,11 @@ test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, docstrings, annotations and types
+lint: $(READY) ## Check style, docstrings, annotations, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what ruff can

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jobs.intention import ablation_text
 from jobs.options import LOCAL_FOLDER, dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 from unigeoseg.errors import UserError
@@ -56,7 +57,7 @@ def ablate(
     grid = load_grid(table, _languages(languages))
     folder = out or Path(f"runs/ablation-{table}-{config.name}")
     if dry_run:
-        emit(_intention(grid, config, store, folder, seeds), as_json)
+        emit(_intention(grid, config, store, folder, seeds), as_json, ablation_text)
         return
     from pipelines.experiments.ablate import run_ablation
     from pipelines.experiments.table import table_markdown

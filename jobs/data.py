@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from jobs.intention import build_text
 from jobs.options import dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_build_config
 
@@ -48,6 +49,7 @@ def build(
     \b
     Examples:
       unigeoseg data build --source synthetic --out stores/synthetic --set source.scenes=500
+      unigeoseg data build --source synthetic --out stores/absent --set instruct.absent=0.25
       unigeoseg data build --source dubai --root "Semantic segmentation dataset" --out s3://bucket/dubai
       unigeoseg data build --source my-city.yaml --root imagery --out stores/my-city
     """
@@ -59,7 +61,7 @@ def build(
     if keep_going:
         config = config.model_copy(update={"max_bad_share": 1.0})
     if dry_run:
-        emit(describe_build(source, root, out, config), as_json)
+        emit(describe_build(source, root, out, config), as_json, build_text)
         return
     result = build_store(source, root, out, config, force=force)
     emit(result | {"table10": table10(read_card(out))}, as_json, _build_text)
@@ -89,9 +91,10 @@ def lint(store: str, workers: int | None, as_json: bool) -> None:
 
     Checked are: shards against their checksums, images, masks and their sizes, coordinates inside the masks,
     categories, whether referring phrases name theirs and reasoning questions do not, the area rules, scenes
-    in two splits, ids, pictures (also scaled or compressed anew) and instructions that occur twice; pictures
-    of one colour or nearly black, masks of the whole picture, of one pixel or where nothing is seen; control
-    characters and text in another script than nearly all of the store.
+    in two splits, ids, that what is said to be absent has no mask and no other sample shows it, pictures
+    (also scaled or compressed anew) and instructions that occur twice; pictures of one colour or nearly
+    black, masks of the whole picture, of one pixel or where nothing is seen; control characters and text in
+    another script than nearly all of the store.
 
     \b
     Example:
@@ -131,6 +134,9 @@ def _info_text(card: dict[str, Any]) -> str:
     for name in ("task", "split", "source", "category"):
         listed = ", ".join(f"{key} {count}" for key, count in counts.get(name, {}).items())
         lines.append(f"{name}: {listed}")
+    for kind, tasks in counts.get("kind", {}).items():
+        listed = ", ".join(f"{task} {count}" for task, count in tasks.items())
+        lines.append(f"{kind}: {listed}")
     if own := card.get("own_splits"):
         listed = ", ".join(f"{key} {count} images" for key, count in own.items())
         lines.append(f"splits as the source has them: {listed}")

@@ -101,7 +101,12 @@ def _stats_text(found: dict[str, Any]) -> str:
     from pipelines.curate.table10 import table10_text
 
     lines = [table10_text(found["table10"])]
-    for name, title in (("source", "source"), ("split", "split"), ("category", "category")):
+    for name, title in (
+        ("source", "source"),
+        ("split", "split"),
+        ("subtask", "kind"),
+        ("category", "category"),
+    ):
         rows = found["counts"][name]
         tasks = list(found["words"])
         lines += ["", f"{title:<32}" + "".join(f"{task:>13}" for task in tasks)]

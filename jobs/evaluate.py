@@ -44,6 +44,12 @@ from jobs.options import emit, json_option, threshold_option, turn_option
 )
 @threshold_option
 @turn_option(help="Turn a benchmark's pictures as their EXIF orientation says, masks and prompts with them.")
+@click.option(
+    "--fit-none",
+    is_flag=True,
+    help="Fit on these samples when predict says that there is none, and keep that beside the weights "
+    "(none.json). Needs absent targets; take held-out data.",
+)
 @click.option("--published", metavar="FILE", help="YAML with published results to show beside these.")
 @click.option("--save-predictions", is_flag=True, help="Keep each predicted mask as RLE in the Parquet file.")
 @click.option(
@@ -69,6 +75,7 @@ def evaluate(
     boxes: bool | None,
     threshold: float,
     turn: bool,
+    fit_none: bool,
     published: str | None,
     save_predictions: bool,
     workers: int,
@@ -83,6 +90,7 @@ def evaluate(
     \b
     unigeoseg evaluate --model runs/quickstart/export --data stores/quickstart --split val --out eval
     unigeoseg evaluate --model runs/quickstart/export --data downloads/RRSIS-D --split test --out eval
+    unigeoseg evaluate --model runs/quickstart/export --data stores/absent --split val --fit-none
     """
     from pipelines.evaluate.command import evaluate_command
 
@@ -106,6 +114,7 @@ def evaluate(
         published=published,
         plots=plots,
         turn=turn,
+        fit_none=fit_none,
     )
     emit(result, as_json, lambda r: _text(r, out))
 

@@ -40,6 +40,14 @@ _SHOWN = 5
     help="What --text is: a description, or a question that needs reasoning.",
 )
 @threshold_option
+@click.option(
+    "--none",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|NUMBER",
+    help="Answer a text with an empty mask where the score of the export's none.json is below its limit "
+    "(auto), never (off), or below NUMBER.",
+)
 @turn_option
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Of --images: computed at once."
@@ -64,6 +72,7 @@ def predict(
     questions: str | None,
     task: str,
     threshold: float,
+    none: str,
     turn: bool,
     batch: int,
     device: str | None,
@@ -74,6 +83,7 @@ def predict(
 
     The score is the mean foreground probability inside the predicted mask, 0 if the mask is empty. An image
     of --images that cannot be used is told, left out, and makes the exit code 1.
+    A model that was evaluated on absent targets (none.json beside its weights) may answer that there is none.
 
     \b
     unigeoseg predict --model runs/quickstart/export --image x.png --text "the harbour at the left" --out out
@@ -81,7 +91,7 @@ def predict(
     unigeoseg predict --model runs/quickstart/export --images scenes --text "the largest lake" --out out
     unigeoseg predict --model runs/quickstart/export --images 'scenes/*.png' --questions asked.csv --out out
     """
-    from pipelines.evaluate.predict import Question, parse_numbers, predict_file
+    from pipelines.evaluate.predict import Question, parse_none, parse_numbers, predict_file
     from pipelines.evaluate.predict_many import predict_many
 
     if (image is None) == (images is None):
@@ -99,18 +109,27 @@ def predict(
         )
     if images is not None:
         found = predict_many(
-            _model(model, device), images, out, asked, questions, threshold, turn, batch, not as_json
+            _model(model, device),
+            images,
+            out,
+            asked,
+            questions,
+            threshold,
+            turn,
+            batch,
+            progress=not as_json,
+            none=parse_none(none),
         )
         emit(found, as_json, _table)
         if found["failed"]:
             sys.exit(1)
         return
     assert image is not None and asked is not None
-    result = predict_file(_model(model, device), image, asked, out, threshold, turn)
+    result = predict_file(_model(model, device), image, asked, out, threshold, turn, parse_none(none))
     emit(
         result,
         as_json,
-        lambda r: f"score {r['score']:.3f}, instruction: {r['instruction']}\n" + "\n".join(r["files"]),
+        _text,
     )
 
 
@@ -122,9 +141,19 @@ def _model(model: str, device: str | None) -> Any:
 
 
 def _table(result: dict[str, Any]) -> str:
-    lines = [f"{row['score']:.3f}  {row['image']}: {row['instruction']}" for row in result["rows"]]
+    lines = [
+        f"{'none ' if row['none'] else format(row['score'], '.3f')}  {row['image']}: {row['instruction']}"
+        for row in result["rows"]
+    ]
     failed = result["failed"]
     if failed:
         lines.append(f"{len(failed)} failed:")
         lines += [f"  {one['image']}: {one['reason']}" for one in failed[:_SHOWN]]
     return "\n".join(lines)
+
+
+def _text(result: dict[str, Any]) -> str:
+    found = "there is none" if result["none"] else f"score {result['score']:.3f}"
+    if "presence" in result:
+        found += f" (presence {result['presence']:.3f}, none below {result['none_below']:.3f})"
+    return f"{found}, instruction: {result['instruction']}\n" + "\n".join(result["files"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jobs.intention import sweep_text
 from jobs.options import LOCAL_FOLDER, dry_run_option, emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 from unigeoseg.errors import UserError
@@ -88,7 +89,7 @@ def sweep(
             "store": store or f"{folder}/store",
             "out": str(folder),
         }
-        emit(intention, as_json)
+        emit(intention, as_json, sweep_text)
         return
     from pipelines.experiments.sweep import SweepSettings, run_sweep
     from pipelines.experiments.sweep_report import sweep_markdown

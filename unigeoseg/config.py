@@ -112,6 +112,9 @@ class DecoderConfig:
     #: Adds a learned function of the position (x, y) to the mask features, so that a query can say where,
     #: whatever the encoder. Ours, off in the paper's model.
     coordinates: bool = False
+    #: Boxes and points are drawn as maps that are added to the mask's logits, weighed by the query (see
+    #: `unigeoseg.modules.prompt_maps`). Ours, off in the paper's model.
+    prompt_maps: bool = False
     #: Share of foreground that the first predictions start from (a learned bias of the mask logits begins at
     #: its log-odds); 0: no bias, as in Mask2Former.
     prior: float = 0.0

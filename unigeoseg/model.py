@@ -106,7 +106,12 @@ class UniGeoSeg(nn.Module):
         state = self._instruction_state(states, batch)  # [B, d]
         query = self.query(state, features[-1], batch.image_index)  # [B, c]
         mask_features, levels = self.pixel_decoder(features)
-        return self.mask_decoder(query, mask_features, levels, batch.image_index), states
+        given = self._drawn_prompts(batch)
+        return self.mask_decoder(query, mask_features, levels, batch.image_index, *given), states
+
+    def _drawn_prompts(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the mask decoder draws, if it draws any."""
+        return (batch.coordinates, batch.coordinate_mask) if self.config.decoder.prompt_maps else ()
 
     def _embeddings(self, batch: Batch, res5: Tensor) -> Tensor:
         """Template, image tokens, enhanced instruction, reply: ``[B, L, d]``."""
@@ -141,7 +146,7 @@ def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Te
     Args:
         batch: it.
         parts: name to weight and value per instruction, ``[B]``.
-        watched: ``[3, B]`` from :func:`unigeoseg.losses.mask_watch.watch_masks`.
+        watched: ``[5, B]`` from :func:`unigeoseg.losses.mask_watch.watch_masks`.
     """
     each = torch.stack([weight * value for weight, value in parts.values()]).sum(0)  # [B]
     zeros = each.new_zeros(len(TASKS))

@@ -81,11 +81,14 @@ def load(reference: str | Path, device: str | torch.device | None = None) -> "Se
         UserError: there is no such model or device, or the model is damaged.
     """
     where = _device(device)
+    source = str(reference)
     if (Path(reference) / CONFIG).is_file():
         model, tokenizer = load_export(reference, where)
     else:
-        model, tokenizer = _door(f"{reference} is no export's folder").open_model(str(reference), str(where))
-    return Segmenter(model, tokenizer)
+        door = _door(f"{reference} is no export's folder")
+        source = door.find_export(source)
+        model, tokenizer = door.open_model(source, str(where))
+    return Segmenter(model, tokenizer, source)
 
 
 class Segmenter:
@@ -94,10 +97,11 @@ class Segmenter:
     Args:
         model: in eval mode, on its device.
         tokenizer: its own.
+        source: the export that they come from, if that is known.
     """
 
-    def __init__(self, model: UniGeoSeg, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: UniGeoSeg, tokenizer: Tokenizer, source: str | None = None) -> None:
+        self.model, self.tokenizer, self.source = model, tokenizer, source
         self._collate = Collator(tokenizer, model.config, model.config.language.max_positions)
 
     @property
@@ -199,6 +203,21 @@ class Segmenter:
         Raises:
             UserError: an instruction is too long for the model.
         """
+        squares = self.squares(images, questions)
+        return [unletterbox(square, *image.shape[:2]) for square, image in zip(squares, images, strict=True)]
+
+    def squares(
+        self, images: Sequence[NDArray[np.uint8]], questions: Sequence[Question]
+    ) -> NDArray[np.float32]:
+        """Mask logits float32 ``[B, S, S]`` of the letterboxed pictures, as the model gives them.
+
+        Args:
+            images: uint8 RGB ``[H, W, 3]``, all computed at once.
+            questions: one for each.
+
+        Raises:
+            UserError: an instruction is too long for the model.
+        """
         groups = [
             ImageGroup(
                 image, (Sample("prediction", asked.task, asked.text, box=asked.box, points=asked.points),)
@@ -206,8 +225,8 @@ class Segmenter:
             for image, asked in zip(images, questions, strict=True)
         ]
         batch = self._collate(groups).to(self.device)
-        squares = self.model.predict(batch).float().cpu().numpy()
-        return [unletterbox(square, *image.shape[:2]) for square, image in zip(squares, images, strict=True)]
+        found: NDArray[np.float32] = self.model.predict(batch).float().cpu().numpy()
+        return found
 
     def check(self, image: NDArray[np.uint8], question: Question) -> None:
         """Refuses an instruction that the model cannot take.

@@ -12,6 +12,7 @@ from cluster.errors import InputError
 #: Never uploaded, whatever git says; the same lines as ``.rayignore``.
 LEFT_OUT = (
     ".git/", ".venv/", "venv/", "runs/", "stores/", "tests/", "mlruns/", "__pycache__/", "*.egg-info/",
+    "!/pipelines/runs/",
     "*.safetensors", "*.tar", "*.parquet", "*.pt", ".*_cache/",
     ".env", "*.env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".ssh/", ".aws/",
     ".netrc", "kubeconfig", "credentials", "credentials.*", "*credentials.json",

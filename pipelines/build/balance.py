@@ -10,10 +10,12 @@ from typing import Any
 from pipelines.build.seeds import digest
 from pipelines.config.building import BuildConfig
 from pipelines.labels.stages import StageCounts
-from unigeoseg.tasks import REASONING
+from unigeoseg.tasks import ABSENT, REASONING
 
 #: Task, category id, and where there is none (0) the source's own name.
 Kind = tuple[str, int, str]
+#: Why an absent sample is left out: the source shows its category nowhere.
+_NEVER = "absent_never_labelled"
 #: A sample's place in the seeded order in which a cap keeps samples.
 Rank = tuple[int, str]
 
@@ -26,24 +28,33 @@ class Balance:
         seed: of the order in which a cap keeps samples.
         cutoff: reasoning samples of tiles with fewer categories are left out.
         last: the last kept rank of each kind that has more samples than the cap.
+        shown: the categories that the source shows somewhere, where absent instructions are written (its
+            labels may lack what it never shows, whatever its table says); ``None`` elsewhere.
     """
 
     seed: int
     cutoff: float = 0.0
     last: Mapping[Kind, Rank] = field(default_factory=dict)
+    shown: frozenset[int] | None = None
 
     def keep(self, tile: Mapping[str, Any], counts: StageCounts | None = None) -> list[dict[str, Any]]:
         """The samples of a tile that stay, in order; stages "diversity" and "balance" are counted."""
         samples: list[dict[str, Any]] = tile["samples"]
-        diverse = [s for s in samples if not self._plain(tile, s)]
+        sure = [s for s in samples if self._sure(s)]
+        diverse = [s for s in sure if not self._plain(tile, s)]
         kept = [s for s in diverse if self._within(s)]
         if counts is not None:
             asked = sum(s["task"] == REASONING for s in samples)
-            plain = len(samples) - len(diverse)
-            counts.add("diversity", asked, asked - plain, {"low_diversity": plain})
-            surplus = len(diverse) - len(kept)
-            counts.add("balance", len(diverse), len(kept), {"category_cap": surplus})
+            never = [s["task"] == REASONING for s in samples if not self._sure(s)]
+            left = sum(s["task"] == REASONING for s in diverse)
+            reasons = {"low_diversity": asked - left - sum(never), _NEVER: sum(never)}
+            counts.add("diversity", asked, left, reasons)
+            reasons = {"category_cap": len(diverse) - len(kept), _NEVER: never.count(False)}
+            counts.add("balance", len(diverse) + never.count(False), len(kept), reasons)
         return kept
+
+    def _sure(self, sample: Mapping[str, Any]) -> bool:
+        return self.shown is None or sample["subtask"] != ABSENT or sample["category_id"] in self.shown
 
     def _plain(self, tile: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
         # Ready samples of a benchmark carry 0 categories: the rule is not about them.

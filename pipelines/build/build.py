@@ -8,6 +8,7 @@ decide the shards, shards are written. Bytes depend on the input and the configu
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,7 @@ class _Build:
             self._counts.merge(told.files.rows())
         self._bad: list[dict[str, str]] = []
         self._stamps: dict[int, str] = {}
+        self._shown: frozenset[int] | None = None
 
     def run(self, preview: bool) -> None:
         """All steps, up to the card that makes the store a finished one."""
@@ -237,6 +239,8 @@ class _Build:
             self._bad += report["bad"]
             self._stamps[report["block"]] = report["stamp"]
             diversity.update(dict(map(tuple, report["diversity"])))
+            if "shown" in report:
+                self._shown = (self._shown or frozenset()) | frozenset(report["shown"])
         self._check_bad(self._bad, len(self._bad))
         return diversity
 
@@ -273,14 +277,14 @@ class _Build:
 
     def _balance(self, diversity: Counter[int]) -> Balance:
         """What the whole source decides: the diversity cutoff, then the caps."""
-        balance = Balance(self._config.seed, cutoff_of(diversity, self._config))
+        balance = Balance(self._config.seed, cutoff_of(diversity, self._config), shown=self._shown)
         cap = self._config.category_cap
         if cap is None:
             return balance
         ranks = Cap(cap)
         for _, found in self._each("caps", partial(_ranks, store=self._store, balance=balance, cap=cap)):
             ranks.add(found["ranks"])
-        return Balance(balance.seed, balance.cutoff, ranks.last())
+        return replace(balance, last=ranks.last())
 
     def _pack(self, documents: Documents) -> list[Shard]:
         packing, waiting, due = Packing(self._config.shard_bytes), {}, 0

@@ -17,10 +17,10 @@ from pipelines.config.endpoint import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import coded
 from pipelines.store.writer import SCHEMA_VERSION
-from unigeoseg.tasks import TASKS
+from unigeoseg.tasks import ABSENT, COLLECTIVE, TASKS
 
 #: Columns of an index that a card is measured from: texts, and numbers.
-_NAMES = ("task", "source", "category", "split", "licence", "scene")
+_NAMES = ("task", "subtask", "source", "category", "split", "licence", "scene")
 _NUMBERS = ("n", "mask_area", "height", "width", "words")
 #: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
 _WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
@@ -83,7 +83,8 @@ def measured_card(index: pa.Table, shards: list[dict[str, Any]], variety: Variet
         "images": sum(s["images"] for s in shards),
         "scenes": len(np.unique(source * (len(scenes) + 1) + scene)),
         "counts": {name: _counted(*columns[name]) for name in ("task", "source", "category", "split")}
-        | {"task_split": _by_task(columns["task"], columns["split"])},
+        | {"task_split": _by_task(columns["task"], columns["split"])}
+        | _kinds(columns["task"], columns["subtask"]),
         "instruction_words": {t: round(float(words[rows].mean()), 3) for t, rows in of.items()},
         "instruction_variety": variety.result(),
         "mask_size": {
@@ -133,6 +134,15 @@ def _by_task(
         name: _counted(splits[0][tasks[0] == number], splits[1])
         for name, number in sorted((name, number) for number, name in enumerate(tasks[1]))
     }
+
+
+def _kinds(
+    tasks: tuple[NDArray[np.int64], list[str]], subtasks: tuple[NDArray[np.int64], list[str]]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Collective and absent samples by task, of stores that have any."""
+    found = _by_task(subtasks, tasks)
+    kinds = {name: found[name] for name in (COLLECTIVE, ABSENT) if found.get(name)}
+    return {"kind": kinds} if kinds else {}
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

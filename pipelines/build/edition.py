@@ -13,24 +13,18 @@ _ROOT = Path(__file__).parents[2]
 _NO_SAY = frozenset(
     {
         "edition.py",
-        "lint.py",
-        "lint_pictures.py",
-        "lint_shard.py",
-        "lint_text.py",
         "preview.py",
         "progress.py",
-        "report.py",
         "runner.py",
         "state.py",
-        "table10.py",
-        "table10.yaml",
     }
 )
 #: Packages beside this one that decide what files mean.
-_READERS = ("pictures", "triplets")
+_READERS = ("labels", "pictures", "triplets")
 #: Single files elsewhere with a say: forms of masks, records and shards, sentences of prompts, readers of
 #: tables and annotations.
 _FILES = (
+    "pipelines/config/building.py",
     "pipelines/store/record.py",
     "pipelines/store/segmentation.py",
     "pipelines/store/writer.py",

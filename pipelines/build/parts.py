@@ -81,14 +81,16 @@ class _Block:
         self._waiting: deque[tuple[int, Draft]] = deque()
         self.bad: dict[int, dict[str, str]] = {}
         self.counts: dict[int, StageCounts] = {}
+        self.seen: dict[int, set[int]] = {}
         self.shown: dict[int, Counter[int]] = {}
 
     def take(self, place: int, drafts: Iterator[Draft], counts: StageCounts) -> None:
         """The drafts of an image."""
-        self.counts[place], self.shown[place] = counts, Counter()
+        self.counts[place], self.shown[place], self.seen[place] = counts, Counter(), set()
         try:
             for draft in drafts:
                 self.shown[place][draft.categories] += 1
+                self.seen[place] |= draft.present
                 self._waiting.append((place, draft))
                 self.finish(self._ahead)
         except UnusableImage as error:
@@ -116,7 +118,8 @@ def run_block(
 
     Returns:
         The report: ``counts``, ``diversity`` (number of tiles by number of categories), ``bad`` (unusable
-        images), ``bad_items``, whose tiles in the part do not count, and ``usage`` of the endpoint.
+        images), ``bad_items``, whose tiles in the part do not count, ``usage`` of the endpoint, and, where
+        absent instructions are written, ``shown``: the categories that are labelled anywhere.
 
     Raises:
         UserError: the source itself is wrong, or the endpoint cannot be used; nothing is written then.
@@ -135,13 +138,14 @@ def run_block(
             counts = StageCounts()
             block.take(place, process_item(source, item, config, counts, describe), counts)
         block.finish()
-    total, diversity = StageCounts(), Counter[int]()
+    total, diversity, seen = StageCounts(), Counter[int](), set[int]()
     for place, counts in block.counts.items():
         if place in block.bad:
             total.add("read", 1, 0, {block.bad[place]["reason"]: 1})
         else:
             total.merge(counts.rows())
             diversity.update(block.shown[place])
+            seen |= block.seen[place]
     report = {
         "block": number,
         "stamp": stamp(items),
@@ -150,7 +154,7 @@ def run_block(
         "bad": list(block.bad.values()),
         "bad_items": list(block.bad),
         "usage": since(before, spent(config, store)),
-    }
+    } | ({"shown": sorted(seen)} if config.instruct.absent else {})
     with atomic_write(filesystem, report_path(root, number), remote) as handle:
         handle.write(json.dumps(report).encode())
     return report

@@ -12,6 +12,8 @@ from pipelines.build.describe import EMBEDDED, Describer, Drawn, Made
 from pipelines.build.encode import encode_mask, encode_png
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
+from pipelines.build.kinds import Kinds, wanted, with_kinds
+from pipelines.build.labelled import Labelled
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
 from pipelines.build.sources.base import Source, SourceImage, SourceItem
@@ -32,10 +34,12 @@ class Draft:
     Attributes:
         categories: how many categories it shows.
         finish: waits for the text, counts what became of it, and gives the tile.
+        present: the categories that are labelled in it, where absent instructions are written.
     """
 
     categories: int
     finish: Callable[[], Tile]
+    present: frozenset[int] = frozenset()
 
 
 def process_item(
@@ -107,7 +111,12 @@ def _draft(
     regions, noise = regions_of(part, config.rules)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
     key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
-    samples = begin_samples(f"{source.name}/{key}", regions, part.pixels, config, counts, describe)
+    name = f"{source.name}/{key}"
+    plain = begin_samples(name, regions, part.pixels, config, counts, describe)
+    kinds = None
+    if wanted(config):
+        kinds = Kinds(name, Labelled(part), TileFacts(regions, part.height, part.width), config)
+    samples = with_kinds(kinds, plain, counts)
     categories = len({r.category_id for r in regions})
 
     def finish() -> Tile:
@@ -130,7 +139,7 @@ def _draft(
             item.split,
         )
 
-    return Draft(categories, finish)
+    return Draft(categories, finish, kinds.present if kinds else frozenset())
 
 
 def regions_of(part: SourceImage, rules: RuleConfig) -> tuple[list[Region], int]:

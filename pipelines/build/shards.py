@@ -107,6 +107,8 @@ class Shard:
         """Changes with whatever decides the shard's bytes."""
         facts: list[Any] = [self.path, self.parts, [stamps[block] for block, _, _ in self.parts]]
         facts += [documents.balance.cutoff, sorted(documents.balance.last.items())]
+        if documents.balance.shown is not None:
+            facts.append(sorted(documents.balance.shown))
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

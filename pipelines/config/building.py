@@ -47,6 +47,27 @@ class InstructConfig(_Section):
         description="write each text of the embedded writer for the flipped and turned tile as well, so that "
         "data.augment.flips and turns of a training may turn those pictures too",
     )
+    collective: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="instructions for all regions of a category ('all the buildings'), for each other one of "
+        "its task (referring, reasoning) on a tile; a tile without others counts as one; 0: none",
+    )
+    absent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="instructions for a category that the source labels and the tile does not show, with an "
+        "empty mask, counted alike; 0: none",
+    )
+    absent_unlabelled: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="largest share of a tile that may be without a label (ignored, unknown, no data; not a "
+        "table's background) where something is said to be absent",
+    )
 
 
 class SplitConfig(_Section):

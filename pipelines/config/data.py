@@ -23,7 +23,9 @@ class SampleFilter(Section):
         None, ge=0, le=1, description="least share of its tight box that the region fills"
     )
     max_fill: float | None = Field(None, gt=0, le=1, description="largest share of its tight box")
-    subtasks: tuple[str, ...] = Field((), description="such as box, point, attribute; none: all")
+    subtasks: tuple[str, ...] = Field(
+        (), description="such as box, point, attribute, collective, absent; none: all"
+    )
     categories: tuple[int | str, ...] = Field((), description="ids or names of the taxonomy; none: all")
     sources: tuple[str, ...] = Field((), description="names of source datasets; none: all")
 

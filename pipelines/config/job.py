@@ -5,7 +5,9 @@ files of this tree (``jobs/presets``), overridden by ``--set a.b=value``.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -35,6 +37,12 @@ class InitConfig(Section):
         None,
         description="an export of this project, or a released checkpoint (it then decides mode, sizes and, "
         "unless tokenizer.path is set, the tokenizer); all of its weights are taken. A folder or s3://",
+    )
+    optimizer: str | None = Field(
+        None,
+        description="a run whose optimizer state goes on in this one, from its newest checkpoint, where "
+        "parameters have the same name and shape; for more training from init.model=RUN/export. "
+        "A folder or s3://",
     )
     vision: str | None = Field(
         None,
@@ -178,6 +186,15 @@ class TrackingConfig(Section):
     tags: dict[str, str] = Field(default_factory=dict, description="more tags of the MLflow run")
 
 
+#: Settings that name weights or a tokenizer.
+PATHS = (
+    ("init", "vision"),
+    ("init", "mask2former"),
+    ("init", "model"),
+    ("init", "optimizer"),
+    ("model", "language", "path"),
+    ("tokenizer", "path"),
+)
 #: Enough for the template and an instruction of usual length.
 _TEXT_TOKENS = 192
 
@@ -200,6 +217,20 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_are_whole(cls, values: Any) -> Any:
+        """Workers of Ray Train and trials of Ray Tune have working directories of their own."""
+        values = deepcopy(values)
+        for *above, name in PATHS:
+            section = values
+            for key in above:
+                section = section.get(key) if isinstance(section, dict) else None
+            path = section.get(name) if isinstance(section, dict) else None
+            if isinstance(path, str) and "://" not in path:
+                section[name] = str(Path(path).expanduser().absolute())
+        return values
 
     @model_validator(mode="after")
     def _weights_are_whole_for_the_compiler(self) -> "Config":

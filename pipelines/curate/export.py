@@ -21,7 +21,7 @@ from pipelines.store.record import BadRecord, decode_mask, parse_fragment
 from pipelines.store.scan import Places, check_schema, fragments, of_split, open_all_splits, places
 from pipelines.store.writer import fitting_name, tar_member
 from unigeoseg.errors import UserError
-from unigeoseg.tasks import INTERACTIVE, REFERRING
+from unigeoseg.tasks import ABSENT, COLLECTIVE, INTERACTIVE, REFERRING
 
 FORMS = ("webdataset", "coco", "release-layout")
 _SHARD_BYTES = 256 * 1024 * 1024
@@ -273,7 +273,8 @@ def _release(part: _Part) -> dict[str, int]:
             part.target.write(paths["mask"], _png_mask(record, sample))
             reason = [sample["answer"]] if sample.get("answer") else []
             part.target.write(paths["json"], _dump({"question": [sample["instruction"]], "reason": reason}))
-            entries.append(paths)
+            kind = sample.get("subtask")
+            entries.append(paths | ({"kind": str(kind)} if kind in (COLLECTIVE, ABSENT) else {}))
         return {"entries": entries, "files": len(written) + 2 * len(entries)}
 
     samples, files = 0, 1

@@ -19,7 +19,7 @@ from pipelines.store.record import BadRecord, Fragment, decode_image, decode_sam
 from pipelines.store.scan import WINDOW, Place, places
 from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.prompts import parse_coordinates
-from unigeoseg.tasks import INTERACTIVE
+from unigeoseg.tasks import ABSENT, INTERACTIVE
 
 Error = dict[str, str]
 #: Half of the last printed digit, and a little.
@@ -127,7 +127,8 @@ def _image(index: StoreIndex, place: Place, data: bytes, rules: Rules, found: Fi
     for reason in [*_agrees(fragment, rows), *picture_faults(pixels)]:
         found.add(rows[0]["sample_id"], reason)
     texts: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
-    shown = frozenset(row["category"] for row in rows if row.get("category"))
+    there = [row for row in rows if row.get("subtask") != ABSENT]
+    shown = frozenset(row["category"] for row in there if row.get("category"))
     for row in rows:
         try:
             sample = decode_sample(
@@ -187,6 +188,8 @@ def _record(sample: Sample, row: dict[str, Any], rules: Rules, shown: frozenset[
     if area and made_here and not least <= share <= most:
         found.append(f"area: {share:.2%} of the tile, the rules allow {least:.2%} to {most:.2%}")
     found += _category(sample)
+    if sample.subtask == ABSENT and sample.category in shown:
+        found.append(f"absent: another sample of the image shows {sample.category}")
     # What is said of the other views stands in for the text, so it has to be as good.
     other = [
         replace(sample, instruction=told[0], answer=told[1]) for told in sample.views if told is not None

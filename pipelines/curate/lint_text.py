@@ -12,7 +12,7 @@ from pipelines.build.instruct.words import plural
 from pipelines.labels.taxonomy import taxonomy
 from pipelines.triplets.layouts import LAYOUTS
 from unigeoseg.samples.batch import Sample
-from unigeoseg.tasks import REASONING, REFERRING
+from unigeoseg.tasks import ABSENT, REASONING, REFERRING
 
 #: Unicode categories of characters that are not seen, and those of them that text may hold.
 _UNSEEN = ("Cc", "Cf", "Co", "Cn")
@@ -64,8 +64,8 @@ def text_faults(sample: Sample, author: Author | None, shown: frozenset[str]) ->
     if author == "writer":
         spoken = name in _named(text)
         return [] if spoken else [f"phrase: it names no {taxonomy()[sample.category_id].noun}"]
-    if names_category(text, name):
-        return []
+    if names_category(text, name) or sample.subtask == ABSENT:
+        return []  # what is not there may be called anything
     named = _named(text)
     if named and not named & shown:
         others = " and ".join(sorted(named))

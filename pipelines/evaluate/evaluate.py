@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipelines.evaluate.absent import absent_report
 from pipelines.evaluate.data import BenchmarkIndex, Index, open_index
 from pipelines.evaluate.models import export_config
 from pipelines.evaluate.pool import run_here, run_on_ray
 from pipelines.evaluate.predictions import PREDICTIONS, Predictions
+from pipelines.evaluate.presence import NoneRule
 from pipelines.evaluate.records import SCHEMA, Portion
 from pipelines.evaluate.resume import Finished, evaluation_key, forget_portions
 from pipelines.evaluate.selection import choose_rows, portions
@@ -47,6 +49,7 @@ PER_SAMPLE = (
     "intersection",
     "union",
     "iou",
+    "presence",
 )
 #: Rows of ``per_sample.parquet`` whose predictions are in memory at a time.
 _ROWS_AT_ONCE = 1 << 16
@@ -108,6 +111,7 @@ def evaluate_store(
     loaded: tuple[UniGeoSeg, Tokenizer] | None = None,
     progress: bool = False,
     resume: str | None = None,
+    rule: NoneRule | None = None,
 ) -> Evaluation:
     """Evaluates a model; the result does not depend on the placement, to the last bit.
 
@@ -122,6 +126,7 @@ def evaluate_store(
         progress: shows a bar on a terminal.
         resume: folder that keeps finished portions, so that a killed evaluation goes on when called again
             with the same arguments; not with a model in memory.
+        rule: when the model is taken to say that there is none; told apart in ``none`` of the result.
 
     Raises:
         UserError: no model, no data, an empty split, or no sample that can be used.
@@ -170,6 +175,7 @@ def evaluate_store(
         "boxes": job.boxes,
         "turn": job.turn,
         "threshold": best_thresholds(table, job.threshold),
+        "none": {} if job.boxes else absent_report(table, scenes, rule),
         "samples": {"split": len(index), "chosen": len(rows), "evaluated": table.num_rows},
         "scenes": len(np.unique(scenes)),
         "unusable": [{"sample_id": name, "reason": reason} for name, reason in sorted(bad)],

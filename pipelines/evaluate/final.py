@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Config
+from pipelines.evaluate.absent import fitted
 from pipelines.evaluate.data import open_reader
 from pipelines.evaluate.evaluate import Evaluation, Placement, evaluate_store, write_evaluation
 from pipelines.evaluate.measures import measure_tasks
 from pipelines.evaluate.models import ModelSource
 from pipelines.evaluate.plots import plot_iou_histogram, plot_yardsticks
+from pipelines.evaluate.presence import write_rule
 from pipelines.evaluate.report import EVALUATION, MEASURES, PLOTS, SAMPLES, write_report
 from pipelines.evaluate.sheets import draw_sheet, examples
 from pipelines.evaluate.worker import Job
@@ -26,8 +28,9 @@ def evaluate_run(
     """Evaluates a run's export on ``config.evaluation.split`` of a store.
 
     Writes ``evaluation/`` (evaluation.json, per_sample.parquet with predictions, measures.json), ``plots/``
-    and ``report.html`` into the run folder. Runs on Ray actors when this process is connected to Ray and
-    ``config.evaluation.workers`` is not 0, else in this process; the numbers are the same.
+    and ``report.html`` into the run folder, and where the split has absent targets ``export/none.json``.
+    Runs on Ray actors when this process is connected to Ray and ``config.evaluation.workers`` is not 0, else
+    in this process; the numbers are the same.
 
     Args:
         run: the run folder, with ``export/``, and ``metrics.jsonl`` and ``config.yaml`` for the report.
@@ -63,6 +66,8 @@ def evaluate_run(
         images=settings.batch,
         progress=progress,
     )
+    if rule := fitted(evaluation.table, store, settings.split):
+        write_rule(export, rule)  # predict says with it that there is none
     measures = measure_tasks(evaluation, config.seed)
     write_evaluation(evaluation, str(folder.local(EVALUATION)), save_predictions=True)
     folder.local(MEASURES).write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from pipelines.build.progress import Steps
 from pipelines.evaluate.image_file import read_placed
 from pipelines.evaluate.models import find_export
-from pipelines.evaluate.predict import parse_numbers, write_prediction
+from pipelines.evaluate.predict import none_rule, parse_numbers, predict_pictures, write_prediction
+from pipelines.evaluate.presence import NoneRule
 from pipelines.pictures.georeference import Georeference
 from pipelines.pictures.listing import list_pictures
 from pipelines.pictures.remote import read_text, where_is
 from pipelines.storage.filesystem import storage_errors
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
-from unigeoseg.segmenter import Segmenter, check_shape, cut, load
+from unigeoseg.segmenter import Segmenter, check_shape, load
 
 ROWS = "predictions.json"
 #: Columns of a table of questions; one of the last four in each row.
@@ -54,6 +55,7 @@ def predict_many(
     turn: bool = True,
     batch: int = 8,
     progress: bool = True,
+    none: float | bool = True,
 ) -> dict[str, Any]:
     """Segments many images; an image that cannot be used is told and left out.
 
@@ -68,10 +70,12 @@ def predict_many(
         turn: whether images are turned as their EXIF orientation says.
         batch: pairs that are computed at once.
         progress: tells on stderr.
+        none: whether a text may get the answer that there is none; see
+            :func:`~pipelines.evaluate.predict.predict_file`.
 
     Returns:
-        ``{"rows": [{"image", "instruction", "task", "score", "files"}], "failed": [{"image", "instruction",
-        "reason"}]}``, which ``predictions.json`` in ``out`` holds too.
+        ``{"rows": [{"image", "instruction", "task", "score", "none", "files"}], "failed": [{"image",
+        "instruction", "reason"}]}``, which ``predictions.json`` in ``out`` holds too.
 
     Raises:
         UserError: no images, no usable question, or ``out`` cannot be written.
@@ -81,13 +85,14 @@ def predict_many(
             "give --questions FILE.csv, or one of --text, --question, --box and --point for all images"
         )
     source = model if isinstance(model, Segmenter) else find_export(model)
+    rule = none_rule(source.source if isinstance(source, Segmenter) else source, none)
     asks = list_asks(list_pictures(images, "--images"), question, questions)
     segmenter = source if isinstance(source, Segmenter) else load(source)
     result: dict[str, Any] = {"rows": [], "failed": []}
     with Steps("predict", "mask", len(asks), enabled=progress) as steps:
         for start in range(0, len(asks), batch):
             part = asks[start : start + batch]
-            _predict(segmenter, part, Path(out), threshold, turn, result)
+            _predict(segmenter, part, Path(out), threshold, turn, rule, result)
             steps.update(len(part))
     _write(Path(out) / ROWS, result)
     return result
@@ -177,7 +182,13 @@ def _common_folder(images: Sequence[str]) -> str:
 
 
 def _predict(
-    segmenter: Segmenter, asks: Sequence[Ask], out: Path, threshold: float, turn: bool, result: dict[str, Any]
+    segmenter: Segmenter,
+    asks: Sequence[Ask],
+    out: Path,
+    threshold: float,
+    turn: bool,
+    rule: NoneRule | None,
+    result: dict[str, Any],
 ) -> None:
     """One batch; an image that several pairs share is read once."""
     read: dict[str, tuple[NDArray[np.uint8], Georeference | None]] = {}
@@ -195,13 +206,12 @@ def _predict(
         usable.append(ask)
     if not usable:
         return
-    found = segmenter.logits([read[a.image][0] for a in usable], [a.question for a in usable])
-    for ask, logits in zip(usable, found, strict=True):
+    asked = [a.question for a in usable]
+    found = predict_pictures(segmenter, [read[a.image][0] for a in usable], asked, threshold, rule)
+    for ask, prediction in zip(usable, found, strict=True):
         pixels, place = read[ask.image]
-        told = write_prediction(
-            pixels, place, cut(logits, ask.question, threshold), out / ask.name, threshold
-        )
-        kept = {key: told[key] for key in ("instruction", "task", "score", "files")}
+        told = write_prediction(pixels, place, prediction, out / ask.name, threshold, rule)
+        kept = {key: told[key] for key in ("instruction", "task", "score", "none", "files")}
         result["rows"].append({"image": ask.image, **kept})
 
 

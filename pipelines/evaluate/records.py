@@ -14,7 +14,8 @@ from unigeoseg.samples.batch import Sample
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")
 
-#: Columns of a worker's table. ``mask_size`` is that of a mask which was stretched to
+#: Columns of a worker's table. ``presence`` has the scores of :data:`pipelines.evaluate.presence.SCORES`;
+#: ``mask_size`` is that of a mask which was stretched to
 #: its picture, else null. Predictions, yardsticks and counts at other thresholds are null where
 #: they were not asked for.
 SCHEMA = pa.schema(
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         ("intersection", pa.int64()),
         ("union", pa.int64()),
         ("iou", pa.float64()),
+        ("presence", pa.list_(pa.float64())),
         ("inter_at", pa.list_(pa.int64())),
         ("union_at", pa.list_(pa.int64())),
         ("prediction", pa.string()),

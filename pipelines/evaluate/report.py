@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines.evaluate.history import History
 from pipelines.evaluate.plots import COLOURS, plot_learning, plot_losses, plot_shares
+from pipelines.evaluate.presence import in_words as absent_in_words
 from pipelines.evaluate.tables import stretched_in_words
 from pipelines.evaluate.thresholds import in_words
 from pipelines.runs.folder import CONFIG, EXPORT, METRICS, SUMMARY, RunFolder
@@ -99,7 +100,7 @@ def _render(folder: RunFolder, history: History, measures: dict[str, Any]) -> st
         facts=_facts(folder, history),
         evaluation=evaluation,
         stretched=stretched_in_words(stretched) if stretched.get("n") else "",
-        threshold=in_words(evaluation.get("threshold", {})),
+        threshold=" ".join(filter(None, _remarks(evaluation))),
         warnings=list(dict.fromkeys([*warned, *result_warnings(measures)])),
         yardsticks=exists(f"{PLOTS}/yardsticks.png"),
         curves=[(f"{PLOTS}/{f}", title, note) for f, title, note in _CURVES if exists(f"{PLOTS}/{f}")],
@@ -108,6 +109,11 @@ def _render(folder: RunFolder, history: History, measures: dict[str, Any]) -> st
         files=[(name, what) for name, what in _FILES if exists(name)],
         colours=COLOURS,
     )
+
+
+def _remarks(evaluation: dict[str, Any]) -> list[str]:
+    """What other thresholds and a rule for "none" would do."""
+    return [in_words(evaluation.get("threshold", {})), absent_in_words(evaluation.get("none", {}))]
 
 
 def _task_row(task: str, m: dict[str, Any]) -> dict[str, Any]:

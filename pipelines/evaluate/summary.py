@@ -40,7 +40,11 @@ def summarise(table: pa.Table, scenes: Any, seed: int = 0, boxes: bool = False) 
             table[c].to_numpy()[mask] for c in ("intersection", "union", "predicted_share")
         )
         sums = MetricSums(thresholds).add_all(inter.tolist(), union.tolist())
-        look = {"empty": float((share == 0).mean()), "full": float((share >= FULL).mean())}
+        target = table["truth_share"].to_numpy()[mask] > 0
+        seen = target if target.any() else ~target  # an empty mask is right where nothing is there
+        look = {"empty": float((share[seen] == 0).mean()), "full": float((share >= FULL).mean())}
+        if not target.all():
+            look["targets"] = int(target.sum())
         return {**sums.result(), **look, "ci95": bootstrap_ci95(inter, union, scenes[mask], seed)}
 
     def groups(column: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.evaluate.presence import in_words as absent_in_words
 from pipelines.evaluate.thresholds import in_words
 
 #: Groups of the Markdown document after the main table: key of the result, heading of the first column.
@@ -102,6 +103,8 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     if result.get("vanished"):
         found.append(f"{result['vanished']} targets have no pixel left at the size of comparison.")
     if words := in_words(result.get("threshold") or {}):
+        found.append(words)
+    if words := absent_in_words(result.get("none") or {}):
         found.append(words)
     published = result.get("published", {})
     if published.get("missing"):

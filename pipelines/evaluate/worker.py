@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluate.data import Index, open_index, open_reader
 from pipelines.evaluate.models import ModelSource, best_device
+from pipelines.evaluate.presence import presence_scores
 from pipelines.evaluate.records import SCHEMA, Portion, describe, encode_mask
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.thresholds import counts_at, levels_of, thresholds
@@ -28,7 +29,7 @@ from pipelines.store.reader import Loaded
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import BadSample, Collator
-from unigeoseg.samples.letterbox import letterbox_mask, unletterbox
+from unigeoseg.samples.letterbox import Letterbox, letterbox_mask, unletterbox
 from unigeoseg.samples.tokens import Tokenizer
 
 #: Of one sample or an image's samples: how many of the thresholds each pixel exceeds.
@@ -119,11 +120,13 @@ class Worker:
     def evaluate(self, rows: Rows) -> Portion:
         """Evaluates these rows of the index; their images share nothing with other portions."""
         images, bad = self._read(rows)
-        predictions = self._predict(images)
+        predictions, scores = self._predict(images)
         records: list[dict[str, Any]] = []
         for image in images:
             first, last = len(records), len(records) + len(image.samples)
-            records += self._measure(image, [np.stack(p[first:last]) for p in predictions])
+            measured = self._measure(image, [np.stack(p[first:last]) for p in predictions])
+            pairs = zip(measured, scores[first:last], strict=True)
+            records += [record | {"presence": presence} for record, presence in pairs]
         return Portion(pa.Table.from_pylist(records, schema=SCHEMA), bad)
 
     def _read(self, rows: Rows) -> tuple[list[_Image], list[tuple[str, str]]]:
@@ -155,8 +158,11 @@ class Worker:
             return error.reason
         return ""
 
-    def _predict(self, images: Sequence[_Image]) -> list[list[Levels]]:
-        """Predictions of each model at the size of comparison, for the samples of the images in order."""
+    def _predict(self, images: Sequence[_Image]) -> tuple[list[list[Levels]], list[list[float]]]:
+        """Predictions of each model at the size of comparison, for the samples of the images in order.
+
+        Beside them the first model's :func:`~pipelines.evaluate.presence.presence_scores` of each.
+        """
         most = self._job.max_instructions
         pieces = [
             ImageGroup(image.pixels, tuple(_question(s) for s in image.samples[i : i + most]))
@@ -164,12 +170,21 @@ class Worker:
             for i in range(0, len(image.samples), most)
         ]
         found: list[list[Levels]] = [[] for _ in self._models]
+        scores: list[list[float]] = []
         for part in _forward_parts(pieces, most):
             batch = self._collator(part).to(self._device)
             for levels, model in zip(found, self._models, strict=True):
                 shapes = [piece.image.shape[:2] for piece in part for _ in piece.samples]
                 logits = model.predict(batch).cpu().numpy()
+                if levels is found[0]:
+                    scores += [self._scores(*one) for one in zip(logits, shapes, strict=True)]
                 levels += [self._levels(*one) for one in zip(logits, shapes, strict=True)]
+        return found, scores
+
+    def _scores(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> list[float]:
+        """Scores of the picture's part of logits ``[S, S]``: padding shows nothing of it."""
+        fit = Letterbox.fit(*shape, self.image_size)
+        found: list[float] = presence_scores(logits[fit.rows, fit.columns], self._job.threshold).tolist()
         return found
 
     def _levels(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Levels:

@@ -150,7 +150,12 @@ def _costs(model: UniGeoSeg, config: Config, tokens: int) -> dict[str, dict[str,
         "query": lambda: model.query(made(1, width), features[-1], index),
         "pixel_decoder": lambda: model.pixel_decoder(features),
         "mask_decoder": lambda: model.mask_decoder(
-            made(1, hidden), made(1, hidden, quarter, quarter), levels, index
+            made(1, hidden),
+            made(1, hidden, quarter, quarter),
+            levels,
+            index,
+            made(1, 6, grad=False),
+            made(1, 7, kind=torch.bool),
         ),
     }
     return {

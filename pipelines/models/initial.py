@@ -2,9 +2,13 @@
 
 import dataclasses
 import logging
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import Config
+from pipelines.config.job import PATHS
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.weights.hub import SCHEME
 from pipelines.weights.local_copy import local_copy
@@ -29,8 +33,6 @@ def with_start(config: Config) -> Config:
         return config
     from unigeoseg.released.folder import is_released, released_config
 
-    if "://" not in source:
-        source = str(Path(source).expanduser().resolve())
     folder = local_copy(source)
     if not is_released(folder):
         return config
@@ -58,13 +60,8 @@ def check_start(config: Config) -> None:
     Raises:
         UserError: names the setting.
     """
-    named = {
-        "init.vision": config.init.vision,
-        "init.mask2former": config.init.mask2former,
-        "init.model": config.init.model,
-        "model.language.path": config.model.language.path,
-        "tokenizer.path": config.tokenizer.path,
-    }
+    values: Any = config.plain()
+    named: dict[str, str | None] = {".".join(keys): reduce(getitem, keys, values) for keys in PATHS}
     for setting, path in named.items():
         if path is None or path.startswith(SCHEME):
             continue

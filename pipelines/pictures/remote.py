@@ -148,10 +148,30 @@ class ByParts:
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
         """Opens a file to be read."""
-        return self._filesystem.open(path, mode, block_size=_PART, cache_type="readahead")
+        return _Opening(self._filesystem.open(path, mode, block_size=_PART, cache_type="readahead"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._filesystem, name)
+
+
+class _Opening:
+    """A file as it was opened once, equal to itself alone.
+
+    rasterio holds on to open files in a dictionary by the files themselves, and two openings of the same path
+    are equal to fsspec: the second one would be freed while GDAL still reads from it, which ends the process.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __enter__(self) -> "_Opening":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 #: A file or folder, wherever it is.

@@ -1,19 +1,20 @@
 """The run folder, local or on an object store, behind one face.
 
-A local run is written in place. For a remote one each process works on a mirror of its own in a temporary
+A local run is written in place. For a remote one each process works on a mirror of its own in its scratch
 folder; files are uploaded when they are published, because object stores cannot append.
 """
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
-from pipelines.storage.retry import Retry
 from pipelines.storage.background import PatientFiles
+from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
+from pipelines.storage.lease import Hold
+from pipelines.storage.retry import Retry
+from pipelines.storage.scratch import scratch_folder
 from unigeoseg.errors import UserError
 
 _Result = TypeVar("_Result")
@@ -41,7 +42,10 @@ class RunFolder:
         path: absolute, or with its protocol; another process can open the same run with it.
         remote: whether it is on an object store.
         base: the local folder where this process writes.
+        hold: the job's lease, which what is written depends on; ``None`` where nobody else can be at work.
     """
+
+    hold: Hold | None = None
 
     def __init__(self, path: str | Path, retry: Retry = _FOR_PEOPLE) -> None:
         self.remote, self._retry = is_remote(path), retry
@@ -52,7 +56,7 @@ class RunFolder:
         else:
             self.fs, self.root = open_filesystem(path)
         self.path = str(path).rstrip("/") if self.remote else self.root
-        self.base = Path(tempfile.mkdtemp(prefix="unigeoseg-run-")) if self.remote else Path(self.root)
+        self.base = scratch_folder() if self.remote else Path(self.root)
 
     @property
     def name(self) -> str:
@@ -68,6 +72,15 @@ class RunFolder:
         """The result of ``work``, which reads streams of an object store and may be run again."""
         return self.fs.patience(work) if self.remote else work()
 
+    def check_held(self) -> None:
+        """Before anything is written.
+
+        Raises:
+            LeaseLostError: the run is another job's now.
+        """
+        if self.hold is not None:
+            self.hold.check()
+
     def local(self, name: str) -> Path:
         """Where this process writes ``name``; its parent folder exists afterwards."""
         path = self.base / name
@@ -79,7 +92,12 @@ class RunFolder:
         return bool(self.fs.exists(f"{self.root}/{name}"))
 
     def publish(self, *names: str) -> None:
-        """Uploads files or folders of the mirror; nothing to do for a local run."""
+        """Uploads files or folders of the mirror; nothing to do for a local run.
+
+        Raises:
+            LeaseLostError: the run is another job's now.
+        """
+        self.check_held()
         if not self.remote:
             return
         for name in names:
@@ -91,6 +109,7 @@ class RunFolder:
 
     def publish_growing(self, *names: str) -> None:
         """Uploads what files hold at this moment, while another thread appends to them."""
+        self.check_held()
         for name in names:
             if self.remote and (self.base / name).is_file():
                 self.fs.pipe_file(f"{self.root}/{name}", (self.base / name).read_bytes())

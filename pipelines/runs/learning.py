@@ -80,7 +80,7 @@ def _measured(row: Mapping[str, Any], task: str, train: float) -> Iterator[tuple
 def result_warnings(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is to be said of a finished run's results, from the ``tasks`` of its summary."""
     return [
-        _RESULT.format(share=found["empty"], n=found["n"], task=task)
+        _RESULT.format(share=found["empty"], n=found.get("targets", found["n"]), task=task)
         for task, found in tasks.items()
         if found.get("empty", 0.0) >= EMPTY_RESULT
     ]

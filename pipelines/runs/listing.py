@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.storage.lease import holder_of
-from pipelines.storage.secrets import reveal
-from pipelines.storage.filesystem import open_filesystem, storage_errors
+from pipelines.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
 from pipelines.runs.ledger import read_rows
 from pipelines.runs.manifest import committed_steps
-from pipelines.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
-from pipelines.runs.status import KILLED, RUNNING, Ending, close_run, read_status, write_status
-from pipelines.tracking.tracker import UNSENT, Tracker, TrackingRun
 from pipelines.runs.mlflow_link import remembered
+from pipelines.runs.status import KILLED, RUNNING, Ending, close_run, read_status, write_status
+from pipelines.storage.filesystem import open_filesystem, storage_errors
+from pipelines.storage.lease import holder_of
+from pipelines.storage.secrets import reveal
 from pipelines.storage.yaml_text import load_yaml
+from pipelines.tracking.tracker import UNSENT, Tracker, TrackingRun
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """``status.json``: what became of a run, for people and commands that come later."""
 
 import json
+import logging
 import os
 import socket
 import time
@@ -10,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage.secrets import hide
-from pipelines.storage.filesystem import storage_errors
-from pipelines.runs.job import Job
 from pipelines.runs.folder import RunFolder
-from pipelines.tracking.tracker import TrackingRun, end_run
+from pipelines.runs.job import Job
 from pipelines.runs.mlflow_link import known_run_id, remember_run
 from pipelines.runs.observer import RunStopped
+from pipelines.storage.filesystem import storage_errors
+from pipelines.storage.lease import LeaseLostError
+from pipelines.storage.secrets import hide
+from pipelines.tracking.tracker import TrackingRun, end_run
 
+logger = logging.getLogger(__name__)
 STATUS = "status.json"
 RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
 
@@ -32,7 +35,12 @@ def read_status(run: RunFolder) -> dict[str, Any]:
 
 
 def write_status(run: RunFolder, **changes: Any) -> None:
-    """Changes some keys of it."""
+    """Changes some keys of it.
+
+    Raises:
+        LeaseLostError: the run is another job's now.
+    """
+    run.check_held()
     if isinstance(changes.get("error"), str):
         changes["error"] = hide(changes["error"])
     content = {**read_status(run), **changes, "updated": time.time()}
@@ -102,10 +110,19 @@ def recorded(run: RunFolder, job: Job, dataset: str, steps: int) -> Iterator[End
         except storage_errors():  # a full disk, storage out of reach: the lease tells that the job is over
             if state == FINISHED:
                 raise
+        except LeaseLostError as lost:  # what the run is said to be is another job's to say
+            if state == FINISHED:
+                raise
+            logger.warning("%s", lost)
 
 
 def close_run(run: RunFolder, ending: Ending, state: str) -> None:
-    """Sets MLflow's status, and notes beside the run whether MLflow took it."""
+    """Sets MLflow's status, and notes beside the run whether MLflow took it.
+
+    Raises:
+        LeaseLostError: the run is another job's now.
+    """
+    run.check_held()
     tracking = ending.tracking
     if tracking.run_id is None:
         tracking = replace(tracking, run_id=known_run_id(run, tracking.uri))

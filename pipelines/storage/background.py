@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
-from pipelines.storage.retry import Retry
 
 from pipelines.storage.filesystem import storage_errors
+from pipelines.storage.retry import Retry
 
 _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)

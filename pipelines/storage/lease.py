@@ -1,8 +1,11 @@
 """One job in a folder, a run's or a store's: a lease with a heartbeat, the same on an object store.
 
 The holder writes ``lease.json`` and renews it. A job that crashed stops renewing, so the lease falls to the
-next one: at once where the dead process can be looked at (same machine), else when it has run out. Before a
-checkpoint the workers check that the lease is still their job's, so that a job thought dead writes nothing.
+next one: at once where the dead process can be looked at (same machine), else when it has run out. Whoever
+writes for a job asks its :class:`Hold` first, so that a job thought dead writes nothing.
+
+A renewal never lands on a successor's lease, however late it arrives: on a disk it goes into the file that
+this holder made, which a successor has replaced by another; on S3 it is conditional on the object's ETag.
 """
 
 import errno
@@ -30,6 +33,10 @@ LEASE = "lease.json"
 OTHER_RUN = "choose another run with --run"
 #: After taking a lease over, seconds until it is read again: another job may have done the same.
 _SETTLE = {False: 0.2, True: 2.0}
+#: Share of a lease's time after which a writer looks again.
+_SAFE = 0.75
+#: A lease's bytes on a disk, whatever it says: it is renewed in place.
+_BYTES = 1024
 
 
 class LeaseLostError(RuntimeError):
@@ -114,8 +121,8 @@ def holder_of(run: Leased) -> Holder | None:
         return Holder("", "unknown", "", 0, 0.0, 0.0, 0.0)
 
 
-def check_held(run: Leased, token: str) -> None:
-    """Makes sure that the folder is still the job's.
+def check_held(run: Leased, token: str) -> Holder:
+    """Makes sure that the folder is still the job's; its lease.
 
     Raises:
         LeaseLostError: another job took it over, or it was given up.
@@ -126,6 +133,38 @@ def check_held(run: Leased, token: str) -> None:
         raise LeaseLostError(
             f"{run.path} is not this job's any more (held by {now}); this job writes nothing more to it"
         )
+    return found
+
+
+class Hold:
+    """What a writer of a job knows of its lease: asked before each write.
+
+    A lease of another machine is not taken over before it has run out, so that one on an object store is read
+    again only when the last look is nearly that old. On a disk the job's driver may be seen dead at once, and
+    each look is cheap.
+
+    Args:
+        run: the folder.
+        token: of the lease.
+    """
+
+    def __init__(self, run: Leased, token: str) -> None:
+        self._run, self._token, self._until = run, token, 0.0
+
+    def check(self) -> None:
+        """Nothing while the folder is the job's, or while storage does not tell.
+
+        Raises:
+            LeaseLostError: another job took it over, or it was given up.
+        """
+        if self._run.remote and time.time() < self._until:
+            return
+        try:
+            found = check_held(self._run, self._token)
+        except storage_errors() as error:  # what writes there will find the same
+            logger.debug("cannot look at the lease of %s: %s", self._run.path, error)
+            return
+        self._until = found.beat + _SAFE * found.seconds
 
 
 @contextmanager
@@ -154,6 +193,8 @@ class Lease:
     def __init__(self, run: Leased, seconds: float, other: str = OTHER_RUN) -> None:
         self._run, self._seconds, self._other = run, seconds, other
         self.token = uuid.uuid4().hex
+        self._file: int | None = None
+        self._etag: str | None = None
         self._acquire()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -167,6 +208,8 @@ class Lease:
             found = holder_of(self._run)
             if found is not None and found.token == self.token:
                 self._run.fs.rm_file(f"{self._run.root}/{LEASE}")
+        if self._file is not None:
+            os.close(self._file)
 
     def _acquire(self) -> None:
         if self._create():
@@ -195,19 +238,20 @@ class Lease:
         holder = Holder(
             self.token, socket.gethostname(), _place(), own.pid, own.create_time(), time.time(), self._seconds
         )
-        return json.dumps(asdict(holder)).encode()
+        return json.dumps(asdict(holder)).encode().ljust(_BYTES)
 
     def _create(self) -> bool:
         """Writes the lease unless there is one; whether it did."""
         path = f"{self._run.root}/{LEASE}"
         try:
             if self._run.remote:
-                self._run.fs.pipe_file(path, self._content(), mode="create")
+                self._etag = _etag(self._run.fs.pipe_file(path, self._content(), mode="create"))
                 return True
             partial = Path(f"{path}.{self.token}")
             partial.write_bytes(self._content())
             try:
                 os.link(partial, path)  # atomic, with its content, and only if there is none
+                self._file = os.open(partial, os.O_WRONLY)
             finally:
                 partial.unlink()
         except FileExistsError:
@@ -239,13 +283,31 @@ class Lease:
                 warned = True
 
     def _write(self) -> None:
-        path = f"{self._run.root}/{LEASE}"
-        if self._run.remote:
-            self._run.fs.pipe_file(path, self._content())
+        """Renews the lease, and no other.
+
+        Raises:
+            LeaseLostError: there is another one now.
+        """
+        if self._file is not None:
+            os.pwrite(self._file, self._content(), 0)
             return
-        partial = Path(f"{path}.{self.token}")
-        partial.write_bytes(self._content())
-        partial.replace(path)
+        path = f"{self._run.root}/{LEASE}"
+        if self._etag is None:  # the answer to the writing was lost, or the store tells none
+            self._etag = _etag(self._run.fs.info(path))
+            check_held(self._run, self.token)  # read after the tag, which is therefore no later one's
+        condition = {"IfMatch": self._etag} if self._etag else {}
+        try:
+            self._etag = _etag(self._run.fs.pipe_file(path, self._content(), **condition))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # s3fs: a precondition failed
+                raise
+            self._etag = None
+            check_held(self._run, self.token)  # it is ours where only the answer to a renewal was lost
+
+
+def _etag(answer: Any) -> str | None:
+    """What tells this state of an object from others, where the store says so."""
+    return answer.get("ETag") if isinstance(answer, dict) else None
 
 
 def _place() -> str:

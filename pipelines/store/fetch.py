@@ -12,29 +12,12 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.storage.filesystem import open_filesystem, storage_errors
+from pipelines.storage.retry import Retry
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 
 #: Shard (relative to the store), offset and length in bytes.
 Range = tuple[str, int, int]
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How storage errors are met.
-
-    Attributes:
-        patience_s: how long an object may stay out of reach before the run stops; more than the minute of an
-            ordinary outage.
-        refused_s: the same for an object that is missing, refused or too short, where waiting rarely helps.
-        first_s: pause before the first repetition; it doubles each time.
-        longest_s: longest pause.
-    """
-
-    patience_s: float = 180.0
-    refused_s: float = 3.0
-    first_s: float = 0.2
-    longest_s: float = 10.0
 
 
 @dataclass

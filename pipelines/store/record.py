@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.view import OTHER_TURNS
-from unigeoseg.tasks import INTERACTIVE, REASONING
+from unigeoseg.tasks import ABSENT, INTERACTIVE, REASONING
 
 _NO_MEMBER = bytes(tarfile.BLOCKSIZE)
 _JPEG = b"\xff\xd8\xff"
@@ -26,7 +26,7 @@ class BadRecord(ValueError):
 
     Attributes:
         reason: one word that is counted: ``unreadable_record``, ``unreadable_image``, ``image_size``,
-            ``unreadable_mask``, ``mask_size``, ``empty_mask``, ``coordinates``, ``text``.
+            ``unreadable_mask``, ``mask_size``, ``empty_mask``, ``absent_mask``, ``coordinates``, ``text``.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -168,7 +168,8 @@ def decode_sample(
         place: position in its ``samples``.
         height: of the image.
         width: of the image.
-        mask_area: what the index promises; 0 lets a reasoning sample without target pass.
+        mask_area: what the index promises; 0 lets a reasoning sample without target pass. Absent ones
+            have none anyway.
 
     Raises:
         BadRecord: with the reason.
@@ -185,7 +186,10 @@ def decode_sample(
     if task == INTERACTIVE and box is None and points is None:
         raise BadRecord("coordinates", "an interactive sample needs a box or points")
     mask = decode_mask(raw.get("mask"), height, width)
-    if not mask.any() and (mask_area != 0 or task != REASONING):
+    absent = raw.get("subtask") == ABSENT and task != INTERACTIVE
+    if absent and mask.any():
+        raise BadRecord("absent_mask", "the target is said to be absent, and the mask has pixels")
+    if not mask.any() and not absent and (mask_area != 0 or task != REASONING):
         raise BadRecord("empty_mask", "the mask has no pixel")
     return Sample(
         sample_id=sample_id,

@@ -46,6 +46,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         "masks/empty": ("empty",),
         "masks/full": ("full",),
         "masks/soft_dice": ("soft_dice",),
+        "masks/false_alarms": ("false_alarms",),
         "train/grad_norm": ("grad_norms",),
         "pts/share": ("target_shares",),
         "pts/realised": ("shares",),

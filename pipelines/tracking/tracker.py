@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.runs.folder import RunFolder
 from pipelines.storage.secrets import hide
 from pipelines.tracking.metric_names import flat_metrics
 
@@ -26,7 +25,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 logger = logging.getLogger(__name__)
 UNSENT = "mlflow_unsent.jsonl"
-MLFLOW = "mlflow.json"
 #: The tag by which a run is found again when its number was lost on the way.
 UID = "run.uid"
 _BATCH, _PARAMS, _VALUE = 1000, 100, 6000
@@ -127,37 +125,6 @@ def end_run(
     return True
 
 
-def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) -> None:
-    """Keeps in ``mlflow.json`` of the run folder which MLflow run is its own, and if that one is ended."""
-    content = {
-        "uri": hide(tracking.uri),
-        "experiment": tracking.experiment,
-        "run_id": tracking.run_id,
-        "uid": tracking.tags.get(UID),
-        "closed": closed,
-    }
-    path = run.local(MLFLOW)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    partial.replace(path)  # a full disk must not cost the run its number
-    run.publish(MLFLOW)
-
-
-def remembered(run: RunFolder) -> dict[str, Any]:
-    """The content of ``mlflow.json``, empty when there is none."""
-    try:
-        content = json.loads(run.fs.cat_file(f"{run.root}/{MLFLOW}"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def known_run_id(run: RunFolder, uri: str) -> str | None:
-    """The MLflow run of an earlier start, if it went to the same place."""
-    content = remembered(run)
-    return content.get("run_id") if content.get("uri") == hide(uri) else None
-
-
 class Tracker:
     """Sends rows to MLflow from a thread of its own.
 
@@ -226,6 +193,12 @@ class Tracker:
         elif self._unsent.exists():
             self._unsent.unlink()
         return len(left)
+
+    def abandon(self) -> None:
+        """Sends nothing more and keeps nothing: the run is another job's."""
+        self._rows.clear()
+        self._closing.set()
+        self._wake.set()
 
     def _work(self) -> None:
         pause = 1.0

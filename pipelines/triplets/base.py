@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from pipelines.triplets.truth import Truth, decode_picture, interior_point, read
 from unigeoseg.errors import UserError
 from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.prompts import interactive_sentence
-from unigeoseg.tasks import REASONING
+from unigeoseg.tasks import ABSENT, COLLECTIVE, INTERACTIVE, REASONING
 
 Box = tuple[float, float, float, float]
 Points = tuple[tuple[float, float], ...]
@@ -36,12 +36,13 @@ class Triplet:
         truth: where its mask comes from.
         instruction: empty where :meth:`TripletSource.complete` reads it with the image.
         answer: the expected reply, may be empty.
-        subtask: as the data set names it.
+        subtask: as the data set names it; ``collective`` and ``absent`` are checked against the mask.
         category: the data set's own name, may be empty.
         box: x0, y0, x1, y1 in [0, 1] of the image (interactive).
         points: (x, y) in [0, 1] of the image (interactive).
         text_file: the file that :meth:`TripletSource.complete` reads.
         published_iou: what the data set's authors publish for their own method on this sample.
+        where: file and entry that it comes from, for messages.
     """
 
     task: str
@@ -55,6 +56,7 @@ class Triplet:
     points: Points | None = None
     text_file: str = ""
     published_iou: float | None = None
+    where: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,7 @@ class TripletSource(ABC):
             triplet = _turned(triplet, turn)
         box, points, text = triplet.box, triplet.points, triplet.instruction
         category = taxonomy_id(triplet.category)
-        if not mask.any() and triplet.task != REASONING:
-            raise BadRecord("empty_mask", "the mask has no pixel")
+        subtask = _kind(triplet, bool(mask.any()))
         if triplet.subtask == "point" and points is None:
             points = (interior_point(mask),)
             text = interactive_sentence(points=points)
@@ -173,7 +174,7 @@ class TripletSource(ABC):
         return Sample(
             sample_id=image.sample_id(triplet, self.name),
             task=triplet.task,
-            subtask=triplet.subtask,
+            subtask=subtask,
             instruction=text,
             answer=triplet.answer,
             mask=mask,
@@ -183,6 +184,30 @@ class TripletSource(ABC):
             category=taxonomy()[category].name if category else triplet.category,
             source=image.source,
         )
+
+
+def _kind(triplet: Triplet, target: bool) -> str:
+    """The subtask of a triplet, once it is known whether its mask has a pixel.
+
+    Questions without a target are absent ones, whatever they are called (EarthReason has such).
+
+    Raises:
+        BadRecord: ``absent_mask`` or ``empty_mask``: what is said does not fit the mask.
+    """
+    place = f"{triplet.where}: " if triplet.where else ""
+    mask = ", ".join(triplet.truth.files()) or "the mask"
+    if target:
+        if triplet.subtask == ABSENT:
+            raise BadRecord(
+                "absent_mask",
+                f"{place}said to be absent, and {mask} has pixels; empty it, or take the kind out",
+            )
+        return triplet.subtask
+    if triplet.subtask == ABSENT or (triplet.task == REASONING and triplet.subtask != COLLECTIVE):
+        return ABSENT
+    sayable = triplet.where and triplet.task != INTERACTIVE
+    way = '; draw it, or say "kind": "absent" where nothing is meant' if sayable else ""
+    raise BadRecord("empty_mask", f"{place}{mask} has no pixel{way}")
 
 
 def _turned(triplet: Triplet, turn: int) -> Triplet:

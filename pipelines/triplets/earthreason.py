@@ -2,7 +2,8 @@
 
 ``<split>/images``, ``<split>/labels`` (PNG, not 0 is foreground) and ``<split>/QAs`` with ``questions`` and
 ``answer`` lists, of which the first count. The authors' reader pairs the three by sorted order; here by stem,
-so that a missing file is named instead of shifting all others. A sample may have no target.
+so that a missing file is named instead of shifting all others. A sample may have no target: its
+mask is empty, and it is taken as absent.
 """
 
 import dataclasses

@@ -5,6 +5,10 @@
 task, anything else is reasoning; where the relative path names none, the folder's own path decides, as in the
 authors' evaluation script. An interactive sample has its coordinates in its question. Other mask values than
 255 count as foreground too (the authors' reader leaves them as they are).
+
+An entry of one's own data may also have ``"kind"``: ``"collective"`` (the mask is of all things of a kind) or
+``"absent"`` (nothing of the kind is there, the mask is empty). An empty mask is refused elsewhere, but for
+reasoning, where it has always meant that there is no target.
 """
 
 import dataclasses
@@ -18,7 +22,7 @@ from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import MaskFile
 from unigeoseg.errors import UserError
 from unigeoseg.samples.prompts import parse_coordinates
-from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
+from unigeoseg.tasks import ABSENT, COLLECTIVE, INTERACTIVE, REASONING, REFERRING
 
 _SPLITS = ("train", "val", "test")
 _PLACES = ("", "GeoSeg-Bench", "GeoSeg-1M")
@@ -56,11 +60,13 @@ class GeoSegSource(TripletSource):
         counts: dict[tuple[str, str], int] = {}
         pairs, files = [], []
         for number, entry in enumerate(self.folder.read_json(name)):
-            image, mask, text = self._paths(entry, f"{self.folder.path}/{name}, entry {number}")
+            where = f"{self.folder.path}/{name}, entry {number}"
+            image, mask, text = self._paths(entry, where)
             files += [image, mask, text]
             task = self._task(image)
             n = counts[image, task] = counts.get((image, task), -1) + 1
-            pairs.append((image, Triplet(task, n, MaskFile(mask), text_file=text)))
+            kind = _kind(entry, task, where)
+            pairs.append((image, Triplet(task, n, MaskFile(mask), subtask=kind, text_file=text, where=where)))
         self.folder.require(files, f"split {split!r}")
         return grouped(pairs, self.name)
 
@@ -98,6 +104,25 @@ class GeoSegSource(TripletSource):
             points=points,
             subtask="box" if box else "point",
         )
+
+
+def _kind(entry: dict[str, Any], task: str, where: str) -> str:
+    """The kind that an entry names, as a subtask.
+
+    Raises:
+        UserError: there is no such kind, or not of the task.
+    """
+    kind = entry.get("kind")
+    if kind is None:
+        return "none"
+    if kind not in (COLLECTIVE, ABSENT):
+        raise UserError(f"{where} has the kind {kind!r}: give {COLLECTIVE!r} or {ABSENT!r}, or leave it out")
+    if task == INTERACTIVE:
+        raise UserError(
+            f"{where} has the kind {kind!r}, and is interactive: boxes and points mean what is there; "
+            "leave the kind out, or put the image below /ref/ or /reason/"
+        )
+    return str(kind)
 
 
 def first_texts(folder: Folder, file: str, question: str, answer: str) -> tuple[str, str]:

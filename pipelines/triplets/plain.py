@@ -36,6 +36,8 @@ def of_plain(plain: dict[str, Any]) -> TripletImage:
 def _plain(triplet: Triplet, spelled: Callable[[str], str]) -> dict[str, Any]:
     plain: dict[str, Any] = {name: getattr(triplet, name) for name in _SAME}
     plain["text_file"] = spelled(triplet.text_file) if triplet.text_file else ""
+    if triplet.where:
+        plain["where"] = triplet.where
     plain["truth"] = _plain_truth(triplet.truth, spelled)
     plain["box"] = None if triplet.box is None else list(triplet.box)
     plain["points"] = None if triplet.points is None else [list(point) for point in triplet.points]
@@ -48,6 +50,7 @@ def _triplet(plain: dict[str, Any]) -> Triplet:
         truth=_truth(plain["truth"]),
         box=None if box is None else (box[0], box[1], box[2], box[3]),
         points=None if points is None else tuple((x, y) for x, y in points),
+        where=plain.get("where", ""),
         **{name: plain[name] for name in _SAME},
     )
 

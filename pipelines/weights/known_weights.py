@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def known_weights() -> list[dict[str, str]]:
     """The table: ``name``, ``reference``, ``licence``, ``source``, ``use``."""
     found: list[dict[str, str]] = load_yaml(
-        files("pipelines").joinpath("known_weights.yaml").read_text(encoding="utf-8")
+        files("pipelines.weights").joinpath("known_weights.yaml").read_text(encoding="utf-8")
     )
     return found
 

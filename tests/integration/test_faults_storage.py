@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from pipelines.storage.retry import Retry
 
 from cluster.s3 import LocalS3
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps, newest_checkpoint
+from pipelines.storage.retry import Retry
 from tests.fault_proxy import Fault, FaultProxy
 from tests.fault_runs import LONG, assert_same_run, assert_tracked_once, committed, own_database, wait_for
 from tests.train_runs import finish, start

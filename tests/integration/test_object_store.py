@@ -3,12 +3,12 @@
 import os
 
 import pytest
-from pipelines.storage.retry import Retry
 
 import pipelines.storage.filesystem
 from pipelines.build import BuildConfig, build_store
 from pipelines.config import Config
 from pipelines.storage.filesystem import open_filesystem
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.plain import open_plain_stream

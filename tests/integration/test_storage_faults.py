@@ -4,11 +4,11 @@ import os
 import time
 
 import pytest
-from pipelines.storage.retry import Retry
 
 from pipelines.config import Config
 from pipelines.plan import Plan
 from pipelines.storage.filesystem import open_filesystem
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.plain import open_plain_stream

@@ -1,5 +1,7 @@
 """Presets, overrides and the words for what is wrong with them."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -12,6 +14,7 @@ from jobs.settings import (
     print_config,
     read_preset,
 )
+from pipelines.config import Config
 from unigeoseg.errors import UserError
 
 
@@ -171,3 +174,14 @@ def test_printed_configuration_is_complete_yaml():
 def test_a_word_that_no_choice_has_names_the_nearest():
     message = refusal("quickstart", "model.loss.sampling=unifrom")
     assert "did you mean uniform?" in message and "'dense'" in message
+
+
+def test_paths_of_weights_hold_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = ["init.model=runs/a/export", "tokenizer.path=~/words", "model.language.path=s3://bucket/phi"]
+    config = load_config("small-cpu", sets)
+    monkeypatch.chdir("/")
+    again = Config.model_validate(config.plain())
+    assert again.init.model == str(tmp_path / "runs/a/export")
+    assert again.tokenizer.path == str(Path.home() / "words")
+    assert again.model.language.path == "s3://bucket/phi"

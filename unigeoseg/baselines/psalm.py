@@ -51,6 +51,10 @@ class PsalmLike(UniGeoSeg):
     def _enhance(self, embedded: Tensor, batch: Batch) -> Tensor:
         return embedded
 
+    def _drawn_prompts(self, batch: Batch) -> tuple[Tensor, ...]:
+        """It has no maps of prompts, whatever the configuration says."""
+        return ()
+
     def _instruction_state(self, states: Tensor, batch: Batch) -> Tensor:
         """The state of the last token of the instruction, which is [SEG]."""
         places = torch.arange(states.shape[1], device=states.device)

@@ -27,7 +27,7 @@ class Losses:
         parts: unweighted sums: ``mask_bce``, ``mask_dice`` (over all levels), ``language``.
         per_task: ``[3]``, weighted sums by task.
         counts: ``[3]``, instructions by task.
-        watched: ``[3, 3]``, what the last level's masks look like: sums of
+        watched: ``[5, 3]``, what the last level's masks look like: sums of
             :data:`unigeoseg.losses.mask_watch.WATCHED` (rows) by task.
     """
 

@@ -2,8 +2,8 @@
 
 On a CPU it is one weighted sum of table rows per query and head (``embedding_bag`` over the four neighbours
 of every point), several times faster than one ``grid_sample`` per level with its intermediate maps; on a GPU
-two kernels (:mod:`unigeoseg.modules.deformable_gpu`); elsewhere the form of ``transformers``. All compute the same
-sums; always in float32, for a position in bfloat16 is a quarter of a pixel wide on a map of 64.
+two kernels (:mod:`unigeoseg.modules.deformable_gpu`); elsewhere the form of ``transformers``. All compute the
+same sums; always in float32, for a position in bfloat16 is a quarter of a pixel wide on a map of 64.
 """
 
 import warnings

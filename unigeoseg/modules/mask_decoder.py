@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unigeoseg.config import DecoderConfig
 from unigeoseg.errors import UserError
 from unigeoseg.modules.pixel_decoder import PositionFeatures, sine_positions
+from unigeoseg.modules.prompt_maps import PromptWeights, prompt_maps
 
 _LEVELS = 3
 
@@ -116,8 +117,17 @@ class MaskDecoder(nn.Module):
         self.bias = prior_bias(config.prior)
         count = _LEVELS if config.coordinates else 0
         self.positions = nn.ModuleList(PositionFeatures(hidden) for _ in range(count))
+        self.prompts = PromptWeights(hidden) if config.prompt_maps else None
 
-    def forward(self, query: Tensor, mask_features: Tensor, levels: list[Tensor], index: Tensor) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        mask_features: Tensor,
+        levels: list[Tensor],
+        index: Tensor,
+        coordinates: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
         """All predictions as logits.
 
         Args:
@@ -125,6 +135,8 @@ class MaskDecoder(nn.Module):
             mask_features: ``[I, c, S/4, S/4]``.
             levels: three maps ``[I, c, h, w]``, coarse to fine.
             index: ``[B]``, the image of each query.
+            coordinates: float32 ``[B, 6]``, box or points of each, as in a batch; with ``prompt_maps``.
+            given: bool ``[B, 7]``, which numbers are given, and last whether they are a box; the same.
         """
         memory = []
         for level, feature in enumerate(levels):
@@ -135,15 +147,35 @@ class MaskDecoder(nn.Module):
             memory.append((keys.index_select(0, index), values.index_select(0, index)))
         features = mask_features.index_select(0, index)
         small = [maps.index_select(0, index) for maps in self._small_features(mask_features)]
-        embeddings = [self.mask_embed(self.norm(query))]
-        for number, layer in enumerate(self.layers):
-            level = number % _LEVELS
-            query = layer(query, *memory[level], self._open(embeddings[-1], small[level]))
-            embeddings.append(self.mask_embed(self.norm(query)))
+        drawn: list[Tensor] = []  # of each level, and of the masks
+        if self.prompts is not None:
+            if coordinates is None or given is None:
+                raise ValueError("a decoder with prompt_maps needs the coordinates of its instructions")
+            shapes = [*self.shapes, (features.shape[-2], features.shape[-1])]
+            drawn = [prompt_maps(coordinates, given, shape).to(features.dtype) for shape in shapes]
+        embeddings, weights = [], []
+        for number in range(len(self.layers) + 1):
+            normed = self.norm(query)
+            embeddings.append(self.mask_embed(normed))
+            if self.prompts is not None:
+                weights.append(self.prompts(normed))
+            if number < len(self.layers):
+                level = number % _LEVELS
+                added = self._added(weights[-1:], drawn[level : level + 1])
+                open_mask = self._open(embeddings[-1], small[level], added)
+                query = self.layers[number](query, *memory[level], open_mask)
         predictions = torch.stack(embeddings, dim=1) @ features.flatten(2)  # [B, P, S/4 * S/4]
-        if self.bias is not None:
-            predictions = predictions + self.bias
+        added = self._added(weights, drawn[-1:])
+        predictions = predictions if added is None else predictions + added
         return predictions.transpose(0, 1).unflatten(2, features.shape[-2:])
+
+    def _added(self, weights: list[Tensor], maps: list[Tensor]) -> Tensor | None:
+        """What comes to the logits of each prediction beside its embedding, ``[B, P, N]`` or a number."""
+        added: Tensor | None = self.bias
+        if maps:
+            drawn = torch.stack(weights, dim=1) @ maps[0]
+            added = drawn if added is None else drawn + added
+        return added
 
     @torch.no_grad()
     def _small_features(self, features: Tensor) -> list[Tensor]:
@@ -151,10 +183,10 @@ class MaskDecoder(nn.Module):
         return [shrink(features, shape).flatten(2) for shape in self.shapes]
 
     @torch.no_grad()
-    def _open(self, embedding: Tensor, small: Tensor) -> Tensor:
+    def _open(self, embedding: Tensor, small: Tensor, added: Tensor | None) -> Tensor:
         """Where attention is allowed: sigmoid >= 0.5 on the level's grid; a fully blocked query sees all."""
-        logits = (embedding[:, None] @ small).squeeze(1)
-        allowed = (logits if self.bias is None else logits + self.bias) >= 0
+        logits = embedding[:, None] @ small
+        allowed = ((logits if added is None else logits + added) >= 0).squeeze(1)
         return allowed | ~allowed.any(1, keepdim=True)
 
 

@@ -12,8 +12,8 @@ file                    difference from `paper` mode
                         per token; referring re-weights without rescaling; reasoning gives one vector;
                         memory on the pooled state alone, its weight by the first sample's task
 ``model.py``            one query for referring and pooling; zero embeddings at padding; cross-entropy as the
-                        batch's token mean; coordinates relative to the image (see ``unigeoseg.samples.collate``);
-                        windows of the vision encoder padded (``unigeoseg.modules.swin``); no bias on the output layer
+                        batch's token mean; coordinates relative to the image (``unigeoseg.samples.collate``);
+                        windows of the vision encoder padded (``modules.swin``); no bias on the output layer
 ``layout.py``           names and shapes of its state dict; ``convert.py`` and ``folder.py`` use them
 ======================  ============================================================================
 """

@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         sample_id: unique and stable, ``<source>/<image key>/<task>/<n>``.
         task: one of :data:`unigeoseg.tasks.TASKS`.
-        subtask: point, box, object, attribute, context, or none.
+        subtask: point, box, object, attribute, context, collective, absent, or none.
         instruction: the user's text; data, never tokens of the template.
         answer: the expected reply, may be empty.
         mask: uint8 ``[H, W]``, 0 or 1, at the image's own size; ``None`` at prediction time.
@@ -29,7 +29,8 @@ class Sample:
         category: the taxonomy's name.
         source: name of the source dataset.
         views: instruction and answer that say the same of the picture seen otherwise, one pair for each entry
-            of :data:`unigeoseg.samples.view.OTHER_TURNS`, ``None`` where there is none; empty where there are none.
+            of :data:`unigeoseg.samples.view.OTHER_TURNS`, ``None`` where there is none; empty where there are
+            none.
     """
 
     sample_id: str
@@ -75,7 +76,8 @@ class Batch:
         sample_ids: B identifiers, in order.
         positions: the plan positions that the batch came from (empty outside training).
         token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
-        places, first: of its :class:`~unigeoseg.modules.packing.Packing`; ``None``: the padded sequences are read.
+        places, first: of its :class:`~unigeoseg.modules.packing.Packing`; ``None``: the padded sequences are
+            read.
     """
 
     images: Tensor

@@ -102,3 +102,70 @@ CONTEXT: tuple[str, ...] = (
     "these {heads} {look}, and they {role}. Mark {cue}",
     "what is each part of this scene for? Of the {heads} that {role}, show {cue}",
 )
+
+#: Beginnings of attribute plans that say that there is one, which is no question about what is not there.
+_PRESUPPOSE = (
+    "something in this scene",
+    "{who} has to {need}. Segment",
+    "it {look}",
+    "there is one",
+    "one {head} in view",
+    "{who} asks for help",
+    "select the {head}",
+    "which {head} would be missed",
+    "use and shape together",
+)
+#: Attribute plans that ask without saying that there is one.
+OPEN: tuple[str, ...] = tuple(plan for plan in ATTRIBUTE if not plan.startswith(_PRESUPPOSE))
+
+#: For all regions of a category: ``np`` is a plural noun phrase ("all the buildings") or "every building".
+COLLECTIVE_PLANS: tuple[str, ...] = (
+    "segment {np}",
+    "please segment {np}",
+    "mark {np}",
+    "please mark {np}",
+    "outline {np}",
+    "select {np}",
+    "highlight {np}",
+    "find {np}",
+    "show me {np}",
+    "extract {np}",
+    "pick out {np}",
+    "delineate {np}",
+    "give me one mask of {np}",
+    "in this image, segment {np}",
+    "in this scene, mark {np}",
+    "I am looking for {np}",
+    "I need the extent of {np}",
+    "can you find {np}?",
+    "could you outline {np}?",
+    "could you segment {np} for me?",
+)
+#: Whole noun phrases of the above, from the noun and its plural.
+ALL_OF: tuple[str, ...] = (
+    "all {nouns}",
+    "all the {nouns}",
+    "all of the {nouns}",
+    "the {nouns}",
+    "every {noun}",
+    "each {noun}",
+    "every single {noun}",
+    "all {nouns} in this image",
+    "every {noun} in view",
+    "any {noun} that can be seen",
+)
+#: The same as a question about what things are for.
+COLLECTIVE_QUESTIONS: tuple[str, ...] = (
+    "segment everything in this image that {role}",
+    "which {heads} in this image {role}? Mark all of them",
+    "find all {heads} that {role} and {look}",
+    "mark every {head} that {role}",
+    "{who} wants to {need}. Which {heads} in this image would be of use, given that they {role}?",
+    "if {who} wanted to {need}, which {heads} would help? Show every one of them",
+    "point out every {head} that {role}",
+    "to {need}, {who} would look for {heads}. Segment all that {role}",
+    "consider what each part of the scene is for, and outline all {heads} that {role}",
+    "judging by their use, which {heads} {role}? Give one mask for all of them",
+    "{who} asks for all {heads} that {role}, in order to {need}",
+    "leave out nothing that {role}: outline each such {head}",
+)

@@ -38,7 +38,7 @@ class TurnedTile:
         self._facts = {turn: turned_facts(facts, *turn) for turn in OTHER_TURNS}
 
     def texts(self, task: str, target: int, meaning: Meaning) -> list[dict[str, str] | None]:
-        """What says of each view in :data:`~unigeoseg.samples.view.OTHER_TURNS` what ``meaning`` says of the tile.
+        """What says of each view what ``meaning`` says of the tile; views as in ``OTHER_TURNS`` of ``view``.
 
         Args:
             task: referring or reasoning.

@@ -89,6 +89,10 @@ class SourceImage:
         triplets: ready samples; the image is then neither cut nor described.
         refused: ready samples that cannot be used.
         noted: what was done to the image's samples, by remark.
+        vocabulary: categories that the labels show wherever they are; empty where that is not known.
+        partial: categories of which objects were left out (crowds, damaged ones).
+        reaching: categories of objects that reach the window, whether or not they have a pixel there.
+        unlabelled: pixels of which the labels say nothing: ignored ones that are no background, no data.
     """
 
     pixels: NDArray[np.uint8]
@@ -102,6 +106,10 @@ class SourceImage:
     triplets: list[Triplet] | None = None
     refused: list[Refused] = field(default_factory=list)
     noted: dict[str, int] = field(default_factory=dict)
+    vocabulary: frozenset[int] = frozenset()
+    partial: frozenset[int] = frozenset()
+    reaching: frozenset[int] = frozenset()
+    unlabelled: int = 0
 
     @property
     def height(self) -> int:
@@ -120,6 +128,9 @@ class SourceImage:
             np.ascontiguousarray(self.labels[window.slices]),
             self.instances,
             self.colours,
+            vocabulary=self.vocabulary,
+            partial=self.partial,
+            unlabelled=self.unlabelled,
         )
 
     def count(self, counts: StageCounts) -> None:

@@ -40,17 +40,31 @@ class Objects:
         dropped: number of the others, by reason.
         named: which those are.
         clipped: shapes that reach past the image's edge.
+        partial: categories of which an object cannot be used.
+        veils: shapes of an ignored class: what lies in them is of no known category.
+        unsure: whether an object of no known category or place may lie anywhere.
     """
 
     shapes: list[Shape] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
     clipped: int = 0
+    partial: set[int] = field(default_factory=set)
+    veils: list[Shape] = field(default_factory=list)
+    unsure: bool = False
 
     def drop(self, reason: str, name: str) -> None:
         """Counts and names an object that cannot be used."""
         self.dropped[reason] += 1
         self.named.setdefault(reason, []).append(name)
+
+    def veil(self, shape: Shape | None, height: int, width: int) -> None:
+        """Notes an object of an ignored class; without a usable shape it may lie anywhere."""
+        fault = "degenerate" if shape is None else shape_fault(shape, height, width)
+        if shape is not None and fault is None:
+            self.veils.append(shape)
+        elif fault != "outside":
+            self.unsure = True
 
 
 class BoxImage:
@@ -60,14 +74,22 @@ class BoxImage:
         image: the picture.
         objects: as sorted.
         segmenter: makes masks from boxes; ``None`` fills them. What has pixels of its own keeps them.
+        vocabulary: categories that its labels show wherever they are.
     """
 
-    def __init__(self, image: Picture, objects: Objects, segmenter: Segmenter | None) -> None:
+    def __init__(
+        self,
+        image: Picture,
+        objects: Objects,
+        segmenter: Segmenter | None,
+        vocabulary: frozenset[int] = frozenset(),
+    ) -> None:
         self.height, self.width = image.height, image.width
         self.encoded, self.extension, self.in_blocks = image.encoded, image.extension, image.in_blocks
         self._pixels, self._objects, self._segmenter = Strips(image.raster), objects, segmenter
         self._grid = Grid([shape.box for shape in objects.shapes], self.height, self.width)
         self._valid = None if image.valid is None else Strips(image.valid)
+        self._vocabulary = vocabulary
         self._cut = 0
         self._made: Counter[str] = Counter()
 
@@ -76,7 +98,17 @@ class BoxImage:
         pixels = np.ascontiguousarray(self._pixels.cut(window))
         regions = self._visible(self._regions(pixels, window), window)
         self._made.update(region.mask_from or "segmentation" for region in regions)
-        return SourceImage(pixels, np.zeros(pixels.shape[:2], np.int32), regions=regions)
+        near = [self._objects.shapes[number] for number in self._grid.near(window)]
+        veiled = self._objects.unsure or any(one.draw(window) is not None for one in self._objects.veils)
+        return SourceImage(
+            pixels,
+            np.zeros(pixels.shape[:2], np.int32),
+            regions=regions,
+            vocabulary=self._vocabulary,
+            partial=frozenset(self._objects.partial),
+            reaching=frozenset(shape.category_id for shape in near),
+            unlabelled=window.height * window.width if veiled else 0,
+        )
 
     def _regions(self, pixels: np.ndarray, window: Window) -> list[Region]:
         near = [self._objects.shapes[number] for number in self._grid.near(window)]
@@ -166,6 +198,7 @@ class BoxSource:
         self._root, self._wanted, self._max_unmatched = root, layout, max_unmatched_share
         self.told = Told()
         self._categories = {row.name: row.category for row in table.classes}
+        self._vocabulary = frozenset(row.category for row in table.classes if row.category)
 
     def items(self) -> Iterator[SourceItem]:
         """One item an image.
@@ -196,7 +229,7 @@ class BoxSource:
             found = [(one.name, str(n), _outliner(one, frame)) for n, one in enumerate(read, 1)]
         objects = self._sorted(found, image, file, image_file)
         segmenter = load_segmenter(self._config) if self._config.model else None
-        return BoxImage(image, objects, segmenter)
+        return BoxImage(image, objects, segmenter, self._vocabulary)
 
     def _sorted(
         self, found: list[tuple[str, str, _Maker]], image: Picture, file: Where, image_file: Where
@@ -206,16 +239,19 @@ class BoxSource:
         for name, number, make in found:
             if name not in self._categories:
                 unknown[name] += 1
+                objects.unsure = True
                 continue
             category = self._categories[name]
             if category is None:
                 objects.dropped["ignored_class"] += 1
+                objects.veil(make(0)[0], height, width)
                 continue
             shape, reason = make(category)
             if shape is not None:
                 reason = shape_fault(shape, height, width) or ""
             if shape is None or reason:
                 objects.drop(reason, f"{file.name}, {image_file.name}: {name} {number}")
+                objects.partial.add(category)
                 continue
             objects.clipped += reaches_out(np.reshape(shape.box, (2, 2)), height, width)
             objects.shapes.append(shape)

@@ -1,4 +1,7 @@
-"""Turns the values or colours of a mask into category ids."""
+"""Turns the values or colours of a mask into category ids.
+
+Pixels of a class that is background become :data:`~pipelines.build.sources.table.BACKGROUND`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,6 +14,8 @@ from pipelines.pictures.masks import NO_DATA
 
 RGB = tuple[int, int, int]
 _MOST_VALUE = 65536
+#: A value or colour that the table does not have.
+_UNKNOWN = -1
 
 
 Valid = NDArray[np.bool_] | None
@@ -35,15 +40,15 @@ class IndexDecoder:
     """Class numbers to category ids."""
 
     def __init__(self, table: SourceTable) -> None:
-        self._labels = np.full(_MOST_VALUE, -1, np.int32)
+        self._labels = np.full(_MOST_VALUE, _UNKNOWN, np.int32)
         others = []
         for row in table.classes:
             if row.value is None:
                 continue
             if 0 <= row.value < _MOST_VALUE:
-                self._labels[row.value] = row.category or 0
+                self._labels[row.value] = row.label
             else:
-                others.append((row.value, row.category or 0))
+                others.append((row.value, row.label))
         self._others = others
 
     def __call__(self, values: NDArray[np.integer], tally: Tally, valid: Valid = None) -> NDArray[np.int32]:
@@ -58,12 +63,12 @@ class IndexDecoder:
             labels = self._labels[values]
         else:
             inside = (values >= 0) & (values < _MOST_VALUE)
-            labels = np.where(inside, self._labels[np.where(inside, values, 0)], -1)
+            labels = np.where(inside, self._labels[np.where(inside, values, 0)], _UNKNOWN)
             for value, label in self._others:
                 labels[values == value] = label
             empty = values == NO_DATA
             valid = ~empty if valid is None else valid & ~empty
-        unknown = labels < 0
+        unknown = labels == _UNKNOWN
         if valid is not None:
             unknown &= valid
             labels = np.where(valid, labels, 0)
@@ -82,7 +87,7 @@ class ThresholdDecoder:
         self._threshold = threshold
         self._labels = np.zeros(2, np.int32)
         for row in table.classes:
-            self._labels[int(row.value != 0)] = row.category or 0
+            self._labels[int(row.value != 0)] = row.label
 
     def __call__(self, values: NDArray[np.floating], tally: Tally, valid: Valid = None) -> NDArray[np.int32]:
         """Category ids ``[H, W]`` of values ``[H, W]``; what is no number has no data."""
@@ -101,7 +106,7 @@ class ColourDecoder:
         packed = _pack(self._colours)
         order = np.argsort(packed)
         self._packed = packed[order]
-        labels = np.asarray([row.category or 0 for row in rows], np.int32)
+        labels = np.asarray([row.label for row in rows], np.int32)
         self._by_class, self._by_packed = labels, labels[order]
         self._tolerance = table.tolerance
 
@@ -118,20 +123,20 @@ class ColourDecoder:
             found, inverse, counts = np.unique(packed[other], return_inverse=True, return_counts=True)
             near = self._nearest(found)
             for value, label, count in zip(found, near, counts, strict=True):
-                if label < 0:
+                if label == _UNKNOWN:
                     unknown += int(count)
                     tally.unknown[f"colour {_unpack(int(value))}"] += int(count)
-            labels[other] = np.maximum(near, 0)[inverse]
+            labels[other] = np.where(near == _UNKNOWN, 0, near)[inverse]
         _count(labels, unknown, tally, valid)
         return labels
 
     def _nearest(self, packed: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Label of the nearest class colour, -1 beyond the tolerance; ties go to the first class."""
+        """Label of the nearest class colour, unknown beyond the tolerance; ties go to the first class."""
         colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
         away = np.abs(colours[:, None] - self._colours[None]).max(-1)
         nearest = away.argmin(1)
         close = away[np.arange(len(packed)), nearest] <= self._tolerance
-        return np.where(close, self._by_class[nearest], -1).astype(np.int32)
+        return np.where(close, self._by_class[nearest], _UNKNOWN).astype(np.int32)
 
 
 def _pack(pixels: NDArray[np.generic]) -> NDArray[np.int32]:
@@ -144,7 +149,7 @@ def _unpack(value: int) -> RGB:
 
 
 def _count(labels: NDArray[np.int32], unknown: int, tally: Tally, valid: Valid) -> None:
-    labelled = int(np.count_nonzero(labels))
+    labelled = int(np.count_nonzero(labels > 0))
     empty = 0 if valid is None else valid.size - int(np.count_nonzero(valid))
     tally.labelled += labelled
     tally.no_data += empty

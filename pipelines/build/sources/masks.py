@@ -63,6 +63,7 @@ class MaskImage:
         file: of the mask, for messages.
         max_unknown_share: share of the mask that may be unknown.
         in_blocks: whether some columns of picture and mask can be read without the others.
+        vocabulary: categories that a mask of this form can show.
     """
 
     def __init__(
@@ -74,18 +75,27 @@ class MaskImage:
         file: Where,
         max_unknown_share: float,
         in_blocks: bool = False,
+        vocabulary: frozenset[int] = frozenset(),
     ) -> None:
         self.height, self.width = image.height, image.width
         self.encoded, self.extension = image.encoded, image.extension
         self.in_blocks = in_blocks
+        self._vocabulary = vocabulary
         self._tally, self._file, self._share = Tally(), file, max_unknown_share
         self._pixels = Strips(image.raster)
         self._labels = Strips(_Labels(mask, valid, decode, self._tally))
 
     def cut(self, window: Window) -> SourceImage:
         """Pixels and labels of a window."""
+        labels = np.ascontiguousarray(self._labels.cut(window))
+        unlabelled = int(np.count_nonzero(labels == 0))
+        if (background := labels < 0).any():
+            labels = np.where(background, np.int32(0), labels)
         return SourceImage(
-            np.ascontiguousarray(self._pixels.cut(window)), np.ascontiguousarray(self._labels.cut(window))
+            np.ascontiguousarray(self._pixels.cut(window)),
+            labels,
+            vocabulary=self._vocabulary,
+            unlabelled=unlabelled,
         )
 
     def count(self, counts: StageCounts) -> None:
@@ -162,7 +172,18 @@ class MaskSource:
         valid = [one for one in (image.valid, reach) if one is not None]
         decode = self._decoder(indexed, threshold)
         in_blocks = image.in_blocks and mask.file.in_blocks
-        return MaskImage(image, laid, valid, decode, mask_file, self._share, in_blocks)
+        return MaskImage(
+            image, laid, valid, decode, mask_file, self._share, in_blocks, self._vocabulary(indexed)
+        )
+
+    def _vocabulary(self, indexed: bool) -> frozenset[int]:
+        """The categories of the classes that masks of a form have a value or colour for."""
+        rows = self._table.classes
+        return frozenset(
+            row.category
+            for row in rows
+            if row.category and (row.value if indexed else row.colour) is not None
+        )
 
     def _decoder(self, indexed: bool, threshold: float | None) -> Callable[..., NDArray[np.int32]]:
         if not indexed:

@@ -183,6 +183,11 @@ def ready_openers() -> dict[str, Callable[[Where | None, BuildConfig], Source]]:
                     f"split.own=false: source {name} has splits of its own, which its samples always keep; "
                     "leave the setting out"
                 )
+            if config.instruct.collective or config.instruct.absent:
+                raise UserError(
+                    f"instruct.collective and instruct.absent: source {name} has instructions of its own and "
+                    "none is written; leave them out (its samples without a target are absent already)"
+                )
             return ReadySource(open_layout(str(root), name, Rules(turn=options.turn)))
 
         return opener

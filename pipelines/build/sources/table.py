@@ -23,6 +23,8 @@ from unigeoseg.errors import UserError
 TABLES = Path(__file__).with_name("tables")
 _CATEGORY = re.compile(r"(\d+)\s+(\S.*)")
 _HEX = re.compile(r"#([0-9a-fA-F]{6})$")
+#: Stands in decoded labels for what belongs to no class for certain, where 0 says that nothing is known.
+BACKGROUND = -2
 
 
 def _category(value: Any) -> int | None:
@@ -65,6 +67,22 @@ class ClassRow(_Part):
     colour: Annotated[tuple[_Byte, _Byte, _Byte] | None, BeforeValidator(_colour)] = Field(
         None, description="in colour masks: [r, g, b] or '#rrggbb'"
     )
+    background: bool = Field(
+        False,
+        description="in masks: pixels that certainly belong to none of the other classes, so that categories "
+        "may be said to be absent beside them; for rows without a category",
+    )
+
+    @model_validator(mode="after")
+    def _sound(self) -> "ClassRow":
+        if self.background and self.category is not None:
+            raise ValueError("background is for a class whose category is null; leave one of them out")
+        return self
+
+    @property
+    def label(self) -> int:
+        """What stands for it in labels: its category, 0 for ignored, :data:`BACKGROUND`."""
+        return BACKGROUND if self.background else self.category or 0
 
 
 class Layout(_Part):
@@ -181,6 +199,9 @@ class SourceTable(_Part):
         plain = self.model_dump(
             mode="json", include={"name", "licence", "bands", "stretch", "tolerance", "layouts", "classes"}
         )
+        for row in plain["classes"]:
+            if not row["background"]:
+                del row["background"]
         if not self.turn:
             plain["turn"] = False
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,6 @@ import json
 import shutil
 
 import torch.distributed as dist
-from pipelines.storage.retry import Retry
 
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import (
@@ -23,6 +22,7 @@ from pipelines.runs.manifest import (
     warn_damaged,
 )
 from pipelines.storage.background import Patience
+from pipelines.storage.retry import Retry
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.shards import LAYOUT, ShardReader
 from unigeoseg.errors import UserError
@@ -66,6 +66,39 @@ def load_checkpoint(engine: Engine, run: RunFolder, checkpoint: Checkpoint) -> N
     engine.barrier()
     if run.remote:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_moments(engine: Engine, path: str) -> str:
+    """Takes the optimizer's state of another run's newest checkpoint; a collective call.
+
+    Args:
+        engine: at its start.
+        path: of the run.
+
+    Returns:
+        What was taken, in words.
+
+    Raises:
+        UserError: there is no whole checkpoint, or it was written with another optimizer.
+    """
+    run = RunFolder(path)
+    try:
+        found = find_checkpoint(run)
+        if found is None:
+            raise UserError(f"init.optimizer={path} has no whole checkpoint; give a run that has one")
+        folder = run.base / found.name
+        reader = ShardReader(folder, json.loads(run.fs.cat_file(f"{run.root}/{found.name}/{LAYOUT}")))
+        if run.remote:
+            for file in sorted(reader.files_for((p.name, p.start, p.count) for p in engine.held_pieces())):
+                run.fetch(f"{found.name}/{file}")
+        taken = engine.restore_moments(reader)
+        engine.barrier()
+    finally:
+        run.close()
+    return (
+        f"optimizer state of {taken} of {len(engine.trained_shapes())} parameters taken from {path} "
+        f"({found.name})"
+    )
 
 
 def check_shapes(model: dict[str, tuple[int, ...]], saved: dict[str, tuple[int, ...]], where: str) -> None:

@@ -13,11 +13,13 @@ shard is written. Where it would not fit into the machine's free memory, or with
 """
 
 import logging
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,13 +27,14 @@ from typing import Any
 
 import psutil
 import torch.distributed as dist
-from pipelines.storage.retry import Retry
 
 from pipelines.config import CheckpointConfig
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import checkpoint_name, describe
 from pipelines.storage.background import NO_SPACE, Patience, in_background
 from pipelines.storage.lease import LeaseLostError
+from pipelines.storage.retry import Retry
+from pipelines.storage.scratch import check_room
 from pipelines.train.checkpoints.commit import clear, commit, prune
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.shards import Snapshot, shard_name, take_snapshot, write_shard
@@ -39,6 +42,8 @@ from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 #: Longer than any upload; a rank that dies is noticed at once, by its closed connection.
+#: Of weight and two moments, for each trained parameter.
+_STATE_BYTES = 12
 _GROUP_TIMEOUT = timedelta(days=2)
 
 
@@ -96,6 +101,9 @@ class Checkpoints:
         frozen: "Future[dict[str, Any] | None] | None" = None,
     ) -> None:
         self._engine, self._run, self._settings, self._frozen = engine, run, settings, frozen
+        if run.remote:
+            trained = sum(math.prod(shape) for shape in engine.trained_shapes().values())
+            check_room(run.base, _STATE_BYTES * trained // engine.world, "this worker's part of a checkpoint")
         self._group: Any = None  # alone, there is nobody to talk to
         if engine.world > 1:
             self._group = dist.new_group(backend="gloo", timeout=_GROUP_TIMEOUT)
@@ -123,6 +131,7 @@ class Checkpoints:
             LeaseLostError: ``may_write`` raised it, perhaps on another rank.
         """
         started = time.perf_counter()
+        state = deepcopy(state)  # written beside training, which goes on with what it holds
         if self._pending is not None:
             self._collect()
         waited = time.perf_counter() - started

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.storage.retry import Retry
-
 from pipelines.cluster_view.session import ray_session
 from pipelines.config import Config
 from pipelines.models.initial import with_start
@@ -16,7 +14,8 @@ from pipelines.plan.plan import Plan
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.observer import Watcher
 from pipelines.runs.status import recorded
-from pipelines.storage.lease import held
+from pipelines.storage.lease import Hold, held
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.checkpoints.best import check_best
 from pipelines.train.driver.fit import fit
@@ -68,6 +67,7 @@ def train(
     folder.check_writable()
     try:
         with held(folder, config.recovery.lease_seconds) as lease:
+            folder.hold = Hold(folder, lease.token)
             check = partial(check_data, folder, store, index, plan)
             found = prepare_run(config, folder, resume, allow, check)
             with ray_session(config):

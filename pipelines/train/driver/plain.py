@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from pipelines.storage.retry import Retry
 
 from pipelines.config import Config
 from pipelines.models.initial import with_start
@@ -23,7 +22,8 @@ from pipelines.plan.plan import Plan
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.status import Ending, recorded
-from pipelines.storage.lease import held
+from pipelines.storage.lease import Hold, held
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
 from pipelines.train.checkpoints.best import check_best
@@ -157,6 +157,7 @@ def _prepared(
     plan = Plan.from_config(index, config)
     folder.check_writable()
     lease = stack.enter_context(held(folder, config.recovery.lease_seconds))
+    folder.hold = Hold(folder, lease.token)
     check = partial(check_data, folder, store, index, plan)
     found = prepare_run(config, folder, resume, allow, check)
     job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipelines.runs.mlflow_link import MLFLOW, remember_run, remembered
 from pydantic import ValidationError
 
 from pipelines.config import Config
@@ -27,6 +26,7 @@ from pipelines.plan.visible import tell_vanishing
 from pipelines.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, LEDGER, TOKENIZER, RunFolder
 from pipelines.runs.job import Job
 from pipelines.runs.manifest import Checkpoint, newest_checkpoint
+from pipelines.runs.mlflow_link import MLFLOW, remember_run, remembered
 from pipelines.runs.status import read_status
 from pipelines.storage.secrets import hide, reveal
 from pipelines.storage.yaml_text import dump_yaml, load_yaml

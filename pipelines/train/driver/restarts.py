@@ -4,13 +4,13 @@ from contextlib import suppress
 from typing import Any
 
 import ray
-from pipelines.storage.retry import Retry
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps
 from pipelines.storage.filesystem import storage_errors
+from pipelines.storage.retry import Retry
 
 
 def leaving_nodes() -> dict[str, int]:

@@ -51,7 +51,8 @@ def conclude(
 
 
 def write_summary(folder: RunFolder, summary: dict[str, Any]) -> None:
-    """Writes ``summary.json`` of a run."""
+    """Writes ``summary.json`` of a run; raises ``LeaseLostError`` where it is another job's now."""
+    folder.check_held()
     folder.local(SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     folder.publish(SUMMARY)
 

@@ -12,6 +12,7 @@ step.
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from pipelines.train.engine.distributed import (
 )
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.optimizer import make_optimizer
-from pipelines.train.engine.pieces import Piece, held_pieces, own_pieces, publish_weights, set_steps
+from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, publish_weights, set_steps
 from pipelines.train.engine.shards import ShardReader
 from pipelines.train.engine.spans import spans
 from pipelines.train.engine.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
@@ -225,6 +226,21 @@ class Engine:
         reader.restore(pieces)
         set_steps(pieces, reader.steps)
         publish_weights(self._engine, self.config.engine.zero_stage)
+
+    def restore_moments(self, reader: ShardReader) -> int:
+        """Sets the optimizer's state alone, of parameters that the checkpoint has in the same shape.
+
+        Returns:
+            How many parameters that are, of those that this rank holds a part of.
+
+        Raises:
+            UserError: the checkpoint lacks a moment, having been written with another optimizer.
+        """
+        mine = self.trained_shapes()
+        known = [p for p in self.held_pieces() if reader.shapes.get(p.name) == mine.get(p.name, ())]
+        reader.restore([replace(p, values={k: v for k, v in p.values.items() if k != WEIGHT}) for p in known])
+        set_steps(known, reader.steps)
+        return len({p.name for p in known})
 
     def full_state(self) -> dict[str, Tensor]:
         """The whole model's state in float32 on the CPU, gathered from all ranks; a collective call.

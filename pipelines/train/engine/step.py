@@ -36,7 +36,8 @@ class StepResult:
         parts: unweighted parts by name.
         task_sums: weighted loss summed by task.
         task_counts: instructions by task.
-        watched: by name of :data:`unigeoseg.losses.mask_watch.WATCHED`, the sum over a task's predictions, by task.
+        watched: by name of :data:`unigeoseg.losses.mask_watch.WATCHED`, the sum over a task's predictions, by
+            task.
         lr: learning rate.
         grad_norm: of the whole gradient, before clipping.
         grad_norms: of each module's part of it; empty unless it was asked for.

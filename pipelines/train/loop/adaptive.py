@@ -5,6 +5,7 @@ each checkpoint, so a resumed run follows what was chosen before it.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from pipelines.config import Config
@@ -41,7 +42,7 @@ class AdaptiveShares:
             self._halves = _empty_halves()
         else:
             self.segments = [(s[0], s[1], s[2]) for s in state["segments"]]
-            self._shares, self._halves = list(state["shares"]), state["halves"]
+            self._shares, self._halves = list(state["shares"]), deepcopy(state["halves"])
 
     @property
     def end(self) -> int:
@@ -96,11 +97,11 @@ class AdaptiveShares:
         return f"shares of steps {begin} to {self.end - 1}: " + ", ".join(parts)
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Plain values for a checkpoint, of now: what comes later does not change them."""
         return {
             "segments": [list(s) for s in self.segments],
             "shares": list(self._shares),
-            "halves": self._halves,
+            "halves": deepcopy(self._halves),
         }
 
 

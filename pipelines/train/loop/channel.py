@@ -175,6 +175,9 @@ class Listener:
     def _look(self) -> None:
         try:
             self._also()
+        except Exception as error:  # what workers say must not wait for an answer about the cluster
+            logging.getLogger(__name__).debug("no look at the cluster: %s", error)
+        try:
             messages = self._drain()
         except Exception as error:  # the cluster may be going down; training tells what happened
             logging.getLogger(__name__).debug("no news from the workers: %s", error)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from pipelines.storage.retry import Retry
 from torch import nn
 
 from pipelines.models.initial import keep_unused
@@ -20,7 +19,8 @@ from pipelines.runs.folder import EXPORT, REPLAY, TOKENIZER, RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.manifest import Checkpoint, checkpoint_name, find_problem
 from pipelines.storage.background import NO_SPACE, in_background
-from pipelines.storage.lease import LeaseLostError, check_held
+from pipelines.storage.lease import Hold, LeaseLostError
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
@@ -28,7 +28,7 @@ from pipelines.tracking.metric_names import validation_metrics
 from pipelines.train.checkpoints.best import Best, recalled
 from pipelines.train.checkpoints.export import export_checkpoint
 from pipelines.train.checkpoints.frozen import frozen_tensors, restore_frozen, write_frozen
-from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
+from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint, load_moments
 from pipelines.train.checkpoints.writer import Checkpoints, SaveReport
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import NonFiniteLossError, StepResult
@@ -108,6 +108,8 @@ class _Loop:
     def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
         self.run_folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
+        if job.lease:
+            self.run_folder.hold = Hold(self.run_folder, job.lease)
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
@@ -150,6 +152,10 @@ class _Loop:
         start, samples = (found.step, int(found.state["samples_seen"])) if found else (0, 0)
         if found:
             self._restore(found)
+        elif self.config.init.optimizer:
+            taken = load_moments(self.engine, self.config.init.optimizer)
+            if self.engine.rank == 0:
+                self.channel.post("note", {"message": taken})
         if self.config.pts.schedule == "adaptive":
             self.adaptive = AdaptiveShares(
                 self.config, self.index, found.state["adaptive"] if found else None
@@ -318,8 +324,7 @@ class _Loop:
 
     def _may_write(self) -> None:
         """Before anything is written; beside training, as it asks storage."""
-        if self.job.lease:
-            check_held(self.run_folder, self.job.lease)
+        self.run_folder.check_held()
 
     def _saved(self, report: SaveReport | None) -> None:
         if report is not None:
@@ -331,6 +336,8 @@ class _Loop:
 
         step, why = self.engine.gather(self._chosen(done))[0]
         told = {"checkpoint": checkpoint_name(step), "step": step, "why": why}
+        if self.engine.rank == 0:
+            self.run_folder.check_held()
         if step != done:
             if self.engine.rank == 0:
                 folder = self.run_folder.local(f"{EXPORT}/config.json").parent

@@ -107,7 +107,8 @@ def metrics_row(
         result: of the step itself; its loss, parts, rate and norm stand in the row, ``None`` for those that
             are no numbers (the step was left out).
         window: steps since the last row, this one included; task losses, shares, rates and what the masks
-            look like (``empty``, ``full``, ``soft_dice``: means over a task's predictions) are over it.
+            look like are over it: ``empty`` and ``soft_dice``, means over a task's predictions of what is
+            there, ``full`` over all, and where targets are absent ``false_alarms``, their share with a mask.
         reports: of all ranks.
         facts: ``position``, ``epoch``, ``progress``, ``samples_seen``, ``quarantined``,
             ``skipped_steps``, ``world_size``, ``target_shares``.
@@ -119,7 +120,7 @@ def metrics_row(
         "loss": _number(result.loss),
         "losses": {name: _number(value) for name, value in result.parts.items()},
         "task_losses": _means(window.task_sums, window.loss_counts),
-        **{name: _means(sums, window.loss_counts) for name, sums in window.watched.items()},
+        **_looks(window),
         "lr": result.lr,
         "grad_norm": _number(result.grad_norm),
         **({"grad_norms": result.grad_norms} if result.grad_norms else {}),
@@ -132,6 +133,20 @@ def metrics_row(
         "time": time.time(),
     }
     return row
+
+
+def _looks(window: Window) -> dict[str, dict[str, float | None]]:
+    """What the masks look like, by task; targets that are absent count apart."""
+    watched, absent = window.watched, window.watched["absent"]
+    present = {task: count - int(absent[task]) for task, count in window.loss_counts.items()}
+    found = {
+        "empty": _means(watched["empty"], present),
+        "full": _means(watched["full"], window.loss_counts),
+        "soft_dice": _means(watched["soft_dice"], present),
+    }
+    if any(absent.values()):
+        found["false_alarms"] = _means(watched["false_alarms"], {task: int(n) for task, n in absent.items()})
+    return found
 
 
 def _largest(reports: list[dict[str, float]]) -> dict[str, float]:

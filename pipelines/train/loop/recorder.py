@@ -8,13 +8,13 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from pipelines.runs.mlflow_link import known_run_id, remember_run
-
 from pipelines.models.mfu import Utilisation
 from pipelines.plan.plan import Plan
 from pipelines.runs.folder import LEDGER, METRICS, RunFolder
 from pipelines.runs.job import Job
 from pipelines.runs.ledger import StepLog, read_rows
+from pipelines.runs.mlflow_link import known_run_id, remember_run
+from pipelines.storage.lease import LeaseLostError
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.tracking.tracker import UNSENT, Tracker
 from pipelines.train.checkpoints.writer import SaveReport
@@ -123,6 +123,7 @@ class Recorder:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             if measured is not None:
                 row |= measured
+            self._run.check_held()
             self._metrics.append([row])
             self._channel.post("row", row)
             logger.info("%s", describe(row))
@@ -139,6 +140,7 @@ class Recorder:
         gathered = self._engine.gather((self._ids, self._report, self.quarantine.waiting()))
         self._ids = {}
         if self._engine.rank == 0:
+            self._run.check_held()
             steps = sorted(gathered[0][0])
             self._ledger.append(
                 {
@@ -161,6 +163,14 @@ class Recorder:
     def close(self) -> int:
         """Ends the records; returns the number of rows that MLflow does not have."""
         if self._engine.rank:
+            return 0
+        try:
+            self._run.check_held()
+        except LeaseLostError:  # why training ends; files and MLflow's run are another job's now
+            self._ledger.close()
+            self._metrics.close()
+            assert self.tracker is not None
+            self.tracker.abandon()
             return 0
         self.quarantine.close()
         self._ledger.close()

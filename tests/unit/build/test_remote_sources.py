@@ -13,7 +13,7 @@ from pipelines.build import BuildConfig, build_store
 from pipelines.storage.filesystem import open_filesystem
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image
-from tests.unit.build.test_unmatched import BOXES, MASKS, files
+from tests.unit.labels.test_unmatched import BOXES, MASKS, files
 from tests.unit.pictures.test_forms import tiff
 from tests.web_server import WebServer
 from unigeoseg.errors import UserError

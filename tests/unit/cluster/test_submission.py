@@ -94,6 +94,18 @@ def test_this_project_is_small_and_its_ignore_files_agree():
     assert tuple(lines) == LEFT_OUT
 
 
+def test_every_file_of_the_packages_is_uploaded():
+    """A room may have the name of a folder that is left out elsewhere."""
+    packages = ("cluster", "jobs", "pipelines", "unigeoseg")
+    there = {
+        file.relative_to(ROOT)
+        for package in packages
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert there <= set(read_tree(ROOT).files)
+
+
 def test_variables_are_taken_by_name_alone(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "value")
     assert take_by_name(["SOME_KEY"]) == {"SOME_KEY": "value"}

@@ -120,3 +120,33 @@ def test_uniform_points_are_the_shifted_base_at_every_level():
     assert points.shape == (2, 3, 40, 2)
     for level in points:
         torch.testing.assert_close(level, shifted_points(base, KEYS))
+
+
+def test_an_empty_truth_is_exact_and_pulls_every_mask_down():
+    predictions, _ = inputs()
+    masks = torch.zeros(3, 12, 10, dtype=torch.uint8)
+    for sampling in ("uncertain", "uniform", "dense"):
+        config = LossConfig(points=40, oversample=3.0, importance=0.75, sampling=sampling)
+        logits = predictions.clone().requires_grad_()
+        bce, dice = mask_losses(logits, masks, KEYS, config, torch.Generator().manual_seed(9))
+        points = None
+        if sampling != "dense":
+            points = loss_points(predictions, KEYS, config, torch.Generator().manual_seed(9))
+        for b in range(3):
+            want_bce = want_dice = 0.0
+            for level in range(2):
+                grid = predictions[level, b].double().numpy()
+                at = [] if points is None else points[level, b].double().numpy()
+                z = grid.ravel() if points is None else np.array([bilinear(grid, *p) for p in at])
+                s = 1 / (1 + np.exp(-z))
+                want_bce += np.mean(np.log1p(np.exp(z)))  # nothing but background
+                want_dice += 1 - 1 / (s.sum() + 1)
+            np.testing.assert_allclose(bce[b].item(), want_bce, rtol=1e-5)
+            np.testing.assert_allclose(dice[b].item(), want_dice, rtol=1e-5)
+        (bce + dice).sum().backward()
+        assert torch.isfinite(logits.grad).all() and (logits.grad >= 0).all() and (logits.grad > 0).any()
+    sure = torch.full((1, 1, 6, 5), -60.0)
+    for sampling in ("uncertain", "uniform", "dense"):
+        config = LossConfig(points=40, sampling=sampling)
+        bce, dice = mask_losses(sure, masks[:1], KEYS[:1], config, torch.Generator().manual_seed(1))
+        assert abs(bce.item()) < 1e-6 and abs(dice.item()) < 1e-6

@@ -29,3 +29,15 @@ def test_the_losses_sum_them_by_task(model, batch):
     each = watch_masks(predictions[-1], batch.masks)
     for task in range(3):
         torch.testing.assert_close(losses.watched[:, task], each[:, batch.task == task].sum(1))
+
+
+def test_targets_that_are_absent_are_no_empty_masks():
+    logits = torch.full((4, 6, 6), -3.0)
+    logits[1, 2, 3] = logits[3, 2, 3] = 2.0
+    masks = torch.zeros(4, 12, 12, dtype=torch.uint8)
+    masks[2:, 4:6, 6:8] = 1
+    found = dict(zip(WATCHED, watch_masks(logits, masks).tolist(), strict=True))
+    assert found["absent"] == [1, 1, 0, 0]
+    assert found["false_alarms"] == [0, 1, 0, 0]
+    assert found["empty"] == [0, 0, 1, 0]
+    assert found["soft_dice"][:2] == [0, 0] and min(found["soft_dice"][2:]) > 0

@@ -1,5 +1,7 @@
 """Pictures on a web server or in an object store, storage of other kinds, and pictures of any size."""
 
+import gc
+
 import numpy as np
 import pytest
 import rasterio
@@ -72,6 +74,17 @@ def test_pictures_in_an_object_store(files, monkeypatch):
                 assert (found == open_picture(files[name]).pixels()).all(), name
         with pytest.raises(UserError, match="does not exist"):
             read_image(f"{server.url}/nothing.tif")
+
+
+def test_a_file_may_be_open_more_than_once(files, web):
+    remote = Remote(f"{web.url}/cog.tif")
+    one, two = remote.open(), remote.open()
+    assert one != two and len({one: 1, two: 2}) == 2
+    first, second = open_picture(remote), open_picture(remote)
+    assert (first.raster.rows(0, 9) == LARGE[:9]).all()
+    del first
+    gc.collect()
+    assert (second.raster.rows(700, 720) == LARGE[700:720]).all()
 
 
 @pytest.mark.parametrize(

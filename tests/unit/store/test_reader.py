@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipelines.storage.retry import Retry
 from pycocotools import mask as coco_mask
 
+from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.store.record import BadRecord, decode_mask

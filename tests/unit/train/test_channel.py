@@ -13,6 +13,18 @@ def test_messages_arrive_in_order_and_once():
     assert seen == [("row", n) for n in range(20)] and mailbox.drain() == []
 
 
+def test_a_look_that_fails_does_not_hold_messages_up():
+    mailbox, seen = Mailbox(), []
+
+    def look():
+        raise ConnectionError("the control store does not answer")
+
+    mailbox.fail(ValueError("no space"))
+    with Listener(mailbox.drain, lambda kind, content: seen.append(kind), interval=0.01, look=look):
+        pass
+    assert seen == [FATAL]
+
+
 def test_first_final_error_counts_and_is_announced():
     mailbox = Mailbox()
     assert not mailbox.failed()

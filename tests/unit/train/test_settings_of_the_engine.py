@@ -53,7 +53,7 @@ def test_an_unknown_backbone_is_refused_before_anything_starts():
     _config(**{"model.vision.backbone": "resnet18", "init.vision": "w.pth"})
     with pytest.raises(ValueError, match=r"backbone=resnet81: timm has no such model; near it: resnet18"):
         _config(**{"model.vision.backbone": "resnet81"})
-    with pytest.raises(ValueError, match=r"init\.vision=w\.pth .* set it, or give"):
+    with pytest.raises(ValueError, match=r"init\.vision=/.*w\.pth .* set it, or give"):
         _config(**{"init.vision": "w.pth"})
 
 

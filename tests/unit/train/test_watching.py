@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pipelines.tracking.metric_names import flat_metrics
 from pipelines.train.engine.step import StepResult, StepSeconds
 from pipelines.train.loop.advice import WINDOW, Advice, Totals, in_words
 from pipelines.train.loop.metrics import RankReport, Window, memory_now, memory_shares, metrics_row
@@ -12,7 +13,7 @@ from pipelines.train.loop.progress import describe
 EVEN = {"interactive": 0.5, "referring": 0.25, "reasoning": 0.25}
 
 
-def _row(step, wait=0.05, counts=(4, 2, 2), share=0.5, loss=2.0, memory=None):
+def _row(step, wait=0.05, counts=(4, 2, 2), share=0.5, loss=2.0, memory=None, watched=None):
     """A row as the recorder makes it, of a step of one second, seen by two ranks."""
     names = ("interactive", "referring", "reasoning")
     result = StepResult(
@@ -21,7 +22,7 @@ def _row(step, wait=0.05, counts=(4, 2, 2), share=0.5, loss=2.0, memory=None):
         parts={"mask_bce": loss},
         task_sums={name: 2.0 * n for name, n in zip(names, counts, strict=True)},
         task_counts=dict(zip(names, counts, strict=True)),
-        watched={"empty": dict.fromkeys(names, 0.0), "full": dict.fromkeys(names, 0.0)},
+        watched=watched or {"empty": dict.fromkeys(names, 0.0), "full": dict.fromkeys(names, 0.0)},
         lr=1e-3,
         grad_norm=loss,
         grad_norms={},
@@ -107,3 +108,21 @@ def test_the_final_summary_has_what_the_rows_had():
         "3 steps, 24 samples in 1 min 3 s, 8.0 samples/s, waiting for data 10%, peak memory 2.0 GiB\n"
         "2 steps left out (diagnostics/)"
     )
+
+
+def test_absent_targets_count_apart():
+    names = ("interactive", "referring", "reasoning")
+    watched = {
+        "empty": {"interactive": 1.0, "referring": 2.0, "reasoning": 0.0},
+        "full": dict.fromkeys(names, 1.0),
+        "soft_dice": {"interactive": 2.0, "referring": 1.5, "reasoning": 0.0},
+        "absent": {"interactive": 0.0, "referring": 5.0, "reasoning": 4.0},
+        "false_alarms": {"interactive": 0.0, "referring": 2.0, "reasoning": 3.0},
+    }
+    row = _row(3, counts=(4, 8, 4), watched=watched)
+    assert row["empty"] == {"interactive": 0.25, "referring": pytest.approx(2 / 3), "reasoning": None}
+    assert row["full"] == {"interactive": 0.25, "referring": 0.125, "reasoning": 0.25}
+    assert row["soft_dice"] == {"interactive": 0.5, "referring": 0.5, "reasoning": None}
+    assert row["false_alarms"] == {"interactive": None, "referring": 0.4, "reasoning": 0.75}
+    assert flat_metrics(row | {"val": {}})["masks/false_alarms/reasoning"] == 0.75
+    assert "false_alarms" not in _row(3)  # rows of other stores are as they were

@@ -75,3 +75,6 @@ LAYOUTS: dict[str, Layout] = {
     "sports": Layout((GRASS, DRY), "none", (), (TENNIS, BASKET, SOCCER, POOL, BUILDING, PARKING, FOREST)),
     "industry": Layout((CONCRETE, SOIL, DRY), "road", (TANK,), (BUILDING, TRUCK, PARKING, POND, GREENHOUSE)),
 }
+
+#: Category of those large features that are labelled.
+FEATURES = {"sea": "Water", "road": "Road"}

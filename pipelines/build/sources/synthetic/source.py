@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.build.sources.base import SourceImage, SourceItem
-from pipelines.build.sources.synthetic.layouts import LAYOUTS
+from pipelines.build.sources.synthetic.layouts import FEATURES, LAYOUTS
 from pipelines.build.sources.synthetic.scene import SceneComposer
+from pipelines.labels.taxonomy import category_id
 
 
 class SyntheticConfig(BaseModel):
@@ -27,6 +28,14 @@ class SyntheticConfig(BaseModel):
         if unknown:
             raise ValueError(f"unknown layout {unknown[0]!r}: choose from {', '.join(LAYOUTS)}")
         return value
+
+
+def vocabulary(layouts: Sequence[str]) -> frozenset[int]:
+    """The categories that scenes of these kinds can show; whatever is drawn of them is labelled."""
+    chosen = [LAYOUTS[name] for name in layouts]
+    names = {thing.category for layout in chosen for thing in (*layout.must, *layout.may)}
+    features = {layout.feature for layout in chosen}
+    return frozenset(map(category_id, names | {FEATURES[name] for name in features if name in FEATURES}))
 
 
 class SyntheticSource:
@@ -63,4 +72,5 @@ class SyntheticSource:
             scene.categories,
             scene.colours,
             ignored={"unlabelled_ground": ground},
+            vocabulary=vocabulary(options.layouts),
         )

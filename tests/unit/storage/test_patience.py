@@ -4,7 +4,6 @@ import json
 
 import fsspec
 import pytest
-from pipelines.storage.retry import Retry
 from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import WorkerGroupError
@@ -13,6 +12,7 @@ from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import checkpoint_name, find_problem, newest_checkpoint
 from pipelines.storage.background import PatientFiles
 from pipelines.storage.lease import Lease
+from pipelines.storage.retry import Retry
 from pipelines.train.driver import restarts
 from pipelines.train.driver.restarts import FailuresInARow
 

@@ -63,3 +63,12 @@ def test_a_result_that_is_mostly_empty_is_warned_of():
     tasks = {"interactive": {"n": 20, "empty": 1.0}, "referring": {"n": 20, "empty": 0.1}}
     (text,) = result_warnings(tasks)
     assert text.startswith("100% of the 20 interactive predictions are empty")
+
+
+def test_absent_targets_are_no_empty_results():
+    tasks = {
+        "referring": {"n": 20, "empty": 0.75, "targets": 8},
+        "reasoning": {"n": 20, "empty": 0.2, "targets": 5},
+    }
+    (text,) = result_warnings(tasks)
+    assert text.startswith("75% of the 8 referring predictions are empty")

@@ -12,7 +12,7 @@ from pipelines.curate.merge import merge_stores
 from pipelines.store import scan
 from pipelines.store.fetch import RangeFetcher
 from pipelines.store.scan import fragments, open_all_splits, places
-from tests.unit.store.plain_export import plain_export
+from tests.unit.curate.plain_export import plain_export
 from unigeoseg.errors import UserError
 
 

@@ -14,10 +14,13 @@ from cluster.s3 import LocalS3
 from pipelines.cluster_view.session import shortage
 from pipelines.config import Config
 from pipelines.runs.folder import RunFolder
+from pipelines.runs.job import Job
 from pipelines.runs.listing import list_runs
-from pipelines.runs.status import write_status
-from pipelines.storage.lease import LEASE, Holder, LeaseLostError, check_held, held, holder_of
+from pipelines.runs.status import recorded, write_status
+from pipelines.storage.lease import LEASE, Hold, Holder, LeaseLostError, check_held, held, holder_of
+from pipelines.tracking.tracker import TrackingRun
 from pipelines.train.driver.prepare import check_same
+from pipelines.train.driver.summary import write_summary
 from tests.train_runs import tiny_values
 from unigeoseg.errors import UserError
 
@@ -74,6 +77,69 @@ def test_a_job_on_another_machine_holds_until_its_time_is_up(run):
         with pytest.raises(LeaseLostError, match="not this job's"):
             check_held(run, lease.token)
     assert holder_of(run).token == "third"
+
+
+def test_a_renewal_that_comes_late_leaves_the_successors_lease(run):
+    """The holder looked, stood still while another took over, and goes on to write."""
+    with held(run, 60) as lease:
+        lease._write()
+        assert holder_of(run).token == lease.token
+        run.fs.rm_file(f"{run.root}/{LEASE}")
+        with held(run, 60) as successor:
+            if run.remote:
+                with pytest.raises(LeaseLostError, match="not this job's"):
+                    lease._write()
+            else:
+                lease._write()
+            assert holder_of(run).token == successor.token
+
+
+def test_a_renewal_whose_answer_was_lost_is_repeated(run):
+    with held(run, 60) as lease:
+        if run.remote:
+            lease._etag = '"of the content before"'
+            lease._write()
+            assert lease._etag is None
+        before = holder_of(run).beat
+        lease._write()
+        assert holder_of(run).beat > before and holder_of(run).token == lease.token
+
+
+def test_a_job_that_lost_its_run_writes_nothing_more(run, monkeypatch):
+    ended = []
+    monkeypatch.setattr("pipelines.runs.status.end_run", lambda *a: ended.append(a))
+    tracking = TrackingRun("sqlite:///none", "e", "n", {}, {}, run_id="1")
+    job = Job(Config.model_validate(tiny_values()), "store", run.path, None, "", "", tracking)
+    with pytest.raises(LeaseLostError), held(run, 60) as lease:
+        run.hold = Hold(run, lease.token)
+        with recorded(run, job, "", 10):
+            run.publish("status.json")
+            run.fs.rm_file(f"{run.root}/{LEASE}")
+            _leave(run)
+            theirs = json.dumps({"state": "running", "pid": 7}).encode()
+            run.fs.pipe_file(f"{run.root}/status.json", theirs)
+            run.hold._until = 0.0  # as long after as it takes another machine to take over
+            for write in (lambda: run.publish("x"), lambda: write_summary(run, {})):
+                with pytest.raises(LeaseLostError):
+                    write()
+    assert run.fs.cat_file(f"{run.root}/status.json") == theirs and not ended
+    assert not run.exists("summary.json") and not run.exists("mlflow.json")
+
+
+def test_a_writer_on_an_object_store_looks_again_before_another_could_have_taken_over(run):
+    with held(run, 60) as lease:
+        hold = Hold(run, lease.token)
+        hold.check()
+        _leave(run, token="third")
+        if not run.remote:
+            with pytest.raises(LeaseLostError):
+                hold.check()
+            return
+        hold.check()  # no other request within the lease's time
+        assert 0 < hold._until - time.time() < 60
+        hold._until = time.time()
+        with pytest.raises(LeaseLostError):
+            hold.check()
 
 
 def test_a_dead_process_of_this_machine_holds_nothing(tmp_path):

@@ -1,0 +1,1 @@
+"""What is done with stores that stand: checking, merging, exporting, statistics, reports."""

@@ -1,0 +1,1 @@
+"""What labels say: the taxonomy, regions and outlines, windows over them, and what matched nothing."""

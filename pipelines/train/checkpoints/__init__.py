@@ -1,0 +1,1 @@
+"""Checkpoints: written beside training, made to count, found again, turned into exports."""

@@ -1,0 +1,1 @@
+"""Losses of the masks, and what training watches of them."""

@@ -1,0 +1,1 @@
+"""The parts of the model: encoders, decoders, text enhancement, language model, memory, query."""

@@ -1,0 +1,1 @@
+"""Mathematics of the optimiser: orthogonal updates, rates by layer."""

@@ -1,0 +1,1 @@
+"""Progressive task scheduling: shares over time, adaptive ones, and their record."""
