@@ -15,6 +15,7 @@ _ENTRIES = {
     "data": Entry("jobs.bench_data", "data", "Samples per second from store to batch, beside other loaders."),
     "checkpoint": Entry("jobs.bench_checkpoint", "checkpoint", "What a checkpoint costs training."),
     "memory": Entry("jobs.bench_memory", "memory", "Memory of a training step beside the planner's number."),
+    "map": Entry("jobs.bench_map", "map_command", "Windows per second of a map beside the bare model."),
     "overhead": Entry("jobs.bench_overhead", "overhead", "What Ray Train adds to a step."),
 }
 

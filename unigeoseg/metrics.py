@@ -8,6 +8,7 @@ foreground that is predicted in the padding counts as wrong.
 Everything that is added up is an integer, so any split of the samples over workers gives the same bits.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +29,11 @@ BOX_THRESHOLDS: tuple[float, ...] = (0.3, 0.5, 0.7)
 _SCALE_BITS = 128
 #: Numbers in one chunk of bootstrap weights.
 _CHUNK = 1 << 21
+
+
+def logit(probability: float) -> float:
+    """Where the sigmoid takes a value in (0, 1); exactly 0 for a half."""
+    return math.log(probability) - math.log1p(-probability)
 
 
 def iou(intersection: int, union: int) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.tracking.registry import SCHEME, fetch_model
+from pipelines.weights import hub
 from unigeoseg.build import build_model
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
@@ -18,6 +19,7 @@ from unigeoseg.export import CONFIG, WEIGHTS, load_export, vocab_size
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.released.folder import is_released
 from unigeoseg.samples.tokens import Tokenizer
+from unigeoseg.segmenter import best_device as best_device
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,15 @@ class ModelSource:
 def find_export(path: str | Path) -> str:
     """The export folder that ``path`` means: itself, the ``export/`` of a run folder, or a registered model.
 
+    ``hf://ORG/NAME[@REVISION]`` is what the hub's cache holds, fetched into it where needed.
     ``models:/NAME@ALIAS`` and ``models:/NAME/VERSION`` are fetched from MLflow's registry into a folder that
     lives as long as this process.
 
     Raises:
         UserError: there is none; says which files were looked for.
     """
+    if str(path).startswith(hub.SCHEME):
+        path = hub.hub_copy(str(path))
     if str(path).startswith(SCHEME):
         folder = tempfile.mkdtemp(prefix="unigeoseg-model-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -95,8 +100,3 @@ def export_config(export: str) -> ModelConfig:
         return ModelConfig.from_dict(content["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{export}/{CONFIG} is not a configuration of this version ({error})") from error
-
-
-def best_device() -> str:
-    """``cuda`` where this process has a GPU, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""One image and one instruction to a mask: PNG, overlay and JSON."""
+"""One image and one instruction to a mask: PNG, overlay, JSON, and a GeoTIFF where the image has a place."""
 
 import json
 from collections.abc import Sequence
@@ -11,54 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluate.drawing import PREDICTION, mark_prompt, overlay
-from pipelines.evaluate.image_file import check_shape, read_image
-from pipelines.evaluate.models import ModelSource, best_device, find_export
+from pipelines.evaluate.image_file import read_placed
+from pipelines.evaluate.models import find_export
 from pipelines.evaluate.presence import RULE, SCORES, NoneRule, presence_scores, read_rule
 from pipelines.evaluate.records import encode_mask
-from pipelines.evaluate.thresholds import logit
+from pipelines.pictures.georeference import Georeference, mask_tiff
 from unigeoseg.errors import UserError
-from unigeoseg.model import UniGeoSeg
-from unigeoseg.samples.batch import ImageGroup, Sample
-from unigeoseg.samples.collate import Collator
+from unigeoseg.question import Question as Question
 from unigeoseg.samples.letterbox import Letterbox, letterbox_image, unletterbox
-from unigeoseg.samples.prompts import interactive_sentence
-from unigeoseg.samples.tokens import Tokenizer
-from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
+from unigeoseg.segmenter import Segmentation, Segmenter, check_shape, cut, load
+from unigeoseg.tasks import INTERACTIVE
 
-MASK, OVERLAY, RESULT = "mask.png", "overlay.png", "prediction.json"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to segment: a text, or a box, or one to three points (coordinates in [0, 1] of the image)."""
-
-    task: str
-    text: str
-    box: tuple[float, float, float, float] | None = None
-    points: tuple[tuple[float, float], ...] | None = None
-
-    @classmethod
-    def ask(
-        cls,
-        text: str | None = None,
-        box: Sequence[float] | None = None,
-        points: Sequence[Sequence[float]] = (),
-        reasoning: bool = False,
-    ) -> "Question":
-        """From what a person gives; box and points become the same sentences as in training.
-
-        Raises:
-            UserError: not exactly one kind is given, the text is empty, or the coordinates cannot be used.
-        """
-        if sum((text is not None, box is not None, bool(points))) != 1:
-            raise UserError("give one of --text, --box and --point (--point up to three times)")
-        if text is not None:
-            if not text.strip():
-                raise UserError("--text is empty: say what to segment")
-            return cls(REASONING if reasoning else REFERRING, text)
-        sentence = interactive_sentence(box, points or None)
-        corners = None if box is None else (box[0], box[1], box[2], box[3])
-        return cls(INTERACTIVE, sentence, corners, tuple((p[0], p[1]) for p in points) or None)
+MASK, OVERLAY, RESULT, PLACED = "mask.png", "overlay.png", "prediction.json", "mask.tif"
 
 
 @dataclass(frozen=True)
@@ -66,58 +30,61 @@ class Prediction:
     """What a model says of an instruction.
 
     Attributes:
-        mask: bool ``[H, W]`` at the image's size; empty where there is none.
-        score: mean foreground probability inside it, 0 of an empty one.
+        found: the mask, empty where there is none, and its score.
         presence: the score that the rule for "none" looks at; ``None`` where there is no rule or the
             instruction is a box or points, which mean what is there.
     """
 
-    mask: NDArray[np.bool_]
-    score: float
+    found: Segmentation
     presence: float | None = None
 
 
-def predict_image(
-    model: UniGeoSeg,
-    tokenizer: Tokenizer,
-    image: NDArray[np.uint8],
-    question: Question,
+def predict_pictures(
+    segmenter: Segmenter,
+    images: Sequence[NDArray[np.uint8]],
+    questions: Sequence[Question],
     threshold: float = 0.5,
     rule: NoneRule | None = None,
-) -> Prediction:
-    """Segments one RGB image uint8 ``[H, W, 3]``; an empty mask has score 0.
+) -> list[Prediction]:
+    """Segments RGB pictures uint8 ``[H, W, 3]``, all computed at once; an empty mask has score 0.
 
     Args:
-        model: in eval mode.
-        tokenizer: its own.
-        image: of any size.
-        question: what to segment.
+        segmenter: the model.
+        images: of any size.
+        questions: one for each.
         threshold: probability in (0, 1) above which a pixel is foreground.
         rule: of the export; a text with a score below its limit gets an empty mask.
 
     Raises:
-        UserError: the instruction is too long for the model.
+        UserError: an instruction is too long for the model.
     """
-    sample = Sample("prediction", question.task, question.text, box=question.box, points=question.points)
-    batch = Collator(tokenizer, model.config, model.config.language.max_positions)(
-        [ImageGroup(image, (sample,))]
-    )
-    logits = model.predict(batch.to(next(model.parameters()).device))[0].float().cpu().numpy()
-    full = unletterbox(logits, *image.shape[:2])
-    mask, presence = full > logit(threshold), None
-    if rule is not None and question.task != INTERACTIVE:
-        height, width = image.shape[:2]
-        fit = Letterbox.fit(height, width, model.config.image_size)
-        scores = presence_scores(logits[fit.rows, fit.columns], threshold)
-        presence = float(scores[SCORES.index(rule.score)])
-        if rule.none(scores):
-            mask = np.zeros_like(mask)
-    score = float((1 / (1 + np.exp(-full[mask].astype(np.float64)))).mean()) if mask.any() else 0.0
-    return Prediction(mask, score, presence)
+    squares = segmenter.squares(images, questions)
+    return [
+        _answer(square, image.shape[0], image.shape[1], question, threshold, rule)
+        for square, image, question in zip(squares, images, questions, strict=True)
+    ]
+
+
+def _answer(
+    square: NDArray[np.float32],
+    height: int,
+    width: int,
+    question: Question,
+    threshold: float,
+    rule: NoneRule | None,
+) -> Prediction:
+    found = cut(unletterbox(square, height, width), question, threshold)
+    if rule is None or question.task == INTERACTIVE:
+        return Prediction(found)
+    fit = Letterbox.fit(height, width, square.shape[0])
+    scores = presence_scores(square[fit.rows, fit.columns], threshold)
+    if rule.none(scores):
+        found = Segmentation(np.zeros_like(found.mask), 0.0, question)
+    return Prediction(found, float(scores[SCORES.index(rule.score)]))
 
 
 def predict_file(
-    model: str | Path,
+    model: str | Path | Segmenter,
     image: str | Path,
     question: Question,
     out: str | Path,
@@ -127,8 +94,10 @@ def predict_file(
 ) -> dict[str, Any]:
     """Segments an image file and writes ``mask.png`` (0/255), ``overlay.png`` and ``prediction.json``.
 
+    An image with a CRS also gets ``mask.tif``, a GeoTIFF of 0 and 1 that lies where the image does.
+
     Args:
-        model: an export folder or a run folder.
+        model: loaded, or by reference: a folder, a run folder, ``s3://``, ``models:/``, ``hf://``.
         image: an image file; see :func:`~pipelines.evaluate.image_file.read_image` for the conversions.
         question: what to segment.
         out: folder, made if needed.
@@ -144,21 +113,46 @@ def predict_file(
     Raises:
         UserError: model or image cannot be used, or ``out`` cannot be written.
     """
-    source, path = find_export(model), str(image)
-    rule = _rule(source, none)
-    pixels = read_image(path, turn)
-    network, tokenizer = ModelSource(source).load(best_device())
-    check_shape(pixels, network.config.image_size, network.config.vision.patch, path)
-    found = predict_image(network, tokenizer, pixels, question, threshold, rule)
-    rle = encode_mask(found.mask)
-    folder = Path(out)
+    source = model if isinstance(model, Segmenter) else find_export(model)
+    rule = none_rule(source.source if isinstance(source, Segmenter) else source, none)
+    pixels, place = read_placed(str(image), turn)
+    segmenter = source if isinstance(source, Segmenter) else load(source)
+    check_shape(pixels, segmenter.image_size, segmenter.model.config.vision.patch, image)
+    (found,) = predict_pictures(segmenter, [pixels], [question], threshold, rule)
+    return write_prediction(pixels, place, found, Path(out), threshold, rule)
+
+
+def write_prediction(
+    pixels: NDArray[np.uint8],
+    place: Georeference | None,
+    prediction: Prediction,
+    folder: Path,
+    threshold: float,
+    rule: NoneRule | None = None,
+) -> dict[str, Any]:
+    """Writes the files of one prediction.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]``.
+        place: where they lie, if that is known.
+        prediction: the mask.
+        folder: made if needed.
+        threshold: that the mask was cut at.
+        rule: that decided whether there is none.
+
+    Raises:
+        UserError: ``folder`` cannot be written.
+    """
+    found = prediction.found
+    rle, question = encode_mask(found.mask), found.question
+    names = (MASK, OVERLAY, RESULT, *((PLACED,) if place else ()))
     result = {
         "mask": {"size": rle["size"], "counts": rle["prediction"]},
         "score": found.score,
         "threshold": threshold,
         "none": not bool(found.mask.any()),
-        **({} if rule is None or found.presence is None else _presence(found.presence, rule)),
-        "files": [str(folder / name) for name in (MASK, OVERLAY, RESULT)],
+        **({} if rule is None or prediction.presence is None else _presence(prediction.presence, rule)),
+        "files": [str(folder / name) for name in names],
         "task": question.task,
         "instruction": question.text,
     }
@@ -167,6 +161,8 @@ def predict_file(
         _write_png(folder / MASK, found.mask.astype(np.uint8) * 255)
         drawn = _draw_question(overlay(pixels, found.mask, PREDICTION), question)
         _write_png(folder / OVERLAY, drawn[..., ::-1])
+        if place is not None:
+            (folder / PLACED).write_bytes(mask_tiff(found.mask, place))
         (folder / RESULT).write_text(
             json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -175,21 +171,25 @@ def predict_file(
     return result
 
 
-def _rule(export: str, none: float | bool) -> NoneRule | None:
+def none_rule(export: str | None, none: float | bool) -> NoneRule | None:
     """The rule that decides on "none".
+
+    Args:
+        export: where the model comes from, if that is known.
+        none: as in :func:`predict_file`.
 
     Raises:
         UserError: a limit is given, and the export has no rule whose score it could be of.
     """
     if none is False:
         return None
-    rule = read_rule(export)
+    rule = None if export is None else read_rule(export)
     if none is True:
         return rule
     if rule is None:
         raise UserError(
-            f"--none {none:g}: {export} has no {RULE} and so no score to compare; fit it with `unigeoseg "
-            "evaluate --fit-none` on data with absent targets, or leave --none out"
+            f"--none {none:g}: {export or 'the model'} has no {RULE} and so no score to compare; fit it with "
+            "`unigeoseg evaluate --fit-none` on data with absent targets, or leave --none out"
         )
     return replace(rule, threshold=float(none))
 

@@ -1,6 +1,5 @@
 """What other thresholds of the probability would have given, from counts that the workers keep."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unigeoseg.metrics import SAMPLE_EPSILON
+from unigeoseg.metrics import logit as logit
 from unigeoseg.tasks import TASKS
 
 #: Probabilities that are tried besides the one that is used.
@@ -19,11 +19,6 @@ TRIED: Final = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6
 def thresholds(used: float) -> list[float]:
     """The thresholds that are counted, ascending, ``used`` among them."""
     return sorted({*TRIED, used})
-
-
-def logit(probability: float) -> float:
-    """Where the sigmoid takes a value in (0, 1); exactly 0 for a half."""
-    return math.log(probability) - math.log1p(-probability)
 
 
 def levels_of(logits: NDArray[np.float32], used: float) -> NDArray[np.uint8]:

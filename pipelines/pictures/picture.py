@@ -4,6 +4,7 @@ What becomes of each form stands in ``docs/files.md``.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,7 +122,7 @@ def open_picture(source: Source, rules: Rules = USUAL, name: str | None = None) 
     if file.height * file.width > _MOST:
         raise UnusableImage("huge_image", where, f"claims {file.width}x{file.height} pixels")
     bands = chosen_bands(file, rules.bands)
-    limits = _limits(file, bands, rules.stretch)
+    limits = limits_of(file, bands, rules.stretch)
     shown = Shown(file, bands, limits)
     picture = Picture(shown, shown.validity(), file=file)
     if not rules.turn:
@@ -205,8 +206,20 @@ def _small(file: Path) -> bytes:
     return file.read_bytes() if file.stat().st_size < 4 * _AT_ONCE else b""
 
 
-def _limits(file: FileRaster, bands: tuple[int, ...], stretch: Stretch) -> NDArray[np.float64] | None:
-    """Low and high value of each band, ``[bands, 2]``; ``None`` for bytes that stay as they are."""
+def limits_of(
+    file: FileRaster, bands: tuple[int, ...], stretch: Stretch, others: Sequence[FileRaster] = ()
+) -> NDArray[np.float64] | None:
+    """Low and high value of each band, ``[bands, 2]``; ``None`` for bytes that stay as they are.
+
+    Args:
+        file: opened.
+        bands: that are shown.
+        stretch: see :class:`Rules`.
+        others: files with the same bands whose percentiles are taken together with this one's.
+
+    Raises:
+        UnusableImage: ``stretch`` is none, and the values are no bytes.
+    """
     if file.dtype == np.uint8 and stretch in ("auto", "none"):
         if file.bits == 8 or file.palette() is not None:
             return None
@@ -219,7 +232,8 @@ def _limits(file: FileRaster, bands: tuple[int, ...], stretch: Stretch) -> NDArr
         low, high = stretch
         return np.repeat(np.asarray([[low, max(high, low + 1e-9)]], np.float64), len(bands), axis=0)
     found = []
-    for values in preview_values(file, bands):
+    for parts in zip(*(preview_values(one, bands) for one in (file, *others)), strict=True):
+        values = np.concatenate(parts)
         low, high = np.percentile(values, [2, 98]) if len(values) else (0.0, 1.0)
         found.append((low, high if high > low else low + 1.0))
     return np.asarray(found)

@@ -160,12 +160,14 @@ class FileRaster:
         source: the file, or its bytes.
         what: "image" or "mask", for messages.
         where: the file's name, for messages.
+        kind: GDAL's name of its format; ``None``: by its first bytes, and only formats that hold their pixels
+            themselves.
     """
 
-    def __init__(self, source: Source, what: str, where: str) -> None:
+    def __init__(self, source: Source, what: str, where: str, kind: str | None = None) -> None:
         self.where, self._what = where, what
         with damage(where, what):
-            self.kind = kind_of(source)
+            self.kind = kind or kind_of(source)
             if self.kind == "PNG" and not isinstance(source, Remote):
                 check_png(source)
             if isinstance(source, bytes):
@@ -228,25 +230,25 @@ class FileRaster:
         if self._small:
             return self._whole[[n - 1 for n in bands], start:stop, columns]
         window = self._window(start, stop, columns)
-        with damage(self.where, self._what), _settings():
+        with damage(self.where, self._what), read_settings():
             return np.asarray(self.data.read(list(bands), window=window))
 
     @cached_property
     def _whole(self) -> Grid:
         """All bands of a small file: much quicker than strip by strip."""
-        with damage(self.where, self._what), _settings():
+        with damage(self.where, self._what), read_settings():
             return np.asarray(self.data.read())
 
     def read_mask(self, start: int, stop: int, columns: slice = ALL) -> NDArray[np.bool_]:
         """Valid pixels by the file's own mask, bool ``[stop - start, W]``."""
         window = self._window(start, stop, columns)
-        with damage(self.where, self._what), _settings():
+        with damage(self.where, self._what), read_settings():
             return np.asarray(self.data.dataset_mask(window=window) != 0)
 
     def preview(self, bands: tuple[int, ...]) -> Grid:
         """The whole image at no more than 1024 pixels a side, ``[bands, h, w]``, nearest pixels."""
         shape = (len(bands), min(self.height, _PREVIEW), min(self.width, _PREVIEW))
-        with damage(self.where, self._what), _settings():
+        with damage(self.where, self._what), read_settings():
             return np.asarray(self.data.read(list(bands), out_shape=shape))
 
     def sample(self, band: int) -> Grid:
@@ -268,6 +270,6 @@ class FileRaster:
         return colours
 
 
-def _settings() -> Any:
+def read_settings() -> Any:
     """A file that is cut off is an error, not a grey area."""
     return rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_ERROR_ON_LIBJPEG_WARNING=True)

@@ -109,6 +109,7 @@ PLANS: dict[str, How] = {
     "unigeoseg bench memory --preset small --stages 2 --workers 2 --batch 2": How(
         ("--workers", "1", "--batch", "1", "--checkpointing", "on", *_sets("model.image_size=128")), slow=True
     ),
+    "unigeoseg bench map --model runs/quickstart/export --windows 6": How(("--windows", "2", "--rounds", "1")),
     "unigeoseg bench overhead --preset quickstart": How(
         ("--steps", "2", "--rounds", "1", "--step-seconds", "0.1", *_sets("scale.workers=1")), slow=True
     ),
@@ -155,6 +156,19 @@ PLANS: dict[str, How] = {
     'unigeoseg predict --model runs/quickstart/export --image x.png --text "the largest building" --out out': How(),
     "unigeoseg predict --model runs/quickstart/export --image x.png --box 0.1,0.2,0.4,0.5 --out out": How(),
     "unigeoseg predict --model runs/quickstart/export --image x.png --box 0.2,0.3,0.5,0.6 --out out": How(),
+    'unigeoseg predict --model runs/quickstart/export --images scenes --text "the largest lake" --out out': How(),
+    "unigeoseg predict --model runs/quickstart/export --images 'scenes/*.png' --questions asked.csv --out out": How(),
+    'unigeoseg map plan --model runs/quickstart/export --input city.tif --text "the lakes" --out mapped': How(),
+    """unigeoseg map plan --model runs/quickstart/export --input 'tiles/*.tif' --question "Where?" --out mapped""": How(),
+    "unigeoseg map --model runs/quickstart/export --input city.tif --prompts points.gpkg --out marked": How(),
+    'unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes': How(),
+    'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lake" --scope scene --out lake': How(),
+    'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes --resume': How(
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
+    ),
+    "unigeoseg map export lakes --format geojson --simplify 1 --out lakes-geojson": How(
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
+    ),
     "unigeoseg report runs/quickstart": How(),
     "unigeoseg data build --source synthetic --out stores/synthetic": How(
         _FEW, {"stores/synthetic": "stores/built"}

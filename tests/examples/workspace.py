@@ -6,12 +6,14 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import geopandas
 import numpy as np
 from PIL import Image
 
 from pipelines.build import BuildConfig, build_store
 from pipelines.storage.filesystem import open_filesystem
 from tests.examples.collect import ROOT
+from tests.geotiffs import UTM, scene, write
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image
 from tests.unit.build.test_dubai import write_pair
@@ -28,6 +30,11 @@ def make_workspace(folder: Path) -> None:
     for name in ("x.png", "scene.png"):
         noise = np.random.default_rng(1).integers(0, 255, (96, 128, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / name)
+    (folder / "scenes").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(folder / "x.png", folder / "scenes" / name)
+    (folder / "asked.csv").write_text('image,text,box\na.png,the lake,\nb.png,,"0.1,0.2,0.4,0.5"\n')
+    _rasters(folder)
     with zipfile.ZipFile(folder / "Train.zip", "w") as archive:
         archive.write(folder / "x.png", "Train/Urban/images_png/0.png")
     LAYOUTS["rrsisd"](folder / "downloads/RRSIS-D")
@@ -38,6 +45,15 @@ def make_workspace(folder: Path) -> None:
     _stores(folder / "stores", folder)
     step = {"rows": [{"name": "train step", "seconds": 0.35, "batch": 2}]}
     (folder / "step.json").write_text(json.dumps(step))
+
+
+def _rasters(folder: Path) -> None:
+    """A GeoTIFF, two tiles, and points on the first."""
+    write(folder / "city.tif", scene(150, 200))
+    for name in ("a.tif", "b.tif"):
+        write(folder / "tiles" / name, scene(40, 40))
+    points = geopandas.points_from_xy([400030, 400060], [5599970, 5599950], crs=UTM)
+    geopandas.GeoDataFrame(geometry=points).to_file(folder / "points.gpkg", driver="GPKG")
 
 
 def _city(folder: Path) -> None:

@@ -1,0 +1,266 @@
+"""A map, from its inputs to its layers."""
+
+import dataclasses
+import datetime
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.build.progress import Steps
+from pipelines.maps.compute import Mapper
+from pipelines.maps.inputs import model_state, state_of
+from pipelines.maps.objects import join_pieces
+from pipelines.maps.planning import Sheet, Sheets, check_amount, check_instruction, lay_out
+from pipelines.maps.rasters_out import MASK, SCORE, write_rasters
+from pipelines.maps.report import REPORT, write_report
+from pipelines.maps.request import Request
+from pipelines.maps.vectors import Layer, epoch_date, write_layers
+from pipelines.maps.work import Part, Work
+from unigeoseg.errors import UserError
+from unigeoseg.segmenter import Segmenter, load
+
+logger = logging.getLogger(__name__)
+
+MAP, ASKED, FAILED = "map.json", "request.json", "failed.jsonl"
+#: How often a part is tried.
+_TRIES = 2
+
+
+def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
+    """Maps rasters; what ``map.json`` holds.
+
+    Args:
+        request: what to map and how.
+        progress: tells on stderr.
+
+    Returns:
+        ``{"windows", "computed", "skipped", "failed", "objects", "crs", "gsd", "outputs", …}``; with several
+        inputs their sums, and ``inputs`` with one such object for each.
+
+    Raises:
+        UserError: something that is asked for cannot be done; said before anything is computed.
+    """
+    sheets = lay_out(request)
+    out = Path(request.out.removeprefix("file://")).expanduser()
+    asked = _asked(out, request, sheets)
+    segmenter = load(sheets.model, request.device)
+    sheets.warnings += check_instruction(segmenter, sheets)
+    _write(out / ASKED, asked)
+    for text in sheets.warnings:
+        logger.warning("%s", text)
+    results = [
+        _finished(sheet) or map_sheet(sheets, sheet, segmenter, asked, progress) for sheet in sheets.sheets
+    ]
+    if len(results) == 1:
+        return results[0]
+    keys = ("windows", "computed", "skipped", "failed", "parts", "objects")
+    total = {key: sum(result[key] for result in results) for key in keys}
+    shared = {
+        key: results[0][key] if len({str(r[key]) for r in results}) == 1 else None for key in ("crs", "gsd")
+    }
+    whole = {**total, **shared, "outputs": {}, "warnings": sheets.warnings, "inputs": results}
+    _write(out / MAP, whole)
+    return whole
+
+
+def failed_share(result: dict[str, Any]) -> float:
+    """Share of the blocks or prompts of a map that failed."""
+    return float(result["failed"] / max(result["parts"], 1))
+
+
+def _asked(out: Path, request: Request, sheets: Sheets) -> dict[str, Any]:
+    """What ``request.json`` of the output folder says, or is to say.
+
+    Raises:
+        UserError: it holds something else, or too little can be done there.
+    """
+    state = [model_state(sheets.model), *(state_of(sheet.scene.path) for sheet in sheets.sheets)]
+    state += [state_of(path) for path in (request.prompts, request.aoi) if path]
+    fingerprint = request.fingerprint(state)
+    before = out / ASKED
+    if before.is_file():
+        known: dict[str, Any] = json.loads(before.read_text(encoding="utf-8"))
+        if not request.resume:
+            raise UserError(f"--out {out} holds a map: go on with it (--resume), or choose another folder")
+        if known["fingerprint"] != fingerprint:
+            raise UserError(
+                f"--out {out} holds another map ({_differences(known['request'], request)}): --resume goes "
+                "on with the same inputs, model and settings alone; choose another folder"
+            )
+        return known
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"--out {out} holds files of something else: choose another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: choose a folder")
+    check_amount(sheets)
+    day = epoch_date() or datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"fingerprint": fingerprint, "date": day, "request": dataclasses.asdict(request)}
+
+
+def _differences(known: dict[str, Any], request: Request) -> str:
+    now = json.loads(json.dumps(dataclasses.asdict(request)))
+    names = [
+        key for key, value in now.items() if known.get(key) != value and key not in ("out", "resume", "yes")
+    ]
+    return ", ".join(names) or "a file that it was made of has changed"
+
+
+def _finished(sheet: Sheet) -> dict[str, Any] | None:
+    """What a raster's map says, if nothing is left to do."""
+    path = sheet.folder / MAP
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return None if result["failed"] else result
+
+
+def map_sheet(
+    sheets: Sheets, sheet: Sheet, segmenter: Segmenter, asked: dict[str, Any], progress: bool
+) -> dict[str, Any]:
+    """Maps one raster into its folder.
+
+    Args:
+        sheets: the map.
+        sheet: one of its rasters.
+        segmenter: the model.
+        asked: of ``request.json``; its ``date`` is that of objects whose picture tells none.
+        progress: tells on stderr.
+
+    Returns:
+        The content of its ``map.json``.
+
+    Raises:
+        UserError: something cannot be written.
+    """
+    request = sheets.request
+    sheet.folder.mkdir(parents=True, exist_ok=True)
+    mapper = Mapper(
+        segmenter, sheet.scene, sheet.grid, request.threshold, sheets.question, sheet.area, request.batch
+    )
+    with Work(sheet.folder) as work:
+        _compute(work, sheet, mapper, progress)
+        if sheet.prompts is None:
+            count = join_pieces(work, sheet.grid)
+        else:
+            work.begin_objects()
+            count = work.end_objects()
+        write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
+        layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
+        outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
+        layers = write_layers(work, layer, sheet.folder, request.formats, count)
+        outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
+        result = _result(sheets, sheet, work, count, outputs)
+        write_report(result, sheet.scene, sheet.folder)
+        _write(sheet.folder / MAP, result)
+        if not result["failed"]:
+            work.remove()
+    return result
+
+
+def _compute(work: Work, sheet: Sheet, mapper: Mapper, progress: bool) -> None:
+    """Computes what is not there yet; a part that fails twice is told."""
+    done = work.done()
+    with Steps(f"map {Path(sheet.scene.path).name}", "window", sheet.windows, enabled=progress) as steps:
+        steps.update(sum(work.counts()))
+        for number, compute in _parts(sheet, mapper):
+            if number in done:
+                continue
+            part = _tried(work, number, compute)
+            if part is not None:
+                work.save(part)
+                steps.update(part.computed + part.skipped)
+
+
+def _parts(sheet: Sheet, mapper: Mapper) -> Iterator[tuple[int, Callable[[], Part]]]:
+    """Number of each part, and what computes it."""
+    if sheet.prompts is not None:
+        for prompt in sheet.prompts.inside:
+            yield prompt.number, lambda prompt=prompt: mapper.prompt(prompt)  # type: ignore[misc]
+        return
+    across = sheet.grid.blocks[1]
+    for row, column in sheet.grid.block_numbers():
+        yield row * across + column, lambda row=row, column=column: mapper.block(row, column)  # type: ignore[misc]
+
+
+def _tried(work: Work, number: int, compute: Callable[[], Part]) -> Part | None:
+    for attempt in range(_TRIES):
+        try:
+            return compute()
+        except Exception as error:  # whatever it is, the other parts can be made
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            logger.warning("part %d, attempt %d: %s", number, attempt + 1, reason)
+    work.fail(number, reason)
+    return None
+
+
+def _common(sheets: Sheets, sheet: Sheet, asked: dict[str, Any]) -> dict[str, Any]:
+    question = sheets.question
+    return {
+        "instruction": question.text if question else "",
+        "task": question.task if question else "",
+        "date": sheet.scene.date or asked["date"],
+        "model": sheets.request.model,
+    }
+
+
+def _asked_by_prompt(sheet: Sheet) -> Callable[[int], tuple[str, str]] | None:
+    if sheet.prompts is None:
+        return None
+    known = {prompt.number: (prompt.question.text, prompt.question.task) for prompt in sheet.prompts.inside}
+    return known.__getitem__
+
+
+def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[str, str]) -> dict[str, Any]:
+    """The content of ``map.json``; writes ``failed.jsonl``."""
+    scene, request = sheet.scene, sheets.request
+    failed = work.failed()
+    lines = [json.dumps(_failure(sheet, number, reason)) + "\n" for number, reason in failed]
+    (sheet.folder / FAILED).write_text("".join(lines), encoding="utf-8")
+    computed, skipped = work.counts()
+    gsd = None if scene.gsd is None else round((scene.gsd[0] + scene.gsd[1]) / 2, 6)
+    question = sheets.question
+    return {
+        "windows": sheet.windows,
+        "computed": computed,
+        "skipped": skipped,
+        "failed": len(failed),
+        "parts": sheet.parts,
+        "objects": count,
+        "crs": scene.crs.to_string() if scene.crs else None,
+        "gsd": gsd,
+        "outputs": {**outputs, "failed": str(sheet.folder / FAILED), "report": str(sheet.folder / REPORT)},
+        "input": scene.path,
+        "size": [sheet.grid.height, sheet.grid.width],
+        "native_size": list(scene.native),
+        "window": sheet.grid.size,
+        "stretch": scene.limits,
+        "model": request.model,
+        "instruction": question.text if question else None,
+        "task": question.task if question else "interactive",
+        "prompts": request.prompts,
+        "prompts_outside": sheet.prompts.outside if sheet.prompts else [],
+        "threshold": request.threshold,
+        "warnings": sheets.warnings,
+    }
+
+
+def _failure(sheet: Sheet, number: int, reason: str) -> dict[str, Any]:
+    if sheet.prompts is not None:
+        return {"prompt": number, "reason": reason}
+    across = sheet.grid.blocks[1]
+    row, column = divmod(number, across)
+    block = sheet.grid.block(row, column)
+    place = {"rows": [block.top, block.bottom], "columns": [block.left, block.right]}
+    return {"block": [row, column], **place, "reason": reason}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.part")
+        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write to --out {path.parent}: {error}; choose another folder") from error

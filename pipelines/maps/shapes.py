@@ -1,0 +1,228 @@
+"""Vector files that a map is asked with: prompts (points and boxes) and areas, laid on a raster's pixels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+from pipelines.maps.grid import Grid, Rect
+from pipelines.maps.libraries import library
+from pipelines.maps.scene import Scene
+from pipelines.weights.local_copy import local_copy
+from unigeoseg.errors import UserError
+from unigeoseg.question import Question
+from unigeoseg.samples.prompts import MAX_POINTS
+
+#: A window is so many times as long as a box in it, or longer.
+_ROOM = 1.5
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A point, some points, or a box, and the window in which it is asked.
+
+    Attributes:
+        number: its place in its file, from 0.
+        window: in pixels of the raster, inside it.
+        question: with coordinates in [0, 1] of the window.
+    """
+
+    number: int
+    window: Rect
+    question: Question
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts that lie on a raster.
+
+    Attributes:
+        inside: them.
+        outside: numbers of those that do not.
+    """
+
+    inside: list[Prompt]
+    outside: list[int]
+
+
+def read_shapes(path: str, option: str) -> Any:
+    """A GeoDataFrame of a vector file: GeoPackage, GeoJSON, GeoParquet, FlatGeobuf, shapefile.
+
+    Args:
+        path: file or URL.
+        option: of the command line, for messages.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
+    geopandas = library("geopandas")
+    library("pyogrio")
+    local = local_copy(path)
+    if not local.exists():
+        raise UserError(
+            f"{option} {path} does not exist; give a GeoPackage, GeoJSON, GeoParquet or shapefile"
+        )
+    try:
+        parquet = local.suffix.lower() in (".parquet", ".geoparquet")
+        found = geopandas.read_parquet(local) if parquet else geopandas.read_file(local, engine="pyogrio")
+    except Exception as error:  # the readers have many kinds
+        reason = " ".join(str(error).split())
+        raise UserError(f"{option} {path} cannot be read ({reason}); give a GeoPackage or GeoJSON") from error
+    if not hasattr(found, "geometry") or found.empty:
+        raise UserError(f"{option} {path} holds no shapes")
+    return found
+
+
+def on_pixels(frame: Any, scene: Scene, what: str) -> NDArray[np.object_]:
+    """Geometries in pixels (x right, y down) of a raster, reprojected where their CRS is another.
+
+    Args:
+        frame: a GeoDataFrame.
+        scene: the raster.
+        what: option and file, for messages.
+
+    Raises:
+        UserError: one of both has a CRS and the other none.
+    """
+    shapely = library("shapely")
+    if (frame.crs is None) != (scene.crs is None):
+        raise UserError(
+            f"{what} has no CRS and {scene.path} has one: give it one (ogr2ogr -a_srs EPSG:…)"
+            if frame.crs is None
+            else f"{what} has a CRS and {scene.path} is taken in pixels: give shapes in pixels"
+        )
+    if scene.crs is not None:
+        frame = frame.to_crs(scene.crs.to_wkt())
+    back = ~scene.transform
+    return np.asarray(
+        shapely.transform(
+            np.asarray(frame.geometry.values, object),
+            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+            interleaved=False,
+        )
+    )
+
+
+def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
+    """One window a prompt: around it, of the model's size, or larger where a box needs it.
+
+    A window that would reach past the raster is moved inside; a smaller raster is a window as it is.
+
+    Args:
+        frame: a GeoDataFrame of points, multipoints (up to three) and boxes (the bounds of polygons).
+        scene: the raster.
+        size: side of the model's window.
+        what: option and file, for messages.
+
+    Raises:
+        UserError: a shape is no prompt, or none lies on the raster.
+    """
+    found = Prompts([], [])
+    whole = Rect(0, 0, scene.height, scene.width)
+    for number, shape in enumerate(on_pixels(frame, scene, what)):
+        corners = _corners(shape, f"{what}, shape {number}")
+        low, high = corners.min(0), corners.max(0)
+        box = shape.geom_type in ("Polygon", "MultiPolygon")
+        edge = np.asarray([scene.width, scene.height], np.float64)
+        if box:
+            low, high = np.maximum(low, 0), np.minimum(high, edge)
+            corners = np.stack([low, high])
+        if (
+            not np.isfinite(corners).all()
+            or (low < 0).any()
+            or (high > edge).any()
+            or (box and (low >= high).any())
+        ):
+            found.outside.append(number)
+            continue
+        side = max(size, round(float((high - low).max()) * _ROOM))
+        window = _around((low + high) / 2, side, whole)
+        inside = (corners - [window.left, window.top]) / [window.width, window.height]
+        inside = np.clip(inside, 0, 1)
+        question = Question.ask(box=inside.ravel().tolist()) if box else Question.ask(points=inside.tolist())
+        found.inside.append(Prompt(number, window, question))
+    if not found.inside:
+        raise UserError(
+            f"{what}: none of {len(found.outside)} shapes lies on {scene.path}; look at their CRS"
+        )
+    return found
+
+
+def _corners(shape: Any, where: str) -> NDArray[np.float64]:
+    """Points ``[N, 2]``, or the two corners of a box."""
+    shapely = library("shapely")
+    kind = None if shape is None or shape.is_empty else shape.geom_type
+    if kind in ("Point", "MultiPoint"):
+        points = np.asarray(shapely.get_coordinates(shape), np.float64)
+        if len(points) > MAX_POINTS:
+            raise UserError(f"{where} has {len(points)} points: a prompt has 1 to {MAX_POINTS}")
+        return points
+    if kind in ("Polygon", "MultiPolygon"):
+        return np.asarray(shape.bounds, np.float64).reshape(2, 2)
+    raise UserError(f"{where} is {kind or 'empty'}: give points, multipoints of up to {MAX_POINTS}, or boxes")
+
+
+def _around(centre: NDArray[np.float64], side: int, whole: Rect) -> Rect:
+    def span(middle: float, length: int) -> tuple[int, int]:
+        start = min(max(0, round(middle - side / 2)), max(0, length - side))
+        return start, min(start + side, length)
+
+    left, right = span(float(centre[0]), whole.width)
+    top, bottom = span(float(centre[1]), whole.height)
+    return Rect(top, left, bottom, right)
+
+
+class Area:
+    """The part of a raster that is mapped.
+
+    Args:
+        frame: a GeoDataFrame of polygons.
+        scene: the raster.
+        what: option and file, for messages.
+
+    Raises:
+        UserError: no polygons, or they lie outside the raster.
+    """
+
+    def __init__(self, frame: Any, scene: Scene, what: str) -> None:
+        shapely = library("shapely")
+        shapes = on_pixels(frame, scene, what)
+        if set(shapely.get_type_id(shapes).tolist()) - {3, 6}:
+            raise UserError(f"{what} holds other shapes than polygons: an area is polygons")
+        self._union = shapely.union_all(shapely.make_valid(shapes))
+        shapely.prepare(self._union)
+        if not self.meets(Rect(0, 0, scene.height, scene.width)):
+            raise UserError(f"{what} lies outside {scene.path}: look at its CRS")
+
+    def meets(self, part: Rect) -> bool:
+        """Whether the area reaches into a part of the raster."""
+        shapely = library("shapely")
+        return bool(self._union.intersects(shapely.box(part.left, part.top, part.right, part.bottom)))
+
+    def count(self, grid: Grid) -> int:
+        """Windows that reach into it."""
+        shapely = library("shapely")
+        down, across = grid.shape
+        left = np.arange(across) * grid.stride
+        right = np.minimum(left + grid.size, grid.width)
+        found = 0
+        for row in range(down):
+            part = grid.window(row, 0).cut(grid.whole)
+            boxes = shapely.box(left, part.top, right, part.bottom)
+            found += int(shapely.intersects(self._union, boxes).sum())
+        return found
+
+    def inside(self, part: Rect) -> NDArray[np.bool_]:
+        """Which pixels' centres lie in it, bool ``[h, w]``."""
+        shapely = library("shapely")
+        clipped = shapely.clip_by_rect(
+            self._union, part.left - 1, part.top - 1, part.right + 1, part.bottom + 1
+        )
+        if clipped.is_empty:
+            return np.zeros((part.height, part.width), bool)
+        at = Affine.translation(part.left, part.top)
+        found = rasterize([clipped], (part.height, part.width), transform=at, dtype=np.uint8)
+        return np.asarray(found > 0)
