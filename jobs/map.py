@@ -182,10 +182,11 @@ def plan(rate: float | None, as_json: bool, **values: Any) -> None:
 )
 @json_option
 def run_command(as_json: bool, **values: Any) -> None:
-    """Map rasters: mask.tif and score.tif (COG), objects.gpkg, map.json, report.html.
+    """Map rasters: masks, scores, objects, a report.
 
-    A mask is 1 where the instruction holds, 0 where not, 254 where nothing was computed, 255 where there is
-    no data; a score is the probability times 250.
+    In --out: mask.tif and score.tif (COG), objects.gpkg, map.json, failed.jsonl, report.html. A mask is 1
+    where the instruction holds, 0 where not, 254 where nothing was computed, 255 where there is no data; a
+    score is the probability times 250.
 
     \b
     Examples:
@@ -221,7 +222,9 @@ def run_command(as_json: bool, **values: Any) -> None:
 def export(
     folder: str, formats: tuple[str, ...], simplify: float, crs: str | None, out: str, as_json: bool
 ) -> None:
-    """Write the objects of a finished map in another format, simplified, or in another CRS.
+    """Write a finished map's objects in another form.
+
+    In another format, with simplified outlines, or in another CRS.
 
     \b
     Example:
