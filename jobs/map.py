@@ -105,6 +105,14 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--allow-vrt", is_flag=True, help="Open VRT files, which name other files and servers."),
     threshold_option,
     click.option(
+        "--none",
+        default="auto",
+        show_default=True,
+        metavar="auto|off|NUMBER",
+        help="Of --text and --question: mark nothing in a window where the score of the export's none.json "
+        "is below its limit (auto), never (off), or below NUMBER.",
+    ),
+    click.option(
         "--batch", type=click.IntRange(1), default=1, show_default=True, help="Windows at once (GPU)."
     ),
     click.option(
@@ -140,6 +148,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(values: dict[str, Any]) -> Any:
+    from pipelines.evaluate.predict import parse_none
     from pipelines.maps.request import Request
 
     bands = _numbers(values.pop("bands"), "--bands")
@@ -148,6 +157,7 @@ def _request(values: dict[str, Any]) -> Any:
             **values,
             "bands": None if bands is None else tuple(int(band) for band in bands),
             "stretch": _stretch(values["stretch"]),
+            "none": parse_none(values["none"]),
         }
     )
 
@@ -182,10 +192,11 @@ def plan(rate: float | None, as_json: bool, **values: Any) -> None:
 )
 @json_option
 def run_command(as_json: bool, **values: Any) -> None:
-    """Map rasters: mask.tif and score.tif (COG), objects.gpkg, map.json, report.html.
+    """Map rasters: masks, scores, objects, a report.
 
-    A mask is 1 where the instruction holds, 0 where not, 254 where nothing was computed, 255 where there is
-    no data; a score is the probability times 250.
+    In --out: mask.tif and score.tif (COG), objects.gpkg, map.json, failed.jsonl, report.html. A mask is 1
+    where the instruction holds, 0 where not, 254 where nothing was computed, 255 where there is no data; a
+    score is the probability times 250.
 
     \b
     Examples:
@@ -221,7 +232,9 @@ def run_command(as_json: bool, **values: Any) -> None:
 def export(
     folder: str, formats: tuple[str, ...], simplify: float, crs: str | None, out: str, as_json: bool
 ) -> None:
-    """Write the objects of a finished map in another format, simplified, or in another CRS.
+    """Write a finished map's objects in another form.
+
+    In another format, with simplified outlines, or in another CRS.
 
     \b
     Example:

@@ -25,6 +25,8 @@ RULE = "none.json"
 #: The first of equals is taken. ``mean``: of the probability in the mask; ``peak``: its maximum; ``top``: its
 #: mean in the surest 1/256 of the picture; ``soft``: its mean over all pixels, weighted by itself.
 SCORES: Final = ("mean", "peak", "top", "soft")
+#: Share of the present targets that a fitted limit may turn into "none".
+MOST_MISSES: Final = 0.1
 #: Part of the picture that ``top`` looks at.
 _FEW = 256
 
@@ -88,6 +90,9 @@ def auc(scores: Scores, absent: NDArray[np.bool_]) -> float:
 def fit_rule(scores: Scores, absent: NDArray[np.bool_]) -> NoneRule | None:
     """The score of the largest AUC, and the limit of the smallest sum of false alarms and misses.
 
+    A model that hardly tells them apart must not say "none" to nearly everything, so the limit costs no more
+    than :data:`MOST_MISSES` of the present targets.
+
     Args:
         scores: ``[N, 4]``, as :func:`presence_scores`.
         absent: bool ``[N]``.
@@ -99,13 +104,16 @@ def fit_rule(scores: Scores, absent: NDArray[np.bool_]) -> NoneRule | None:
         return None
     place = int(np.argmax([auc(column, absent) for column in scores.T]))
     values = np.unique(scores[:, place])
-    # Between two values that occur, so that neither lies on the limit; below all of them nothing is "none".
-    limits = np.concatenate([[0.0], (values[:-1] + values[1:]) / 2, [np.nextafter(values[-1], 2.0)]])
+    values = values[values > 0]  # an empty mask, which has 0, says "none" by itself
+    # Between two values that occur, so that neither lies on the limit; first below, last above all of them.
+    least, most = (values[0] / 2, np.nextafter(values[-1], 2.0)) if len(values) else (0.5, 0.5)
+    limits = np.concatenate([[least], (values[:-1] + values[1:]) / 2, [most]])
     passed, missed = (
         np.searchsorted(np.sort(scores[part, place]), limits, side="left") for part in (absent, ~absent)
     )
     alarms, misses = 1 - passed / absent.sum(), missed / (~absent).sum()
-    best = int(np.argmin(alarms + misses))  # the lowest limit among equals: the fewest misses
+    bearable = misses - misses[0] <= MOST_MISSES  # beyond those whose mask is empty anyway
+    best = int(np.argmin(np.where(bearable, alarms + misses, np.inf)))  # the lowest among equals
     return NoneRule(
         SCORES[place],
         float(limits[best]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.evaluate.presence import NoneRule, presence_scores
 from pipelines.maps.blend import NO_DATA, NOT_COMPUTED, Sums, of_one_view
 from pipelines.maps.grid import Grid, Rect
 from pipelines.maps.libraries import library
@@ -13,12 +14,16 @@ from pipelines.maps.pieces import Piece, find_pieces
 from pipelines.maps.scene import Scene
 from pipelines.maps.shapes import Area, Prompt
 from pipelines.maps.work import Part
+from unigeoseg.metrics import logit
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
+from unigeoseg.samples.letterbox import Letterbox, unletterbox
 from unigeoseg.segmenter import Segmenter
 
 #: Share of a window that must hold data.
 LEAST_VALID = 0.01
+#: How far below the threshold's logit a window that holds none stays.
+_DOUBT = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Mapper:
         question: of every window; prompts have their own.
         area: what is mapped; ``None``: all.
         batch: windows computed at once.
+        rule: by which a window holds none of what is asked for.
     """
 
     segmenter: Segmenter
@@ -42,6 +48,7 @@ class Mapper:
     question: Question | None = None
     area: Area | None = None
     batch: int = 1
+    rule: NoneRule | None = None
 
     def block(self, row: int, column: int) -> Part:
         """A block by its place among the blocks."""
@@ -66,8 +73,28 @@ class Mapper:
         if valid.mean() < LEAST_VALID:
             mask = np.where(valid, NOT_COMPUTED, NO_DATA).astype(np.uint8)
             return mask, mask.copy(), 0
-        (logits,) = self.segmenter.logits([pixels], [self.question])
+        (logits,) = self._looked_at([pixels], self.question)
         return *of_one_view(logits, valid, self.threshold), 1
+
+    def _looked_at(
+        self, pictures: Sequence[NDArray[np.uint8]], question: Question
+    ) -> list[NDArray[np.float32]]:
+        """Logits of pictures; where a picture has none of what is asked for, nothing speaks for it.
+
+        Such a picture's logits stay below the threshold, and do not speak against what a window beside it
+        sees better.
+        """
+        squares = self.segmenter.squares(pictures, [question] * len(pictures))
+        found = []
+        for square, picture in zip(squares, pictures, strict=True):
+            height, width = picture.shape[:2]
+            logits = unletterbox(square, height, width)
+            if self.rule is not None:
+                fit = Letterbox.fit(height, width, square.shape[0])
+                if self.rule.none(presence_scores(square[fit.rows, fit.columns], self.threshold)):
+                    logits = np.minimum(logits, np.float32(logit(self.threshold) - _DOUBT))
+            found.append(logits)
+        return found
 
     def _windows(
         self, block: Rect, number: tuple[int, int]
@@ -99,7 +126,7 @@ class Mapper:
         if not held:
             return
         assert self.question is not None
-        found = self.segmenter.logits([pixels for _, pixels in held], [self.question] * len(held))
+        found = self._looked_at([pixels for _, pixels in held], self.question)
         for (at, _), logits in zip(held, found, strict=True):
             sums.add(*at, logits)
 

@@ -137,7 +137,14 @@ def map_sheet(
     request = sheets.request
     sheet.folder.mkdir(parents=True, exist_ok=True)
     mapper = Mapper(
-        segmenter, sheet.scene, sheet.grid, request.threshold, sheets.question, sheet.area, request.batch
+        segmenter,
+        sheet.scene,
+        sheet.grid,
+        request.threshold,
+        sheets.question,
+        sheet.area,
+        request.batch,
+        sheets.rule,
     )
     with Work(sheet.folder) as work:
         _compute(work, sheet, mapper, progress)
@@ -220,7 +227,7 @@ def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[
     (sheet.folder / FAILED).write_text("".join(lines), encoding="utf-8")
     computed, skipped = work.counts()
     gsd = None if scene.gsd is None else round((scene.gsd[0] + scene.gsd[1]) / 2, 6)
-    question = sheets.question
+    question, rule = sheets.question, sheets.rule
     return {
         "windows": sheet.windows,
         "computed": computed,
@@ -242,6 +249,7 @@ def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[
         "prompts": request.prompts,
         "prompts_outside": sheet.prompts.outside if sheet.prompts else [],
         "threshold": request.threshold,
+        "none": None if rule is None else {"score": rule.score, "below": rule.threshold},
         "warnings": sheets.warnings,
     }
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from pipelines.evaluate.models import export_config, find_export
+from pipelines.evaluate.predict import none_rule
+from pipelines.evaluate.presence import RULE, NoneRule
 from pipelines.maps.grid import Grid
 from pipelines.maps.inputs import list_inputs, output_folders
 from pipelines.maps.libraries import check_libraries
@@ -87,6 +89,7 @@ class Sheets:
         question: of every window; ``None``: prompts.
         sheets: a raster each.
         warnings: what a person should know before.
+        rule: by which a window holds none of what is asked for, if the export has one.
     """
 
     request: Request
@@ -94,6 +97,7 @@ class Sheets:
     question: Question | None
     sheets: list[Sheet]
     warnings: list[str]
+    rule: NoneRule | None = None
 
     @property
     def windows(self) -> int:
@@ -144,7 +148,9 @@ def lay_out(request: Request) -> Sheets:
     if not sheets:
         raise UserError(f"nothing to map: {elsewhere[0]}")
     warnings += [f"left out: {text}" for text in elsewhere]
-    return Sheets(request, model, question, sheets, warnings + _word_warnings(request, question, sheets))
+    rule = none_rule(model, request.none) if question is not None else None
+    warnings += _word_warnings(request, question, sheets) + _none_warnings(request, question, rule, sheets)
+    return Sheets(request, model, question, sheets, warnings, rule)
 
 
 def _word_warnings(request: Request, question: Question | None, sheets: Sequence[Sheet]) -> list[str]:
@@ -156,6 +162,19 @@ def _word_warnings(request: Request, question: Question | None, sheets: Sequence
     return [
         f"{', '.join(map(repr, relative))} in the instruction means something else in every window: "
         "--scope scene looks once at the whole"
+    ]
+
+
+def _none_warnings(
+    request: Request, question: Question | None, rule: NoneRule | None, sheets: Sequence[Sheet]
+) -> list[str]:
+    if question is None or rule is not None or request.none is False:
+        return []
+    if all(sheet.grid.single for sheet in sheets):
+        return []
+    return [
+        f"{request.model} was never asked for what is not there ({RULE} is missing): it marks something in "
+        "most windows; look at the scores (docs/samples.md: instruct.absent)"
     ]
 
 

@@ -34,6 +34,8 @@ class Request:
         bands: shown as red, green, blue, from 1.
         stretch: to 8 bits; percentiles are taken once for all inputs.
         threshold: probability in (0, 1) above which a pixel is foreground.
+        none: whether a window may hold none of what is asked for, by the export's rule where it has one; a
+            number is another limit of that rule's score.
         simplify: tolerance of outlines in pixels; 0: along pixel edges.
         formats: of the objects: gpkg, parquet, geojson.
         asset: of STAC items; ``None``: the first raster that is for looking at.
@@ -61,6 +63,7 @@ class Request:
     bands: tuple[int, ...] | None = None
     stretch: Stretch = "auto"
     threshold: float = 0.5
+    none: float | bool = True
     simplify: float = 0.0
     formats: tuple[str, ...] = ("gpkg",)
     asset: str | None = None

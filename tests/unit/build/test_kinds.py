@@ -334,3 +334,10 @@ def rewrite(source, target, change):
         out.add(pa.Table.from_pylist(writers[split].rows, schema=INDEX_SCHEMA))
     out.close()
     write_card(str(target), index.card | {"shards": entries})
+
+
+def test_what_is_said_holds_for_every_view():
+    for sample in made(random_tile(3, True), settings(views=True), [REFERRING] * 3):
+        told = {"instruction": sample["instruction"], "answer": sample["answer"]}
+        assert sample["views"] == [told] * 7
+    assert all("views" not in sample for sample in made(random_tile(3, True), settings(), [REFERRING] * 3))

@@ -20,7 +20,7 @@ TREE, BUILDING, SHIP = 3, 25, next(c.id for c in taxonomy().values() if c.noun =
 
 
 def faults(task, category, text, author, shown=()):
-    sample = SimpleNamespace(task=task, category_id=category, instruction=text)
+    sample = SimpleNamespace(task=task, subtask="object", category_id=category, instruction=text)
     return text_faults(sample, author, frozenset(taxonomy()[c].name for c in shown))
 
 

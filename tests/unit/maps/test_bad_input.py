@@ -167,7 +167,7 @@ def test_words_that_the_model_does_not_know_are_warned_of(export, raster, tmp_pa
     assert unknown_words(own, "The tank beside the roads, lakes!") == ["beside"]
     assert unknown_words(own, "3 glaciers, glaciers") == ["glaciers"]
     told = make_map(request(export, raster, tmp_path / "b", text="the xqzvwkyyq"), progress=False)
-    assert "xqzvwkyyq" in told["warnings"][0]
+    assert any("xqzvwkyyq" in warning for warning in told["warnings"])
 
 
 def test_a_plan_counts_and_writes_nothing(export, raster, tmp_path):
