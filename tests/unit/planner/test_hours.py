@@ -40,6 +40,14 @@ def language(layers, width, weights, rows):
     return 3 * (layers * each + 2 * LABELLED * width * rows)
 
 
+def prompts(hidden, layers, maps=6):
+    """FLOPs of drawn prompts at 512 pixels: weights of the maps, the masks, and what attention looks at."""
+    predictions = layers + 1
+    masks = 2 * predictions * maps * 128**2  # the maps themselves have no gradient
+    looked_at = 2 * maps * sum(side**2 for side in (16, 32, 64)) * layers // 3
+    return 3 * 2 * hidden * maps * predictions + 2 * masks + looked_at
+
+
 def flops(preset):
     """Of an image, and of an instruction.
 
@@ -56,7 +64,7 @@ def flops(preset):
         # The first layer of a trained encoder has no gradient of its input: twice, not thrice.
         "small": (
             3 * trained - first + 2_063_728_640 + 83_176_194_048,
-            language(4, 256, 4 * 256**2 + 2 * 256 * 1024, 2_048) + 2_006_523_904,
+            language(4, 256, 4 * 256**2 + 2 * 256 * 1024, 2_048) + 2_006_523_904 + prompts(192, 6),
         ),
         "deepseek7b": (
             frozen + 103_079_215_104 + 209_555_816_448,
