@@ -1,10 +1,12 @@
 """From one layout of a model to the other: our export, and the released checkpoint."""
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipelines.evaluate.models import find_export
+from pipelines.evaluate.presence import RULE
 from pipelines.train.checkpoints.export import export_checkpoint, is_checkpoint
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
@@ -51,6 +53,8 @@ def convert_model(model: str | Path, to: str, out: str | Path) -> dict[str, Any]
         save_export(out, network, tokenizer, {"source": str(folder)})
         if unused:
             write_unused(out, unused)
+    if (folder / RULE).is_file():  # when it says "none" belongs to the model, whatever its layout
+        shutil.copyfile(folder / RULE, Path(out) / RULE)
     return {
         "from": str(folder),
         "to": to,

@@ -25,6 +25,8 @@ from pipelines.evaluate.presence import (
     read_rule,
     write_rule,
 )
+from pipelines.train.checkpoints.model_export import convert_model
+from tests.tiny_export import write_export
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import ABSENT, COLLECTIVE
 
@@ -234,3 +236,11 @@ def test_predict_says_that_there_is_none(own_export, tmp_path):
     for text in ("maybe", "2", "-1"):
         found = ask("--none", text)
         assert isinstance(found.exception, UserError) and "for example --none 0.8" in str(found.exception)
+
+
+def test_a_model_that_is_written_anew_keeps_its_rule(tmp_path):
+    export = write_export(tmp_path / "export")
+    rule = NoneRule("top", 0.25, 0.1, 0.05, 40, 60, "a store", "val")
+    write_rule(str(export), rule)
+    convert_model(export, "unigeoseg", tmp_path / "out")
+    assert read_rule(str(tmp_path / "out")) == rule
