@@ -23,7 +23,7 @@ from pipelines.models.job_model import make_model
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps
 from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
-from pipelines.train.checkpoints.writer import Checkpoints
+from pipelines.train.checkpoints.writer import CheckpointWriter
 from pipelines.train.engine.distributed import ensure_process_group, mixed_seed
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.learning_rate import learning_rate
@@ -157,7 +157,7 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
         assert found is not None and found.step == SAVED
         load_checkpoint(engine, source, found)
         start = SAVED
-    checkpoints = Checkpoints(engine, RunFolder(folder / run.name), run.config.checkpoint)
+    checkpoints = CheckpointWriter(engine, RunFolder(folder / run.name), run.config.checkpoint)
     losses, norms, modules = [], [], []
     for step in range(start, STEPS):
         if step == SAVED:  # a resumed run's at once, so that what it has loaded can be compared

@@ -127,14 +127,14 @@ def _saves(
     steps: Any, config: Config, saves: int, folder: str, step: float, asynchronous: bool
 ) -> dict[str, float]:
     from pipelines.runs.folder import RunFolder
-    from pipelines.train.checkpoints.writer import Checkpoints, SaveReport
+    from pipelines.train.checkpoints.writer import CheckpointWriter, SaveReport
 
     settings = config.checkpoint.model_copy(update={"asynchronous": asynchronous})
     run = RunFolder(folder)
     reports: list[SaveReport] = []
     slowed: list[float] = []
     for _ in range(saves):
-        writer = Checkpoints(steps.engine, run, settings)
+        writer = CheckpointWriter(steps.engine, run, settings)
         writer.save({"step": steps.done})
         report, extra = writer.poll(), 0.0
         while report is None and asynchronous:

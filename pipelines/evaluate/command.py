@@ -17,7 +17,7 @@ from pipelines.evaluate.models import ModelSource, find_export
 from pipelines.evaluate.pictures import draw_evaluation
 from pipelines.evaluate.presence import read_rule, write_rule
 from pipelines.evaluate.published import beside, read_published
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from pipelines.tracking.registry import SCHEME
 from unigeoseg.errors import UserError
 
@@ -64,7 +64,7 @@ def evaluate_command(
     if split is None:
         log.info("%s: split %s", data, choice.split)
     export = find_export(model)
-    job = Job(
+    job = EvalJob(
         data,
         choice.split,
         ModelSource(export),

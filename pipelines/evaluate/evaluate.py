@@ -24,7 +24,7 @@ from pipelines.evaluate.selection import choose_rows, portions
 from pipelines.evaluate.summary import foreign_categories, stretched, summarise, vanished
 from pipelines.evaluate.tables import markdown_table, stretched_in_words
 from pipelines.evaluate.thresholds import best_thresholds
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from pipelines.storage.filesystem import open_filesystem
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
@@ -102,7 +102,7 @@ class Evaluation:
 
 
 def evaluate_store(
-    job: Job,
+    job: EvalJob,
     *,
     placement: Placement = Placement(),
     max_samples: int | None = None,
@@ -220,7 +220,7 @@ class _Gathered:
         return pa.concat_tables(self._tables).sort_by("row").combine_chunks()
 
 
-def conventions(job: Job) -> str:
+def conventions(job: EvalJob) -> str:
     """The rules of the comparison in words."""
     what = "boxes of the largest 8-connected components" if job.boxes else "masks"
     return f"{_CONVENTIONS}; {what} compared {_PLACES[job.compare]}; ci95: bootstrap over scenes"
@@ -272,7 +272,7 @@ def _write_samples(evaluation: Evaluation, file: IO[bytes], save_predictions: bo
         pq.write_table(table, file)
         return
     if evaluation.predictions is None:
-        raise ValueError("an evaluation without predictions cannot save them: Job(keep_predictions=True)")
+        raise ValueError("an evaluation without predictions cannot save them: EvalJob(keep_predictions=True)")
     rows = evaluation.table["row"].to_numpy()
     with pq.ParquetWriter(file, pa.schema([*table.schema, *map(SCHEMA.field, PREDICTIONS)])) as writer:
         for at in range(0, len(rows), _ROWS_AT_ONCE):

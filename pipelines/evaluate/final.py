@@ -16,7 +16,7 @@ from pipelines.evaluate.plots import plot_iou_histogram, plot_yardsticks
 from pipelines.evaluate.presence import write_rule
 from pipelines.evaluate.report import EVALUATION, MEASURES, PLOTS, SAMPLES, write_report
 from pipelines.evaluate.sheets import draw_sheet, examples
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from pipelines.runs.folder import EXPORT, RunFolder
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def evaluate_run(
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     settings = config.evaluation
     export = f"{folder.path}/{EXPORT}"
-    job = Job(
+    job = EvalJob(
         store=store,
         split=settings.split,
         model=ModelSource(export),
@@ -81,7 +81,7 @@ def draw_pictures(folder: RunFolder, evaluation: Evaluation, measures: dict[str,
     """The pictures that need the evaluated samples; ``plots/*.png`` of the run folder."""
     result, predictions = evaluation.result, evaluation.predictions
     if predictions is None:
-        raise ValueError("an evaluation without predictions cannot be drawn: Job(keep_predictions=True)")
+        raise ValueError("an evaluation without predictions cannot be drawn: EvalJob(keep_predictions=True)")
     plot_yardsticks(measures, folder.local(f"{PLOTS}/yardsticks.png"))
     plot_iou_histogram(evaluation.table, folder.local(f"{PLOTS}/iou.png"))
     reader = open_reader(evaluation.index)

@@ -10,7 +10,7 @@ import torch
 from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
-from pipelines.evaluate.worker import Job, Worker
+from pipelines.evaluate.worker import EvalJob, Worker
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.samples.tokens import Tokenizer
@@ -26,7 +26,7 @@ Part = tuple[int, Rows]
 
 
 def run_here(
-    job: Job, parts: Sequence[Part], index: Index, loaded: tuple[UniGeoSeg, Tokenizer] | None = None
+    job: EvalJob, parts: Sequence[Part], index: Index, loaded: tuple[UniGeoSeg, Tokenizer] | None = None
 ) -> Iterator[Portion]:
     """Evaluates the portions one after another in this process."""
     threads = torch.get_num_threads()
@@ -41,7 +41,7 @@ def run_here(
 class _Actor:
     """A worker that loads its model with the first portion, so that what goes wrong there can be told."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EvalJob) -> None:
         self._job = job
         self._worker: Worker | None = None
 
@@ -55,7 +55,12 @@ class _Actor:
 
 
 def run_on_ray(
-    job: Job, parts: Sequence[Part], index: Index, workers: int, cpus: float = 1.0, gpus: float = 0.0
+    job: EvalJob,
+    parts: Sequence[Part],
+    index: Index,
+    workers: int,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
 ) -> Iterator[Portion]:
     """Evaluates the portions on actors of the connected Ray cluster, in whatever order they finish.
 

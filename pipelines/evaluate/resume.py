@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipelines.evaluate.data import Index
 from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 
 #: Folder of the portions inside the output folder; removed when the evaluation is finished.
@@ -84,7 +84,7 @@ def forget_portions(out: str) -> None:
         fs.rmdir(place)
 
 
-def evaluation_key(job: Job, index: Index, rows: Rows, images: int) -> str:
+def evaluation_key(job: EvalJob, index: Index, rows: Rows, images: int) -> str:
     """A name for everything that decides the numbers of an evaluation.
 
     Args:

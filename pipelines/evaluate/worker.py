@@ -37,7 +37,7 @@ Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Job:
+class EvalJob:
     """What every worker of an evaluation needs to know.
 
     Attributes:
@@ -102,7 +102,10 @@ class Worker:
     """
 
     def __init__(
-        self, job: Job, loaded: tuple[UniGeoSeg, Tokenizer] | None = None, index: Index | None = None
+        self,
+        job: EvalJob,
+        loaded: tuple[UniGeoSeg, Tokenizer] | None = None,
+        index: Index | None = None,
     ) -> None:
         self._job, self._device = job, best_device()
         torch.set_num_threads(job.threads)

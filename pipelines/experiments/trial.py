@@ -1,7 +1,7 @@
 """A training run as a Ray Tune trial: each reported result is a logged row of the run.
 
 The trial itself holds no CPU: it drives Ray Train, whose workers are placed as in any run. A trial that the
-scheduler ends is told through its watcher, so that workers, placement groups and the MLflow run end properly.
+scheduler ends is told through its observer, so that workers, placement groups and MLflow run end properly.
 """
 
 import json
@@ -16,7 +16,7 @@ from ray import tune
 from pipelines.config import Config, with_values
 from pipelines.runs.folder import LEDGER, METRICS, SUMMARY, RunFolder
 from pipelines.runs.ledger import read_rows
-from pipelines.runs.observer import RunStopped, Watcher
+from pipelines.runs.observer import Observer, RunStopped
 from pipelines.train.driver.launcher import train
 from unigeoseg.tasks import TASKS
 
@@ -57,7 +57,7 @@ class TrainTrial(tune.Trainable):
         assert plan is not None
         self._plan = plan
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._watcher = Watcher(self._rows.put)
+        self._observer = Observer(self._rows.put)
         self._error: BaseException | None = None
         self._summary: dict[str, Any] | None = None
         self._last: dict[str, Any] = {}
@@ -75,7 +75,7 @@ class TrainTrial(tune.Trainable):
                 folder,
                 resume=RunFolder(folder).exists(LEDGER),
                 progress=False,
-                watcher=self._watcher,
+                observer=self._observer,
             )
         except RunStopped:
             pass
@@ -107,7 +107,7 @@ class TrainTrial(tune.Trainable):
     def cleanup(self) -> None:
         """Called when the trial ends, also when the scheduler ends it early."""
         if self._thread.is_alive():
-            self._watcher.stop()
+            self._observer.stop()
             self._thread.join(timeout=60)
 
 

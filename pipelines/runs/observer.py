@@ -6,10 +6,10 @@ from typing import Any
 
 
 class RunStopped(Exception):
-    """A training was ended by its watcher."""
+    """A training was ended by its observer."""
 
 
-class Watcher:
+class Observer:
     """Sees each metrics row as it is logged, and can end the run early (a sweep's scheduler does both).
 
     Args:

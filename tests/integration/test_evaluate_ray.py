@@ -11,7 +11,7 @@ import ray
 
 from pipelines.evaluate.evaluate import Placement, evaluate_store, write_evaluation
 from pipelines.evaluate.models import ModelSource
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from tests.tiny_export import write_export
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
@@ -38,7 +38,7 @@ def job(tmp_path):
     store = write_store(tmp_path / "store", images=14, split="val", damage=_some_bad)
     export = write_export(tmp_path / "export")
     source = ModelSource(str(export))
-    return Job(str(store), "val", source, ModelSource(str(export), 1), True, True)
+    return EvalJob(str(store), "val", source, ModelSource(str(export), 1), True, True)
 
 
 class _Killer(threading.Thread):

@@ -80,7 +80,7 @@ class SaveReport:
         return {key: value for key, value in vars(self).items() if key != "name"}
 
 
-class Checkpoints:
+class CheckpointWriter:
     """Saves the checkpoints of one run; an object on every rank.
 
     Args:

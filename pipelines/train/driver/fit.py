@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
-from pipelines.runs.observer import RunStopped, Watcher
+from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 _ABORT_SECONDS = 20
 
 
-def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome:
+def fit(job: Job, progress: Progress, observer: Observer | None = None) -> Outcome:
     """Runs the workers to the end.
 
     Raises:
         KeyboardInterrupt: or ``SystemExit``; the workers wrote a checkpoint if they could in time.
         UserError: and others that a restart would only repeat.
-        RunStopped: ``watcher`` ended the run.
+        RunStopped: ``observer`` ended the run.
     """
     # With the driver: a node that is taken away must not take the messages with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -56,17 +56,17 @@ def fit(job: Job, progress: Progress, watcher: Watcher | None = None) -> Outcome
                     if kind == "row":
                         exported.row(content)
                     progress.handle(kind, content)
-                    if watcher is not None and kind == "row":
-                        watcher.on_row(content)
+                    if observer is not None and kind == "row":
+                        observer.on_row(content)
 
-            if watcher is not None:
-                watcher.bind(trainer.abort)
+            if observer is not None:
+                observer.bind(trainer.abort)
             draining = _Draining(lambda: mailbox.ask.remote())
             with Listener(lambda: ray.get(mailbox.drain.remote()), handle, look=draining.look):
                 try:
                     _run_workers(trainer, mailbox, job.config.recovery.grace_seconds)
                 except Exception as error:
-                    if watcher is not None and watcher.stopped:
+                    if observer is not None and observer.stopped:
                         raise RunStopped("the run was stopped before its end") from error
                     raise
         outcome: Outcome | None = ray.get(mailbox.result.remote())

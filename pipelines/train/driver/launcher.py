@@ -12,7 +12,7 @@ from pipelines.config import Config
 from pipelines.models.initial import with_start
 from pipelines.plan.plan import Plan
 from pipelines.runs.folder import RunFolder
-from pipelines.runs.observer import Watcher
+from pipelines.runs.observer import Observer
 from pipelines.runs.status import recorded
 from pipelines.storage.lease import Hold, held
 from pipelines.storage.retry import Retry
@@ -33,7 +33,7 @@ def train(
     progress: bool = True,
     evaluate: bool = True,
     allow: Sequence[str] = (),
-    watcher: Watcher | None = None,
+    observer: Observer | None = None,
 ) -> dict[str, Any]:
     """Trains on a Ray cluster (a local one if there is none), evaluates, and writes the run folder.
 
@@ -45,7 +45,7 @@ def train(
         progress: shows a bar or lines on stderr.
         evaluate: fills ``tasks`` of the summary from the held-out split.
         allow: settings that may differ from those of the run that is resumed.
-        watcher: sees the rows, and may stop the run.
+        observer: sees the rows, and may stop the run.
 
     Returns:
         The content of ``summary.json``.
@@ -53,7 +53,7 @@ def train(
     Raises:
         UserError: wrong input, found before training starts wherever that is possible.
         NonFiniteLossError: the loss was not finite; ``diagnostics/`` of the run holds the samples.
-        RunStopped: ``watcher`` stopped it.
+        RunStopped: ``observer`` stopped it.
     """
     started = time.time()
     config = with_start(config)
@@ -74,7 +74,7 @@ def train(
                 job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
                 with recorded(folder, job, index.fingerprint, plan.steps) as ending:
                     shown = Progress(plan.steps, progress)
-                    outcome = fit(job, shown, watcher)
+                    outcome = fit(job, shown, observer)
                     run_id = outcome.mlflow_run_id or job.tracking.run_id
                     ending.tracking = replace(job.tracking, run_id=run_id)
                     ending.unsent = outcome.unsent

@@ -29,7 +29,7 @@ from pipelines.train.checkpoints.best import Best, recalled
 from pipelines.train.checkpoints.export import export_checkpoint
 from pipelines.train.checkpoints.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint, load_moments
-from pipelines.train.checkpoints.writer import Checkpoints, SaveReport
+from pipelines.train.checkpoints.writer import CheckpointWriter, SaveReport
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import NonFiniteLossError, StepResult
 from pipelines.train.loop.adaptive import AdaptiveShares
@@ -126,7 +126,9 @@ class _Loop:
             self.plan.steps,
             threads=max(1, int(self.config.scale.cpus_per_worker)),
         )
-        self.checkpoints = Checkpoints(self.engine, self.run_folder, self.config.checkpoint, self._frozen)
+        self.checkpoints = CheckpointWriter(
+            self.engine, self.run_folder, self.config.checkpoint, self._frozen
+        )
         self.validation = Validation(self.config, job.store, self.engine, self.tokenizer)
         self.adaptive: AdaptiveShares | None = None
         self._losses: list[float] = []

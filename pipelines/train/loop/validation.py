@@ -14,7 +14,7 @@ import torch
 from pipelines.config import Config
 from pipelines.evaluate.models import ModelSource
 from pipelines.evaluate.selection import Rows, choose_rows, portions
-from pipelines.evaluate.worker import Job, Worker
+from pipelines.evaluate.worker import EvalJob, Worker
 from pipelines.store.index import StoreIndex
 from pipelines.train.engine.engine import Engine
 from unigeoseg.errors import UserError
@@ -43,7 +43,7 @@ class Validation:
         self._config, self._engine, self._tokenizer = config, engine, tokenizer
         settings, threads = config.evaluation, torch.get_num_threads()
         self._jobs = {
-            name: Job(store, split, ModelSource(""), threads=threads, threshold=settings.threshold)
+            name: EvalJob(store, split, ModelSource(""), threads=threads, threshold=settings.threshold)
             for name, split in (("val", settings.split), ("train_eval", config.data.split))
         }
         self._rows: dict[str, list[Rows] | None] = {}  # this rank's portions; None: there is no such split
@@ -57,7 +57,7 @@ class Validation:
         """gIoU, cIoU and number of samples by subset and task; the same on every rank. A collective call."""
         return {name: self._measure(name, job) for name, job in self._jobs.items() if self._there(name, job)}
 
-    def _there(self, name: str, job: Job) -> bool:
+    def _there(self, name: str, job: EvalJob) -> bool:
         """Whether the store has the split; a run that is not evaluated at its end may go without."""
         if name not in self._rows:
             try:
@@ -72,7 +72,7 @@ class Validation:
             self._rows[name] = parts[self._engine.rank :: self._engine.world]
         return self._rows[name] is not None
 
-    def _measure(self, name: str, job: Job) -> Measures:
+    def _measure(self, name: str, job: EvalJob) -> Measures:
         model: Any = self._engine.model
         training = model.training
         counts: list[tuple[str, int, int]] = []

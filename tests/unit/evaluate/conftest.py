@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.evaluate.evaluate import evaluate_store
 from pipelines.evaluate.models import ModelSource
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from tests.tiny_export import write_export
 from tests.tiny_store import write_store
 
@@ -22,7 +22,7 @@ def export(tmp_path_factory):
 @pytest.fixture(scope="session")
 def job(store, export):
     source = ModelSource(export)
-    return Job(store, "val", source, ModelSource(export, untrained_seed=5), True, True)
+    return EvalJob(store, "val", source, ModelSource(export, untrained_seed=5), True, True)
 
 
 @pytest.fixture(scope="session")

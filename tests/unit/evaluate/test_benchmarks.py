@@ -18,7 +18,7 @@ from pipelines.evaluate.evaluate import evaluate_store, write_evaluation
 from pipelines.evaluate.models import ModelSource
 from pipelines.evaluate.published import read_published
 from pipelines.evaluate.resume import PARTIAL, forget_portions
-from pipelines.evaluate.worker import Job, Worker
+from pipelines.evaluate.worker import EvalJob, Worker
 from tests.release_layouts import LAYOUTS, SHAPES, block, dior_rsvg, refsegrs
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def job_of(folder, export, layout="refsegrs", **options):
-    return Job(str(folder), "test", ModelSource(export), keep_predictions=True, layout=layout, **options)
+    return EvalJob(str(folder), "test", ModelSource(export), keep_predictions=True, layout=layout, **options)
 
 
 def rows_of(evaluation, tmp_path):
@@ -232,7 +232,7 @@ def test_data_that_do_not_fit_the_model_are_told(export, tmp_path, caplog):
     assert result["vanished"] == 1 and "--compare original" in caplog.text
     assert evaluate_store(job_of(tmp_path, export, compare="original")).result["vanished"] == 0
     store = write_store(tmp_path / "store", images=2, split="val")
-    result = evaluate_store(Job(str(store), "val", ModelSource(export))).result
+    result = evaluate_store(EvalJob(str(store), "val", ModelSource(export))).result
     assert result["foreign_categories"] == ["1 Building (here Impervious Surface)"]
     assert "another taxonomy" in caplog.text
 

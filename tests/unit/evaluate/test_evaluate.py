@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pipelines.evaluate.evaluate import evaluate_store, write_evaluation
 from pipelines.evaluate.measures import mean_ci95, measure_tasks
 from pipelines.evaluate.models import ModelSource, find_export
-from pipelines.evaluate.worker import Job
+from pipelines.evaluate.worker import EvalJob
 from pipelines.store.index import StoreIndex
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
@@ -88,7 +88,7 @@ def test_predictions_are_left_out_unless_asked_for(evaluation, tmp_path):
 
 
 def test_model_in_memory_gives_the_same(evaluation, store, export):
-    found = evaluate_store(Job(store, "val", ModelSource(export)), images=5, loaded=load_export(export))
+    found = evaluate_store(EvalJob(store, "val", ModelSource(export)), images=5, loaded=load_export(export))
     assert found.table["intersection"].to_pylist() == evaluation.table["intersection"].to_pylist()
     assert found.result == evaluation.result
 
@@ -129,7 +129,7 @@ def test_unusable_samples_are_named_not_dropped_silently(tmp_path, export):
         return None
 
     store = write_store(tmp_path / "store", images=4, split="val", damage=damage)
-    found = evaluate_store(Job(str(store), "val", ModelSource(export)))
+    found = evaluate_store(EvalJob(str(store), "val", ModelSource(export)))
     reasons = {u["sample_id"]: u["reason"] for u in found.result["unusable"]}
     assert reasons.pop("tiny/img_0001/interactive/0") == "mask_size"
     assert reasons and all("img_0000" in name for name in reasons)
@@ -140,7 +140,7 @@ def test_unusable_samples_are_named_not_dropped_silently(tmp_path, export):
 def test_nothing_usable_is_an_error(tmp_path, export):
     store = write_store(tmp_path / "s", images=2, split="val", damage=lambda i, encoded, record: b"no image")
     with pytest.raises(UserError, match="none of the"):
-        evaluate_store(Job(str(store), "val", ModelSource(export)))
+        evaluate_store(EvalJob(str(store), "val", ModelSource(export)))
 
 
 def test_find_export(export, tmp_path):
@@ -187,14 +187,14 @@ def test_another_threshold_gives_what_was_foretold(evaluation, store, export):
     assert told["used"] == 0.5
 
     def reached(threshold):
-        job = Job(store, "val", ModelSource(export), threshold=threshold)
+        job = EvalJob(store, "val", ModelSource(export), threshold=threshold)
         tasks = evaluate_store(job, images=5).result["tasks"]
         return {task: found["gIoU"] for task, found in tasks.items()}
 
     assert reached(told["best"]) == pytest.approx(told["gIoU"], abs=1e-12)
     assert np.mean(list(reached(0.3).values())) <= np.mean(list(told["gIoU"].values())) + 1e-12
     with pytest.raises(ValueError, match="no probability"):
-        Job(store, "val", ModelSource(export), threshold=1.0)
+        EvalJob(store, "val", ModelSource(export), threshold=1.0)
 
 
 def test_empty_and_full_predictions_are_counted(evaluation):

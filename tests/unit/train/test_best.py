@@ -8,7 +8,7 @@ from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps
 from pipelines.tracking.metric_names import BEST_BY, validation_metrics
 from pipelines.train.checkpoints.best import Best, recalled
-from pipelines.train.checkpoints.writer import Checkpoints
+from pipelines.train.checkpoints.writer import CheckpointWriter
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
 from tests.unit.test_cli_errors import check, here
@@ -48,7 +48,7 @@ def test_the_metric_says_what_is_better_and_the_first_of_equals_stays(name, valu
 def _run(tmp_path, values, **changes):
     """A run that measured ``values`` by step, and its checkpoints of all of them."""
     run, settings = RunFolder(tmp_path / "run"), CheckpointConfig(patience_s=0, keep=1, **BY, **changes)
-    checkpoints, best = Checkpoints(_OneRank(), run, settings), Best(settings)
+    checkpoints, best = CheckpointWriter(_OneRank(), run, settings), Best(settings)
     for step, value in values.items():
         metrics = {} if value is None else {"val/gIoU": value, "val/cIoU": -value}
         best.offer(step, metrics)

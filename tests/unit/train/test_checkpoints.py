@@ -19,7 +19,7 @@ from pipelines.storage.background import in_background
 from pipelines.train.checkpoints import writer as module
 from pipelines.train.checkpoints.frozen import content_hash, frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.checkpoints.restore import check_shapes
-from pipelines.train.checkpoints.writer import CheckpointError, Checkpoints
+from pipelines.train.checkpoints.writer import CheckpointError, CheckpointWriter
 from pipelines.train.engine.pieces import KINDS, Piece
 from pipelines.train.engine.shards import ShardReader, layout_of, take_snapshot, write_shard
 from unigeoseg.errors import UserError
@@ -51,7 +51,7 @@ def _settings(**changes):
 
 def _saved(tmp_path, *steps, metrics=None, **changes):
     run = RunFolder(tmp_path / "run")
-    checkpoints = Checkpoints(_OneRank(), run, _settings(**changes))
+    checkpoints = CheckpointWriter(_OneRank(), run, _settings(**changes))
     for step in steps:
         checkpoints.save({"step": step, "metrics": {"loss": (metrics or {}).get(step, 0.0)}})
         report = checkpoints.finish()
@@ -64,7 +64,7 @@ def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path, monke
     real = module.write_shard
     monkeypatch.setattr(module, "write_shard", lambda *a: (go.wait(30), real(*a)))
     run = RunFolder(tmp_path / "run")
-    checkpoints, seen = Checkpoints(engine, run, _settings()), []
+    checkpoints, seen = CheckpointWriter(engine, run, _settings()), []
     checkpoints.save({"step": 5}, lambda: seen.append(committed_steps(run)))
     engine.weights["a"].fill_(-1.0)  # training goes on
     assert checkpoints.poll() is None and not committed_steps(run)
@@ -84,7 +84,7 @@ def test_the_next_one_waits_and_says_so(tmp_path, monkeypatch):
     real = module.write_shard
     monkeypatch.setattr(module, "write_shard", lambda *a: (time.sleep(0.3), real(*a)))
     run = RunFolder(tmp_path / "run")
-    checkpoints = Checkpoints(_OneRank(), run, _settings())
+    checkpoints = CheckpointWriter(_OneRank(), run, _settings())
     checkpoints.save({"step": 1})
     checkpoints.save({"step": 2})
     assert checkpoints.finish().waited_s > 0.1 and committed_steps(run) == [1, 2]
@@ -105,7 +105,7 @@ def test_a_failure_is_told_and_leaves_the_one_before(tmp_path, monkeypatch, erro
         raise error
 
     monkeypatch.setattr(module, "write_shard", fail)
-    checkpoints = Checkpoints(_OneRank(), run, _settings())
+    checkpoints = CheckpointWriter(_OneRank(), run, _settings())
     checkpoints.committed = checkpoint_name(1)
     checkpoints.save({"step": 2})
     with pytest.raises(kind, match=text) as caught:
