@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.evaluate.drawing import PREDICTION, mark_prompt, overlay
 from pipelines.evaluate.image_file import read_placed
 from pipelines.evaluate.models import find_export
-from pipelines.evaluate.presence import RULE, SCORES, NoneRule, presence_scores, read_rule
+from pipelines.evaluate.presence import RULE, SCORES, NoneRule, picture_scores, read_rule
 from pipelines.evaluate.records import encode_mask
 from pipelines.pictures.georeference import Georeference, mask_tiff
 from unigeoseg.errors import UserError
@@ -76,8 +76,7 @@ def _answer(
     found = cut(unletterbox(square, height, width), question, threshold)
     if rule is None or question.task == INTERACTIVE:
         return Prediction(found)
-    fit = Letterbox.fit(height, width, square.shape[0])
-    scores = presence_scores(square[fit.rows, fit.columns], threshold)
+    scores = picture_scores(square, height, width, threshold)
     if rule.none(scores):
         found = Segmentation(np.zeros_like(found.mask), 0.0, question)
     return Prediction(found, float(scores[SCORES.index(rule.score)]))

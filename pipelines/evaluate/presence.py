@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from pipelines.evaluate.thresholds import logit
 from pipelines.storage.filesystem import open_filesystem, storage_errors
 from unigeoseg.errors import UserError
+from unigeoseg.metrics import logit
+from unigeoseg.samples.letterbox import Letterbox
 
 #: The file beside an export's weights.
 RULE = "none.json"
@@ -78,6 +79,19 @@ def presence_scores(logits: NDArray[np.float32], threshold: float = 0.5) -> Scor
     surest = np.partition(probability, len(flat) - few)[len(flat) - few :]
     soft = float((probability * probability).sum() / probability.sum())
     return np.array([probability[mask].mean(), probability.max(), surest.mean(), soft])
+
+
+def picture_scores(square: NDArray[np.float32], height: int, width: int, threshold: float = 0.5) -> Scores:
+    """:func:`presence_scores` of a picture's part of its letterboxed square: padding shows nothing of it.
+
+    Args:
+        square: logits ``[S, S]``.
+        height: of the picture in pixels.
+        width: likewise.
+        threshold: probability above which a pixel is of the mask.
+    """
+    fit = Letterbox.fit(height, width, square.shape[0])
+    return presence_scores(square[fit.rows, fit.columns], threshold)
 
 
 def auc(scores: Scores, absent: NDArray[np.bool_]) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluate.data import Index, open_index, open_reader
 from pipelines.evaluate.models import ModelSource, best_device
-from pipelines.evaluate.presence import presence_scores
+from pipelines.evaluate.presence import picture_scores
 from pipelines.evaluate.records import SCHEMA, Portion, describe, encode_mask
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.thresholds import counts_at, levels_of, thresholds
@@ -29,7 +29,7 @@ from pipelines.store.reader import Loaded
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import BadSample, Collator
-from unigeoseg.samples.letterbox import Letterbox, letterbox_mask, unletterbox
+from unigeoseg.samples.letterbox import letterbox_mask, unletterbox
 from unigeoseg.samples.tokens import Tokenizer
 
 #: Of one sample or an image's samples: how many of the thresholds each pixel exceeds.
@@ -164,7 +164,7 @@ class Worker:
     def _predict(self, images: Sequence[_Image]) -> tuple[list[list[Levels]], list[list[float]]]:
         """Predictions of each model at the size of comparison, for the samples of the images in order.
 
-        Beside them the first model's :func:`~pipelines.evaluate.presence.presence_scores` of each.
+        Beside them the first model's :func:`~pipelines.evaluate.presence.picture_scores` of each.
         """
         most = self._job.max_instructions
         pieces = [
@@ -180,15 +180,11 @@ class Worker:
                 shapes = [piece.image.shape[:2] for piece in part for _ in piece.samples]
                 logits = model.predict(batch).cpu().numpy()
                 if levels is found[0]:
-                    scores += [self._scores(*one) for one in zip(logits, shapes, strict=True)]
+                    pairs = zip(logits, shapes, strict=True)
+                    limit = self._job.threshold
+                    scores += [picture_scores(one, h, w, limit).tolist() for one, (h, w) in pairs]
                 levels += [self._levels(*one) for one in zip(logits, shapes, strict=True)]
         return found, scores
-
-    def _scores(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> list[float]:
-        """Scores of the picture's part of logits ``[S, S]``: padding shows nothing of it."""
-        fit = Letterbox.fit(*shape, self.image_size)
-        found: list[float] = presence_scores(logits[fit.rows, fit.columns], self._job.threshold).tolist()
-        return found
 
     def _levels(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Levels:
         """Logits ``[S, S]`` where masks are compared, as thresholds that they exceed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluate.presence import NoneRule, presence_scores
+from pipelines.evaluate.presence import NoneRule, picture_scores
 from pipelines.maps.blend import NO_DATA, NOT_COMPUTED, Sums, of_one_view
 from pipelines.maps.grid import Grid, Rect
 from pipelines.maps.libraries import library
@@ -17,7 +17,7 @@ from pipelines.maps.work import Part
 from unigeoseg.metrics import logit
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
-from unigeoseg.samples.letterbox import Letterbox, unletterbox
+from unigeoseg.samples.letterbox import unletterbox
 from unigeoseg.segmenter import Segmenter
 
 #: Share of a window that must hold data.
@@ -89,10 +89,8 @@ class Mapper:
         for square, picture in zip(squares, pictures, strict=True):
             height, width = picture.shape[:2]
             logits = unletterbox(square, height, width)
-            if self.rule is not None:
-                fit = Letterbox.fit(height, width, square.shape[0])
-                if self.rule.none(presence_scores(square[fit.rows, fit.columns], self.threshold)):
-                    logits = np.minimum(logits, np.float32(logit(self.threshold) - _DOUBT))
+            if self.rule and self.rule.none(picture_scores(square, height, width, self.threshold)):
+                logits = np.minimum(logits, np.float32(logit(self.threshold) - _DOUBT))
             found.append(logits)
         return found
 

@@ -107,15 +107,31 @@ def open_scenes(paths: Sequence[str], request: Request, size: int) -> list[Scene
         UserError: one cannot be read or placed.
     """
     files = [_open_file(path, request) for path in paths]
-    rasters = [file for file in files if file is not None]
-    scenes = []
-    for path, file in zip(paths, files, strict=True):
-        if file is None:
-            scenes.append(_held(path, request, size))
-            continue
-        others = [r for r in rasters if r is not file and r.dtype == file.dtype and r.bands == file.bands]
-        scenes.append(_by_parts(path, file, others, request, size))
-    return scenes
+    limits = _stretches([file for file in files if file is not None], request)
+    return [
+        _held(path, request, size)
+        if file is None
+        else _by_parts(path, file, limits[_alike(file)], request, size)
+        for path, file in zip(paths, files, strict=True)
+    ]
+
+
+def _alike(file: MapRaster) -> tuple[Any, ...]:
+    """What files have in common that get the same stretch."""
+    return (file.dtype, file.bands, *((file.bits, bool(file.palette())) if file.dtype == np.uint8 else ()))
+
+
+def _stretches(
+    files: Sequence[MapRaster], request: Request
+) -> dict[tuple[Any, ...], NDArray[np.float64] | None]:
+    """The stretch of each kind of file: one look at each, before any is given another resolution."""
+    groups: dict[tuple[Any, ...], list[MapRaster]] = {}
+    for file in files:
+        groups.setdefault(_alike(file), []).append(file)
+    return {
+        kind: limits_of(first, chosen_bands(first, request.bands), request.stretch, others)
+        for kind, (first, *others) in groups.items()
+    }
 
 
 def _open_file(path: str, request: Request) -> MapRaster | None:
@@ -154,9 +170,10 @@ def _is_vrt(source: Path) -> bool:
         return handle.read(512).lstrip().startswith(_VRT)
 
 
-def _by_parts(path: str, file: MapRaster, others: list[MapRaster], request: Request, size: int) -> Scene:
+def _by_parts(
+    path: str, file: MapRaster, limits: NDArray[np.float64] | None, request: Request, size: int
+) -> Scene:
     bands = chosen_bands(file, request.bands)
-    limits = limits_of(file, bands, request.stretch, others)
     crs = _crs_of(path, file.data.crs, request)
     if crs is None:
         return replace(_held(path, request, size), limits=_plain(limits))

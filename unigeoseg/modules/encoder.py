@@ -1,5 +1,6 @@
 """What vision encoders have in common: pixels in, frozen or trained, four maps out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from unigeoseg.config import VisionConfig
 from unigeoseg.modules.coordinates import coordinate_grid
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """uint8 images ``[I, 3, S, S]`` to four maps ``[I, widths[i], ...]`` at strides of 4 to 32 pixels.
 
     A frozen encoder stays in eval mode whatever the model's mode, and runs without autograd.
@@ -47,12 +48,13 @@ class Encoder(nn.Module):
                 return self._features(self._pixels(images))
         return self._features(self._pixels(images))
 
+    @abstractmethod
     def compiled_parts(self) -> list[nn.Module]:
         """What ``torch.compile`` is worth."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _features(self, pixels: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """The four maps of normalised pixels ``[I, C, S, S]``."""
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Normalised, in the dtype of the weights, with two channels of coordinates where these are set."""
