@@ -128,7 +128,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         multiple=True,
         default=("gpkg",),
         show_default=True,
-        help="Of the objects. Repeatable. GeoJSON is in degrees and takes up to 100,000.",
+        help="Of the objects. Repeatable. GeoJSON is in degrees; more than 100,000 become a GeoPackage.",
     ),
     click.option(
         "--simplify",

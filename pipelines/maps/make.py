@@ -16,7 +16,7 @@ from pipelines.maps.planning import Sheet, Sheets, check_amount, check_instructi
 from pipelines.maps.rasters_out import MASK, SCORE, write_rasters
 from pipelines.maps.report import REPORT, write_report
 from pipelines.maps.request import Request
-from pipelines.maps.vectors import Layer, epoch_date, write_layers
+from pipelines.maps.vectors import Layer, epoch_date, fitting, write_layers
 from pipelines.maps.work import Part, Work
 from unigeoseg.errors import UserError
 from unigeoseg.segmenter import Segmenter, load
@@ -156,9 +156,13 @@ def map_sheet(
         write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
         layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
         outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
-        layers = write_layers(work, layer, sheet.folder, request.formats, count)
+        formats, told = fitting(request.formats, count)
+        for text in told:
+            logger.warning("%s", text)
+        layers = write_layers(work, layer, sheet.folder, formats)
         outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
         result = _result(sheets, sheet, work, count, outputs)
+        result["warnings"] = [*sheets.warnings, *told]
         write_report(result, sheet.scene, sheet.folder)
         _write(sheet.folder / MAP, result)
         if not result["failed"]:
@@ -250,7 +254,6 @@ def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[
         "prompts_outside": sheet.prompts.outside if sheet.prompts else [],
         "threshold": request.threshold,
         "none": None if rule is None else {"score": rule.score, "below": rule.threshold},
-        "warnings": sheets.warnings,
     }
 
 

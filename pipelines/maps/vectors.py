@@ -112,23 +112,31 @@ def _square_metres(shapes: Any, crs: str | None) -> np.ndarray[Any, np.dtype[np.
     )
 
 
-def write_layers(
-    work: Work, layer: Layer, folder: Path, formats: tuple[str, ...], count: int
-) -> dict[str, str]:
+def fitting(formats: tuple[str, ...], count: int) -> tuple[tuple[str, ...], list[str]]:
+    """Formats that hold so many objects, and what a person should know of it.
+
+    Objects are never lost for their format: a GeoPackage takes them where GeoJSON alone was asked for.
+    """
+    if "geojson" not in formats or count <= MOST_GEOJSON:
+        return formats, []
+    others = tuple(name for name in formats if name != "geojson") or ("gpkg",)
+    files = ", ".join(FILES[name] for name in others)
+    return others, [f"{count:,} objects: GeoJSON takes up to {MOST_GEOJSON:,}, they are in {files}"]
+
+
+def write_layers(work: Work, layer: Layer, folder: Path, formats: tuple[str, ...]) -> dict[str, str]:
     """Writes the objects; what was written by format.
 
     Args:
         work: with the objects.
         layer: what their rows hold.
         folder: of the map.
-        formats: of :data:`FILES`; GeoJSON is left out where there are too many objects.
-        count: of objects.
+        formats: of :data:`FILES`, :func:`fitting` for their number.
 
     Raises:
         UserError: one cannot be written.
     """
-    wanted = [name for name in formats if name != "geojson" or count <= MOST_GEOJSON]
-    return {name: write_frames(layer.frames(work), folder, name, layer.kind, layer.date) for name in wanted}
+    return {name: write_frames(layer.frames(work), folder, name, layer.kind, layer.date) for name in formats}
 
 
 def write_frames(frames: Iterator[Any], folder: Path, name: str, kind: str, date: str) -> str:

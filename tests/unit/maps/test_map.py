@@ -280,3 +280,13 @@ def test_a_failing_block_is_told_left_as_254_and_made_on_resume(export, tmp_path
     mapped(export, path, tmp_path / "sound", strides=3)
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "sound")
     assert (tmp_path / "out/failed.jsonl").read_text() == ""
+
+
+def test_more_objects_than_geojson_takes_are_in_a_geopackage(export, tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif", scene(100, 148), UTM)
+    whole = mapped(export, path, tmp_path / "whole", formats=("geojson",))
+    assert set(whole["outputs"]) >= {"geojson"} and not any("GeoJSON" in w for w in whole["warnings"])
+    monkeypatch.setattr("pipelines.maps.vectors.MOST_GEOJSON", whole["objects"] - 1)
+    told = mapped(export, path, tmp_path / "many", formats=("geojson",))
+    assert len(geopandas.read_file(told["outputs"]["objects"])) == whole["objects"] == told["objects"] > 0
+    assert "geojson" not in told["outputs"] and "they are in objects.gpkg" in told["warnings"][-1]
