@@ -31,6 +31,7 @@ from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import BadSample, Collator
 from unigeoseg.samples.letterbox import letterbox_mask, unletterbox
 from unigeoseg.samples.tokens import Tokenizer
+from unigeoseg.tasks import INTERACTIVE
 
 #: Of one sample or an image's samples: how many of the thresholds each pixel exceeds.
 Levels = NDArray[np.uint8]
@@ -161,10 +162,11 @@ class Worker:
             return error.reason
         return ""
 
-    def _predict(self, images: Sequence[_Image]) -> tuple[list[list[Levels]], list[list[float]]]:
+    def _predict(self, images: Sequence[_Image]) -> tuple[list[list[Levels]], list[list[float] | None]]:
         """Predictions of each model at the size of comparison, for the samples of the images in order.
 
-        Beside them the first model's :func:`~pipelines.evaluate.presence.picture_scores` of each.
+        Beside them the first model's :func:`~pipelines.evaluate.presence.picture_scores` of each; ``None`` of
+        interactive ones, which mean what is there.
         """
         most = self._job.max_instructions
         pieces = [
@@ -173,18 +175,23 @@ class Worker:
             for i in range(0, len(image.samples), most)
         ]
         found: list[list[Levels]] = [[] for _ in self._models]
-        scores: list[list[float]] = []
+        scores: list[list[float] | None] = []
         for part in _forward_parts(pieces, most):
             batch = self._collator(part).to(self._device)
             for levels, model in zip(found, self._models, strict=True):
                 shapes = [piece.image.shape[:2] for piece in part for _ in piece.samples]
                 logits = model.predict(batch).cpu().numpy()
                 if levels is found[0]:
-                    pairs = zip(logits, shapes, strict=True)
-                    limit = self._job.threshold
-                    scores += [picture_scores(one, h, w, limit).tolist() for one, (h, w) in pairs]
+                    tasks = [sample.task for piece in part for sample in piece.samples]
+                    scores += [self._presence(*one) for one in zip(logits, shapes, tasks, strict=True)]
                 levels += [self._levels(*one) for one in zip(logits, shapes, strict=True)]
         return found, scores
+
+    def _presence(self, logits: NDArray[np.float32], shape: tuple[int, int], task: str) -> list[float] | None:
+        if task == INTERACTIVE:
+            return None
+        found: list[float] = picture_scores(logits, *shape, self._job.threshold).tolist()
+        return found
 
     def _levels(self, logits: NDArray[np.float32], shape: tuple[int, int]) -> Levels:
         """Logits ``[S, S]`` where masks are compared, as thresholds that they exceed."""
