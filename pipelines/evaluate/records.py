@@ -15,8 +15,8 @@ from unigeoseg.samples.batch import Sample
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")
 
 #: Columns of a worker's table. ``presence`` has the scores of :data:`pipelines.evaluate.presence.SCORES`,
-#: null for interactive samples; ``mask_size`` is that of a mask which was stretched to its picture, else null.
-#: Predictions, yardsticks and counts at other thresholds are null where they were not asked for.
+#: null for interactive samples; ``mask_size`` is that of a mask which was stretched to its picture, else
+#: null. Predictions, yardsticks and counts at other thresholds are null where they were not asked for.
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
