@@ -1,7 +1,6 @@
 """What a build works on: the source's images in blocks, listed once, so that nobody holds all of it."""
 
 import hashlib
-import io
 import json
 import tempfile
 from array import array
@@ -22,6 +21,7 @@ from pipelines.config.building import BuildConfig
 from pipelines.pictures.remote import Remote, state_of
 from pipelines.storage.ahead import ahead
 from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.storage.parquet import parquet_bytes, parquet_file
 from pipelines.store.writer import atomic_write
 from unigeoseg.errors import UserError
 
@@ -205,11 +205,11 @@ def _items(table: pa.Table) -> Iterator[SourceItem]:
 def read_block(store: str, number: int) -> list[SourceItem]:
     """The images of a block; of the file that it stands in no more is read than its rows."""
     filesystem, root = open_filesystem(store)
-    # Without this an object store's file reads megabytes ahead of each of the few places that are wanted.
-    exact = {"cache_type": "none"} if is_remote(store) else {}
-    with filesystem.open(f"{root}/{FOLDER}/{_file(number // _BLOCKS_A_FILE)}", "rb", **exact) as handle:
-        file = pq.ParquetFile(handle, pre_buffer=True)
-        return list(_items(file.read_row_group(number % _BLOCKS_A_FILE)))
+    path = f"{root}/{FOLDER}/{_file(number // _BLOCKS_A_FILE)}"
+    # Read ahead, an object store's file would give megabytes at each of the few places that are wanted; these
+    # Arrow asks for together (on its threads: no process ends just after this).
+    with parquet_file(filesystem, path, cache="none", pre_buffer=is_remote(store)) as file:
+        return list(_items(file.read_row_group(number % _BLOCKS_A_FILE, use_threads=False)))
 
 
 def read_stamps(store: str, numbers: Sequence[int]) -> dict[int, str]:
@@ -221,7 +221,7 @@ def read_stamps(store: str, numbers: Sequence[int]) -> dict[int, str]:
 
     def stamps(place: tuple[int, list[int]]) -> list[tuple[int, str]]:
         data = filesystem.cat_file(f"{root}/{FOLDER}/{_file(place[0])}")
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(parquet_bytes(data))
         groups = ((n, file.read_row_group(n % _BLOCKS_A_FILE)) for n in place[1])
         return [(n, stamp(list(_items(group)))) for n, group in groups]
 
