@@ -89,7 +89,7 @@ class UniGeoSeg(nn.Module):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks),
+            watch_masks(predictions[-1], batch.masks, self.config.threshold),
         )
 
     @torch.inference_mode()

@@ -65,7 +65,7 @@ class PlainStep(ReleasedUniGeoSeg):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks),
+            watch_masks(predictions[-1], batch.masks, self.config.threshold),
         )
 
     def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:

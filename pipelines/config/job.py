@@ -155,7 +155,12 @@ class EvaluationConfig(Section):
         description="evaluations on the way in a row without a better checkpoint.best_by after which "
         "training ends; null: it never ends early",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel is foreground")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="probability above which a pixel is foreground; null: the model's own (model.threshold)",
+    )
 
 
 class ScaleConfig(Section):
@@ -217,6 +222,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which evaluations of the run take a pixel as foreground."""
+        asked = self.evaluation.threshold
+        return self.model.threshold if asked is None else asked
 
     @model_validator(mode="before")
     @classmethod

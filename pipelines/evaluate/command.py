@@ -13,7 +13,7 @@ import ray
 from pipelines.evaluate.absent import fitted
 from pipelines.evaluate.data import BenchmarkIndex, DataChoice, choose_data, open_index
 from pipelines.evaluate.evaluate import Evaluation, Placement, evaluate_store, write_evaluation
-from pipelines.evaluate.models import ModelSource, find_export
+from pipelines.evaluate.models import ModelSource, export_config, find_export
 from pipelines.evaluate.pictures import draw_evaluation
 from pipelines.evaluate.presence import read_rule, write_rule
 from pipelines.evaluate.published import beside, read_published
@@ -42,7 +42,7 @@ def evaluate_command(
     layout: str | None = None,
     compare: Literal["letterbox", "inside", "original"] = "letterbox",
     boxes: bool | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     published: str | None = None,
     plots: bool = True,
     turn: bool = True,
@@ -72,7 +72,7 @@ def evaluate_command(
         layout=choice.layout,
         compare=compare,
         boxes=choice.boxes if boxes is None else boxes,
-        threshold=threshold,
+        threshold=export_config(export).threshold if threshold is None else threshold,
         turn=turn,
     )
     started = bool(workers) and _connect(workers)

@@ -140,7 +140,7 @@ def map_sheet(
         segmenter,
         sheet.scene,
         sheet.grid,
-        request.threshold,
+        sheets.threshold,
         sheets.question,
         sheet.area,
         request.batch,
@@ -252,7 +252,7 @@ def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[
         "task": question.task if question else "interactive",
         "prompts": request.prompts,
         "prompts_outside": sheet.prompts.outside if sheet.prompts else [],
-        "threshold": request.threshold,
+        "threshold": sheets.threshold,
         "none": None if rule is None else {"score": rule.score, "below": rule.threshold},
     }
 

@@ -89,6 +89,7 @@ class Sheets:
         question: of every window; ``None``: prompts.
         sheets: a raster each.
         warnings: what a person should know before.
+        threshold: probability above which a pixel is foreground.
         rule: by which a window holds none of what is asked for, if the export has one.
     """
 
@@ -97,6 +98,7 @@ class Sheets:
     question: Question | None
     sheets: list[Sheet]
     warnings: list[str]
+    threshold: float
     rule: NoneRule | None = None
 
     @property
@@ -150,7 +152,8 @@ def lay_out(request: Request) -> Sheets:
     warnings += [f"left out: {text}" for text in elsewhere]
     rule = none_rule(model, request.none) if question is not None else None
     warnings += _word_warnings(request, question, sheets) + _none_warnings(request, question, rule, sheets)
-    return Sheets(request, model, question, sheets, warnings, rule)
+    threshold = config.threshold if request.threshold is None else request.threshold
+    return Sheets(request, model, question, sheets, warnings, threshold, rule)
 
 
 def _word_warnings(request: Request, question: Question | None, sheets: Sequence[Sheet]) -> list[str]:

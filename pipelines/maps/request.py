@@ -33,7 +33,7 @@ class Request:
         nodata: value of what is no data, instead of the raster's own.
         bands: shown as red, green, blue, from 1.
         stretch: to 8 bits; percentiles are taken once for all inputs.
-        threshold: probability in (0, 1) above which a pixel is foreground.
+        threshold: probability in (0, 1) above which a pixel is foreground; ``None``: the model's.
         none: whether a window may hold none of what is asked for, by the export's rule where it has one; a
             number is another limit of that rule's score.
         simplify: tolerance of outlines in pixels; 0: along pixel edges.
@@ -62,7 +62,7 @@ class Request:
     nodata: float | None = None
     bands: tuple[int, ...] | None = None
     stretch: Stretch = "auto"
-    threshold: float = 0.5
+    threshold: float | None = None
     none: float | bool = True
     simplify: float = 0.0
     formats: tuple[str, ...] = ("gpkg",)

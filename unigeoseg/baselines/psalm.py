@@ -84,7 +84,7 @@ class PsalmLike(UniGeoSeg):
                 "query_class": (class_weight, classes.view(matched.shape).sum(0)),
                 "language": (weights.language, self._language_loss(states, batch.labels)),
             },
-            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks),
+            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks, self.config.threshold),
         )
 
     @torch.inference_mode()
