@@ -4,7 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,12 +62,17 @@ class Sheet:
     windows: int
 
     @property
-    def parts(self) -> int:
-        """Blocks, or prompts."""
+    def numbers(self) -> Sequence[int]:
+        """Of its parts: blocks, row by row, or the prompts that lie on it."""
         if self.prompts is not None:
-            return len(self.prompts.inside)
+            return [prompt.number for prompt in self.prompts.inside]
         down, across = self.grid.blocks
-        return down * across
+        return range(down * across)
+
+    @property
+    def parts(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
 
     @property
     def bytes(self) -> float:
@@ -105,6 +110,10 @@ class Sheets:
     def windows(self) -> int:
         """To be computed at most."""
         return sum(sheet.windows for sheet in self.sheets)
+
+    def without_sheets(self) -> "Sheets":
+        """What all rasters share, for workers that open them one at a time."""
+        return replace(self, sheets=[], warnings=[])
 
 
 def lay_out(request: Request) -> Sheets:

@@ -11,7 +11,7 @@ from unigeoseg.errors import UserError
 from unigeoseg.question import Question
 
 #: Settings that change how a map is made and not what it holds.
-_FREE = ("out", "resume", "yes", "max_failed", "device", "formats", "simplify")
+_FREE = ("out", "resume", "yes", "max_failed", "device", "formats", "simplify", "workers", "cpus", "gpus")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Request:
         strides: of a block.
         batch: windows computed at once; sums of another order may round otherwise.
         device: such as ``cuda:1``.
+        workers: fewest and most actors of Ray; (0, 0): this process alone.
+        cpus: of an actor, and its threads.
+        gpus: of an actor.
         max_failed: share of blocks (or prompts) that may fail.
         resume: goes on with the same map in ``out``.
         yes: takes more than a million windows.
@@ -70,6 +73,9 @@ class Request:
     strides: int = BLOCK
     batch: int = 1
     device: str | None = None
+    workers: tuple[int, int] = (0, 0)
+    cpus: float = 1.0
+    gpus: float = 0.0
     max_failed: float = 0.0
     resume: bool = False
     yes: bool = False

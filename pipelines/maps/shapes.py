@@ -1,6 +1,7 @@
 """Vector files that a map is asked with: prompts (points and boxes) and areas, laid on a raster's pixels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Prompts:
 
     inside: list[Prompt]
     outside: list[int]
+
+    @cached_property
+    def by_number(self) -> dict[int, Prompt]:
+        """Those inside by their numbers."""
+        return {prompt.number: prompt for prompt in self.inside}
 
 
 def read_shapes(path: str, option: str) -> Any:
