@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, mask_losses
+from unigeoseg.metrics import logit
 from unigeoseg.modules.connector import Connector
 from unigeoseg.modules.coordinates import feature_sides
 from unigeoseg.modules.language import LanguageModel
@@ -89,7 +90,7 @@ class UniGeoSeg(nn.Module):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks, self.config.threshold),
+            watch_masks(predictions[-1], batch.masks, logit(self.config.threshold)),
         )
 
     @torch.inference_mode()

@@ -22,6 +22,7 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, mask_losses
+from unigeoseg.metrics import logit
 from unigeoseg.model import sum_losses
 from unigeoseg.modules.vision import PIXEL_MEAN, PIXEL_STD
 from unigeoseg.released.model import ReleasedUniGeoSeg
@@ -65,7 +66,7 @@ class PlainStep(ReleasedUniGeoSeg):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks, self.config.threshold),
+            watch_masks(predictions[-1], batch.masks, logit(self.config.threshold)),
         )
 
     def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:

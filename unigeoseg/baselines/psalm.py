@@ -7,6 +7,7 @@ from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, cell_shares, mask_losses
+from unigeoseg.metrics import logit
 from unigeoseg.model import UniGeoSeg, sum_losses
 from unigeoseg.modules.coordinates import feature_sides
 from unigeoseg.samples.batch import Batch
@@ -84,7 +85,7 @@ class PsalmLike(UniGeoSeg):
                 "query_class": (class_weight, classes.view(matched.shape).sum(0)),
                 "language": (weights.language, self._language_loss(states, batch.labels)),
             },
-            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks, self.config.threshold),
+            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks, logit(self.config.threshold)),
         )
 
     @torch.inference_mode()

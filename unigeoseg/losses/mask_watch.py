@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unigeoseg.losses.terms import cell_shares
-from unigeoseg.metrics import logit
 
 #: Share of the cells from which on a mask counts as one of the whole picture.
 FULL = 0.99
@@ -17,7 +16,7 @@ WATCHED = ("empty", "full", "soft_dice", "absent", "false_alarms")
 
 
 @torch.no_grad()
-def watch_masks(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
+def watch_masks(logits: Tensor, masks: Tensor, limit: float) -> Tensor:
     """Looks at each mask; float32 ``[5, B]`` in the order of :data:`WATCHED`.
 
     Whether it is empty though there is a target, whether it is full, its soft dice (0 without a target),
@@ -29,11 +28,11 @@ def watch_masks(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
     Args:
         logits: of the last level, ``[B, h, w]``.
         masks: truth ``[B, S, S]``, 0 or 1.
-        threshold: probability above which a cell is foreground.
+        limit: logit above which a cell is foreground.
     """
     flat = logits.float().flatten(1)
     truth = cell_shares(masks, *logits.shape[1:]).flatten(1)
-    covered = (flat > logit(threshold)).float().mean(1)
+    covered = (flat > limit).float().mean(1)
     probability = flat.sigmoid()
     dice = (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
     target = masks.flatten(1).bool().any(1)  # of bytes it would be bytes, whose ~ is no negation

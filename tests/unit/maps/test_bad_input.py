@@ -244,6 +244,8 @@ def test_workers_that_are_no_number(export, raster, tmp_path, capsys, workers):
         "--out",
         str(tmp_path / "o"),
     ]
-    assert run(cli, [*words, f"--workers={workers}"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        run(cli, [*words, f"--workers={workers}"])
+    assert ended.value.code == 2
     assert "give a number, or two such as 1-8" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
