@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -120,6 +121,8 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
         process.kill()
     sizes.append(_world_size(run, 80))
     assert sizes == [2, 1, 2], output
+    asked = re.findall(r"wrote checkpoints/step-(\d+) before its time", output)
+    assert [int(step) for step in re.findall(r"resuming from step (\d+)", output)][-1] == int(asked[-1])
     assert output.count("resuming from step") == 2
     assert rows(run / "ledger.jsonl") == rows(alone / "ledger.jsonl")
     for one, other in zip(rows(run / "metrics.jsonl"), rows(alone / "metrics.jsonl"), strict=True):

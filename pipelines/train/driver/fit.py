@@ -14,13 +14,13 @@ import ray.train
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
+from pipelines.train.driver.resizing import WholeBatches
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.loop.logs import RunLogs
@@ -124,18 +124,6 @@ def _last_checkpoint(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
         logger.warning("no checkpoint within %.0f s (recovery.grace_seconds); the one before counts", grace)
 
 
-class _WholeBatches(ElasticScalingPolicy):
-    """As many workers as there is room for, of the numbers that the global batch divides by."""
-
-    def __init__(self, scaling: Any, sizes: list[int]) -> None:
-        super().__init__(scaling)
-        self._sizes = sizes
-
-    def _count_possible_workers(self, reserved_resources: Any) -> int:
-        room = super()._count_possible_workers(reserved_resources)
-        return max((size for size in self._sizes if size <= room), default=0)
-
-
 class _Trainer(TorchTrainer):
     """Ray Train's trainer with four of its habits changed.
 
@@ -146,6 +134,9 @@ class _Trainer(TorchTrainer):
     """
 
     sizes: tuple[int, ...] = ()
+    #: For workers of an elastic group; how long a checkpoint is awaited before another size.
+    mailbox: Any = None
+    patience = 0.0
     #: Path of the run folder.
     run = ""
     #: Checkpoints before their time that the workers have told of.
@@ -169,7 +160,9 @@ class _Trainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            arguments["scaling_policy"] = _WholeBatches(self.scaling_config, list(self.sizes))
+            arguments["scaling_policy"] = WholeBatches(
+                self.scaling_config, self.sizes, self.mailbox, self.patience
+            )
         arguments["failure_policy"] = FailuresInARow(self.run_config.failure_config, self.run)
         return super()._initialize_and_run_controller(**arguments)
 
@@ -202,6 +195,7 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
         ),
     )
     trainer.sizes, trainer.run = tuple(sizes), job.run
+    trainer.mailbox, trainer.patience = mailbox, job.config.recovery.grace_seconds
     return trainer
 
 

@@ -41,13 +41,14 @@ class Mailbox:
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
-        self._asked = 0
+        self._asked = self._answers = 0
         self._lock = threading.Lock()
 
     def post(self, kind: str, content: dict[str, Any]) -> None:
         """Takes a message."""
         with self._lock:
             self._messages.append((kind, content))
+            self._answers += kind == ANSWER
 
     def drain(self) -> list[tuple[str, dict[str, Any]]]:
         """The messages since the last call."""
@@ -75,6 +76,10 @@ class Mailbox:
     def asked(self) -> int:
         """How many were asked for."""
         return self._asked
+
+    def answers(self) -> int:
+        """How many were written because they were asked for."""
+        return self._answers
 
     def finish(self, outcome: Outcome) -> None:
         """Takes the result of a run that reached its end."""
