@@ -130,6 +130,11 @@ class RecoveryConfig(Section):
         description="steps whose loss or gradient is not finite that are left out, in all, before the run "
         "stops; each leaves its sample ids in diagnostics/; 0: the first one stops the run",
     )
+    check_nodes: bool = Field(
+        True,
+        description="before the first step and after each restart, every rank multiplies, sums over the "
+        "ranks, and looks at memory, disk, clock and counted GPU errors; what is wrong is named and left out",
+    )
     lease_seconds: float = Field(
         60, gt=0, description="a job without a sign of life for so long has lost its run folder"
     )

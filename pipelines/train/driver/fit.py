@@ -20,6 +20,7 @@ from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
+from pipelines.train.driver.avoid import AvoidNodes
 from pipelines.train.driver.resizing import WholeBatches
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
@@ -192,6 +193,7 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
             name=RunFolder(job.run).name,
             storage_path=bookkeeping,
             failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
+            callbacks=[AvoidNodes(mailbox)],
         ),
     )
     trainer.sizes, trainer.run = tuple(sizes), job.run

@@ -30,6 +30,7 @@ from pipelines.train.checkpoints.best import check_best
 from pipelines.train.driver.prepare import check_data, make_job, prepare_run
 from pipelines.train.driver.summary import conclude
 from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.health import UnfitNodeError
 from pipelines.train.loop import recorder
 from pipelines.train.loop.channel import Mailbox
 from pipelines.train.loop.loop import run_loop
@@ -133,6 +134,10 @@ def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
         logging.getLogger(recorder.__name__).setLevel(logging.WARNING)
     try:
         outcome = run_loop(job, _Direct(shown), open_plain_stream, catch_sigterm=True)
+    except UnfitNodeError as error:
+        raise UserError(
+            f"{error}; train without that machine, or with recovery.check_nodes=false if it is sound"
+        ) from error
     finally:
         shown.close()
     assert outcome is not None

@@ -35,6 +35,7 @@ from pipelines.train.engine.step import NonFiniteLossError, StepResult
 from pipelines.train.loop.adaptive import AdaptiveShares
 from pipelines.train.loop.channel import ANSWER, Channel
 from pipelines.train.loop.logs import at_step
+from pipelines.train.loop.machines import check_machines
 from pipelines.train.loop.preemption import Notice, Wish
 from pipelines.train.loop.recorder import Recorder
 from pipelines.train.loop.skipping import Skipping
@@ -177,6 +178,8 @@ class _Loop:
         seconds = self.config.recovery.stall_seconds
         self.watchdog = Watchdog(self.engine, self.run_folder, self.channel, seconds)
         self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
+        if self.config.recovery.check_nodes:
+            check_machines(self.engine, self.channel)
         try:
             with self.watchdog, self.notice:
                 while start < self.plan.steps and not self.best.exhausted:
