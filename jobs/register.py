@@ -1,6 +1,5 @@
 """``unigeoseg register``: a run's model into MLflow's registry."""
 
-import json
 from pathlib import Path
 
 import click
@@ -26,15 +25,16 @@ def register(run: str, alias: str | None, name: str, tracking_uri: str | None, a
     """
     from pipelines.evaluate.models import find_export
     from pipelines.runs.folder import RunFolder
+    from pipelines.runs.mlflow_link import MLFLOW
     from pipelines.tracking.registry import register_export
 
     local = Path("runs") / run
     folder = RunFolder(str(local) if local.is_dir() else run)
-    if not folder.exists("mlflow.json"):
+    known = folder.read_json(MLFLOW)
+    if not known:
         raise UserError(
             f"{run} is no run folder with an MLflow run (mlflow.json is missing); give its folder"
         )
-    known = json.loads(folder.fs.cat_file(f"{folder.root}/mlflow.json"))
     if not known["run_id"]:
         raise UserError(f"{run} has no MLflow run: MLflow was out of reach while it trained")
     tags = {"run.folder": folder.path}

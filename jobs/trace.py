@@ -11,7 +11,8 @@ import click
 from jobs.options import emit, json_option, preset_option, set_option
 from jobs.settings import load_config
 from pipelines.config import Config
-from pipelines.plan import Plan, positions_per_worker
+from pipelines.config.batch import positions_per_worker
+from pipelines.plan import Plan
 from pipelines.store.index import StoreIndex
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS

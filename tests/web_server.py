@@ -3,16 +3,22 @@
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 
 class WebServer:
-    """Serves a folder; ``sent`` has bytes by path, ``asked`` requests, ``largest`` the largest answer."""
+    """Serves a folder; ``sent`` has bytes by path, ``asked`` requests, ``largest`` the largest answer.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: what is served.
+        marks: gives the header that tells a file's state from others, name and value; ``None`` sends none.
+    """
+
+    def __init__(self, folder: Path, marks: Callable[[Path], tuple[str, str]] | None = None) -> None:
+        self.folder, self.marks = folder, marks
         self.sent: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
         self.largest: Counter[str] = Counter()
@@ -58,6 +64,8 @@ class WebServer:
         request.send_response(206 if wanted else 200)
         request.send_header("Content-Type", kind)
         request.send_header("Accept-Ranges", "bytes")
+        if file.is_file() and self.marks:
+            request.send_header(*self.marks(file))
         request.send_header("Content-Length", str(len(part)))
         if wanted:
             request.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(data)}")

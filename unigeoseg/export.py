@@ -20,6 +20,7 @@ from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.causal_lm import shapes_only
 from unigeoseg.released.folder import is_released, load_released
 from unigeoseg.samples.tokens import Tokenizer, load_tokenizer
+from unigeoseg.weights.tied import apart
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LANGUAGE = "language"
@@ -53,7 +54,7 @@ def write_export(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     config = _own_language(config, folder)
-    save_file(_apart(state), str(folder / WEIGHTS))
+    save_file(apart(state), str(folder / WEIGHTS))
     content = {
         "format": FORMAT,
         "model": config.to_dict(),
@@ -115,14 +116,3 @@ def _own_language(config: ModelConfig, folder: Path) -> ModelConfig:
 
 def _with_language(config: ModelConfig, path: str) -> ModelConfig:
     return dataclasses.replace(config, language=dataclasses.replace(config.language, path=path))
-
-
-def _apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tied weights as tensors of their own: the file format does not share storage."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in state.items():
-        shared = tensor.numel() > 0 and tensor.data_ptr() in seen
-        apart[name] = tensor.clone() if shared else tensor
-        seen.add(tensor.data_ptr())
-    return apart

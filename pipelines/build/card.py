@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.build.edition import edition
@@ -15,6 +14,7 @@ from pipelines.build.variety import Variety
 from pipelines.config.building import BuildConfig
 from pipelines.config.endpoint import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
 from pipelines.storage.filesystem import open_filesystem
+from pipelines.storage.parquet import read_parquet
 from pipelines.store.index import coded
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import ABSENT, COLLECTIVE, TASKS
@@ -118,8 +118,7 @@ def card_rows(store: str) -> pa.Table:
     """What :func:`measured_card` needs of an index, names that repeat being held once."""
     filesystem, root = open_filesystem(store)
     filesystem.invalidate_cache()
-    with filesystem.open(f"{root}/index.parquet", "rb") as handle:
-        return pq.read_table(handle, columns=[*_NAMES, *_NUMBERS], read_dictionary=list(_NAMES))
+    return read_parquet(filesystem, f"{root}/index.parquet", [*_NAMES, *_NUMBERS], _NAMES)
 
 
 def _counted(codes: NDArray[np.int64], names: list[str]) -> dict[str, int]:

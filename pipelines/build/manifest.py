@@ -1,7 +1,6 @@
 """What a build works on: the source's images in blocks, listed once, so that nobody holds all of it."""
 
 import hashlib
-import io
 import json
 import tempfile
 from array import array
@@ -19,8 +18,10 @@ from pipelines.build.seeds import digest
 from pipelines.build.sources.base import SourceItem
 from pipelines.build.split import Splits, cut_splits, group_digest
 from pipelines.config.building import BuildConfig
+from pipelines.pictures.remote import Remote, state_of
 from pipelines.storage.ahead import ahead
 from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.storage.parquet import parquet_bytes, parquet_file
 from pipelines.store.writer import atomic_write
 from unigeoseg.errors import UserError
 
@@ -162,7 +163,7 @@ def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]
     size, shared = 0, ""  # a label file of many images counts once
     for item in items:
         label = str(item.detail.get("label", ""))
-        here = sum(f.stat().st_size for f in files_of(item) if str(f) != shared)
+        here = sum(Path(f).stat().st_size for f in _files_of(item)[0] if f != shared)
         states = item.detail.get("states") or {}
         here += sum(s[0] for name, s in states.items() if s and (name != "label" or label != shared))
         if block and (len(block) == most or size + here > _BLOCK_BYTES):
@@ -174,10 +175,12 @@ def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]
         yield block
 
 
-def files_of(item: SourceItem) -> list[Path]:
-    """The files that an item's detail names."""
+def _files_of(item: SourceItem) -> tuple[list[str], list[str]]:
+    """The files that an item's detail names: those on disk, and those elsewhere of which no listing told."""
     named = [value for _, value in sorted(item.detail.items()) if isinstance(value, str) and "/" in value]
-    return [Path(value) for value in named if Path(value).is_file()]
+    named += item.detail.get("files", ())
+    elsewhere = [name for name in named if is_remote(name) and "states" not in item.detail]
+    return [name for name in named if not is_remote(name) and Path(name).is_file()], elsewhere
 
 
 def _table(block: list[SourceItem]) -> pa.Table:
@@ -202,11 +205,11 @@ def _items(table: pa.Table) -> Iterator[SourceItem]:
 def read_block(store: str, number: int) -> list[SourceItem]:
     """The images of a block; of the file that it stands in no more is read than its rows."""
     filesystem, root = open_filesystem(store)
-    # Without this an object store's file reads megabytes ahead of each of the few places that are wanted.
-    exact = {"cache_type": "none"} if is_remote(store) else {}
-    with filesystem.open(f"{root}/{FOLDER}/{_file(number // _BLOCKS_A_FILE)}", "rb", **exact) as handle:
-        file = pq.ParquetFile(handle, pre_buffer=True)
-        return list(_items(file.read_row_group(number % _BLOCKS_A_FILE)))
+    path = f"{root}/{FOLDER}/{_file(number // _BLOCKS_A_FILE)}"
+    # Read ahead, an object store's file would give megabytes at each of the few places that are wanted; these
+    # Arrow asks for together (on its threads: no process ends just after this).
+    with parquet_file(filesystem, path, cache="none", pre_buffer=is_remote(store)) as file:
+        return list(_items(file.read_row_group(number % _BLOCKS_A_FILE, use_threads=False)))
 
 
 def read_stamps(store: str, numbers: Sequence[int]) -> dict[int, str]:
@@ -218,7 +221,7 @@ def read_stamps(store: str, numbers: Sequence[int]) -> dict[int, str]:
 
     def stamps(place: tuple[int, list[int]]) -> list[tuple[int, str]]:
         data = filesystem.cat_file(f"{root}/{FOLDER}/{_file(place[0])}")
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(parquet_bytes(data))
         groups = ((n, file.read_row_group(n % _BLOCKS_A_FILE)) for n in place[1])
         return [(n, stamp(list(_items(group)))) for n, group in groups]
 
@@ -226,11 +229,25 @@ def read_stamps(store: str, numbers: Sequence[int]) -> dict[int, str]:
 
 
 def stamp(items: list[SourceItem]) -> str:
-    """What a block's images are now (names, and size and time of files), to tell when one was changed."""
+    """What a block's images are now, to tell when one was changed.
+
+    That are their names, with size and time of files on disk. Of a file elsewhere it is what the listing told
+    (an ETag, say), which the item brings; where that told nothing, as of a web server, each is asked for.
+    """
     facts: list[Any] = []
+    asked: dict[str, None] = {}
     for item in items:
         facts += [item.key, item.scene, item.group, item.split, sorted(item.detail.items())]
-        for file in files_of(item):
-            status = file.stat()
-            facts.append((str(file), status.st_size, status.st_mtime_ns))
+        here, elsewhere = _files_of(item)
+        facts += [(file, *state_of(Path(file))) for file in here]
+        asked |= dict.fromkeys(elsewhere)
+    facts += zip(asked, ahead(_told, asked), strict=True)
     return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _told(file: str) -> tuple[int, str] | None:
+    """The state of a file elsewhere; ``None`` where it cannot be had, which reading it tells."""
+    try:
+        return Remote(file).state()
+    except (OSError, UserError):
+        return None

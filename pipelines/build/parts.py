@@ -19,6 +19,7 @@ from pipelines.config.building import BuildConfig
 from pipelines.labels.stages import StageCounts
 from pipelines.storage.ahead import ahead
 from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.storage.parquet import parquet_file
 from pipelines.store.writer import atomic_write
 
 #: Encoded images held before they are written; also the size of a row group.
@@ -225,9 +226,8 @@ def read_tiles(store: str, number: int, images: bool = True) -> Iterator[dict[st
     filesystem, root = open_filesystem(store)
     bad = set(read_report(store, number)["bad_items"])
     names: Sequence[str] = [n for n in _SCHEMA.names if images or n != "image"]
-    with filesystem.open(part_path(root, number), "rb") as handle:
-        file = pq.ParquetFile(handle)
+    with parquet_file(filesystem, part_path(root, number)) as file:
         for group in range(file.num_row_groups):
-            for row in file.read_row_group(group, columns=names).to_pylist():
+            for row in file.read_row_group(group, columns=names, use_threads=False).to_pylist():
                 if row["item"] not in bad:
                     yield row | {"samples": json.loads(row["samples"])}

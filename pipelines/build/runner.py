@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 import cv2
@@ -28,8 +29,11 @@ class Runner(Protocol):
         ...
 
 
-#: Ray Data gets the numbers in no more pieces than this, so that its own books stay small.
-_MOST_TASKS = 4096
+#: Ray Data gets so many numbers at a time, each a task: what all tasks need is never there at once, and the
+#: wait for the last of a round is small beside it.
+_ROUND = 4096
+#: The same for large clusters: tasks of a round for each that works at a time.
+_TURNS = 32
 #: Error numbers of a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -70,7 +74,7 @@ def open_runner(workers: int | None) -> Iterator[Runner]:
     def run(
         work: Work, numbers: Iterable[int], part: Part | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        return _with_ray(work, list(numbers), part, workers)
+        return _with_ray(work, numbers, part, workers)
 
     try:
         yield run
@@ -93,28 +97,31 @@ def _here(
 
 
 def _with_ray(
-    work: Work, numbers: list[int], part: Part | None, workers: int | None
+    work: Work, numbers: Iterable[int], part: Part | None, workers: int | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     import ray
-
-    if not numbers:
-        return
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
         cv2.setNumThreads(1)
         found = _caught(work, pickle.loads(row["part"]))
         return {"number": int(row["number"]), "result": pickle.dumps(found)}
 
-    pieces = min(len(numbers), _MOST_TASKS)
-    rows = [{"number": n, "part": pickle.dumps(n if part is None else part(n))} for n in numbers]
-    data = ray.data.from_items(rows, override_num_blocks=pieces).map(
-        task, compute=ray.data.TaskPoolStrategy(size=workers)
-    )
-    for row in data.iter_rows():
-        result = pickle.loads(row["result"])
-        if isinstance(result, UserError):
-            raise result
-        yield int(row["number"]), result
+    for rows in rounds(numbers, part, max(_ROUND, _TURNS * parallel(workers))):
+        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            task, compute=ray.data.TaskPoolStrategy(size=workers)
+        )
+        for row in data.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, UserError):
+                raise result
+            yield int(row["number"]), result
+
+
+def rounds(numbers: Iterable[int], part: Part | None, most: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of Ray Data, so many at a time; the parts of a round are made when it is taken."""
+    left = iter(numbers)
+    while taken := list(islice(left, most)):
+        yield [{"number": n, "part": pickle.dumps(n if part is None else part(n))} for n in taken]
 
 
 def _guarded(work: Work, part: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipelines.build.variety import Variety
 from pipelines.labels.stages import StageCounts
 from pipelines.storage.ahead import ahead
 from pipelines.storage.filesystem import is_remote, open_filesystem
+from pipelines.storage.parquet import parquet_bytes
 from pipelines.store.writer import INDEX_SCHEMA, ShardWriter, atomic_write, shard_path, store_block
 
 
@@ -212,4 +213,4 @@ def shard_rows(store: str, paths: Iterable[str]) -> Iterator[pa.Table]:
     """Index rows of written shards, in order."""
     filesystem, root = open_filesystem(store)
     for data in ahead(lambda path: filesystem.cat_file(_side(root, path, "parquet")), paths, 8):
-        yield pq.read_table(io.BytesIO(data))
+        yield pq.read_table(parquet_bytes(data))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipelines.config.batch import micro_batches
 from pipelines.config.building import BuildConfig
 from pipelines.config.data import DataConfig, PTSConfig
 from pipelines.config.section import Section
@@ -317,12 +318,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
         world, batch = self.scale.workers, self.train.global_batch
-        if batch % world:
-            lower, upper = batch // world * world, -(-batch // world) * world
-            nearest = f"{lower} or {upper}" if lower else str(upper)
-            raise ValueError(
-                f"train.global_batch={batch} cannot be split over scale.workers={world}; use {nearest}"
-            )
+        micro_batches(batch, world, self.train.micro_batch, f"scale.workers={world}")
         if (least := self.scale.min_workers) and least > world:
             raise ValueError(
                 f"scale.min_workers={least} is more than scale.workers={world}, the most; lower it"
@@ -331,13 +327,6 @@ class Config(Section):
             raise ValueError(
                 "engine.offload_optimizer needs ZeRO: ZeRO stage 0 keeps the whole optimizer on each device; "
                 "use engine.zero_stage=1, 2 or 3, or engine.offload_optimizer=false"
-            )
-        per_worker, micro = batch // world, self.train.micro_batch
-        if micro and per_worker % micro:
-            fits = [d for d in range(1, per_worker + 1) if per_worker % d == 0]
-            raise ValueError(
-                f"train.micro_batch={micro} does not divide the {per_worker} positions of a worker "
-                f"(global_batch {batch} / workers {world}); use one of {fits}"
             )
         return self
 

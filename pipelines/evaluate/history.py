@@ -1,12 +1,13 @@
 """The course of a training run as arrays, from its ``metrics.jsonl``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.runs.ledger import read_rows
 
 Series = NDArray[np.float64]
 
@@ -20,14 +21,7 @@ class History:
     """
 
     def __init__(self, path: Path) -> None:
-        rows: dict[int, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows[row["step"]] = row
+        rows: dict[int, dict[str, Any]] = {row["step"]: row for row in read_rows(path)}
         self._rows = [rows[step] for step in sorted(rows)]
 
     def __len__(self) -> int:

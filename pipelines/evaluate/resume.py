@@ -16,6 +16,7 @@ from pipelines.evaluate.records import Portion
 from pipelines.evaluate.selection import Rows
 from pipelines.evaluate.worker import EvalJob
 from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
+from pipelines.storage.parquet import parquet_bytes
 
 #: Folder of the portions inside the output folder; removed when the evaluation is finished.
 PARTIAL = "partial"
@@ -45,7 +46,7 @@ class Finished:
         fs, folder = self._folder()
         for path in sorted(fs.glob(f"{folder}/*.parquet")):
             try:
-                table = pq.read_table(io.BytesIO(fs.cat_file(path)))
+                table = pq.read_table(parquet_bytes(fs.cat_file(path)))
                 content = json.loads((table.schema.metadata or {})[_BAD])
             except (pa.ArrowInvalid, KeyError, *storage_errors()):
                 continue

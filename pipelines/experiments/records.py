@@ -1,12 +1,12 @@
 """A run as comparisons see it, from its folder or from MLflow alone."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.runs.folder import CONFIG, METRICS, SUMMARY, RunFolder
+from pipelines.runs.ledger import parse_rows
 from pipelines.runs.manifest import checkpoint_name, committed_steps
 from pipelines.storage.filesystem import is_remote
 from pipelines.storage.yaml_text import load_yaml
@@ -72,17 +72,12 @@ def folder_record(folder: RunFolder) -> RunRecord:
     params = flatten(load_yaml(read(f"{folder.root}/{CONFIG}")))
     curves: dict[str, Curve] = {}
     if folder.exists(METRICS):
-        for line in read(f"{folder.root}/{METRICS}").decode().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line that is being written
+        for row in parse_rows(read(f"{folder.root}/{METRICS}")):
             for name, value in flat_metrics(row).items():
                 curves.setdefault(name, []).append((row["step"], value))
     final = {name: curve[-1][1] for name, curve in curves.items()}
     state, checkpoint = "unfinished", None
-    if folder.exists(SUMMARY):
-        summary = json.loads(read(f"{folder.root}/{SUMMARY}"))
+    if summary := folder.read_json(SUMMARY):
         final |= task_metrics(summary.get("tasks") or {})
         state, checkpoint = "FINISHED", summary.get("checkpoint")
     names = _checkpoints(folder)

@@ -4,7 +4,6 @@ The trial itself holds no CPU: it drives Ray Train, whose workers are placed as 
 scheduler ends is told through its observer, so that workers, placement groups and MLflow run end properly.
 """
 
-import json
 import queue
 import threading
 from collections.abc import Mapping
@@ -113,10 +112,7 @@ class TrainTrial(tune.Trainable):
 
 def finished_summary(folder: str) -> dict[str, Any] | None:
     """The summary of a run that is finished and evaluated: Tune's own record of it may have been lost."""
-    run = RunFolder(folder)
-    if not run.exists(SUMMARY):
-        return None
-    content: dict[str, Any] = json.loads(run.fs.cat_file(f"{run.root}/{SUMMARY}"))
+    content = RunFolder(folder).read_json(SUMMARY)
     return content if content.get("tasks") else None
 
 

@@ -16,6 +16,7 @@ from pipelines.maps.libraries import library
 from pipelines.maps.pieces import canonical
 from pipelines.maps.scene import Scene
 from pipelines.maps.work import Found, Work
+from pipelines.storage.parquet import parquet_bytes
 from unigeoseg.errors import UserError
 
 LAYER = "objects"
@@ -199,7 +200,7 @@ def _to_parquet(frames: Iterator[Any], path: Path, kind: str) -> None:
         for frame in frames:
             held = io.BytesIO()
             frame.to_parquet(held, index=False)
-            table = pq.read_table(held)
+            table = pq.read_table(parquet_bytes(held.getvalue()))
             if writer is None:
                 about = dict(table.schema.metadata)
                 geo = json.loads(about[b"geo"])

@@ -1,6 +1,6 @@
 """Files in an object store or on a web server, used as files on disk are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from pipelines.storage.filesystem import is_remote, open_filesystem, storage_err
 
 #: Bytes of a remote file that are read at once.
 _PART = 256 * 1024
+#: What stores and servers call it, the surest first.
+_MARKS = ("ETag", "LastModified", "Last-Modified", "mtime")
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ class Remote:
         filesystem, path = self.place()
         return ByParts(filesystem).open(path)
 
-    def size(self) -> int:
-        """Bytes.
+    def state(self) -> tuple[int, str]:
+        """Bytes, and what tells this state of the file from others: its ETag, else when it was changed.
 
         Raises:
             OSError: it is not there, or cannot be had.
         """
         filesystem, path = self.place()
         with _as_os_error():
-            return int(filesystem.size(path) or 0)
+            filesystem.invalidate_cache(path)
+            return _state(filesystem.info(path))
 
     def names(self) -> list[str]:
         """Names of the files and folders directly in a folder; none where there is no such folder.
@@ -87,7 +90,7 @@ class Remote:
     def files(self) -> Iterator[tuple[str, int, str]]:
         """Everything below a folder, in order: relative path, bytes, and what tells this state from others.
 
-        A web server tells what it has by the links of its pages; those do not tell sizes.
+        A web server tells what it has by the links of its pages; those tell neither (:meth:`state` does).
 
         Raises:
             OSError: there is no such folder, or it cannot be had.
@@ -100,10 +103,14 @@ class Remote:
             filesystem.invalidate_cache()
             found = filesystem.find(path, detail=True)
         for name in sorted(found):
-            about = found[name]
-            mark = str(about.get("ETag") or about.get("LastModified") or about.get("mtime") or "")
             if not name.endswith("/"):
-                yield name[len(path) :].lstrip("/"), int(about.get("size") or 0), mark
+                yield name[len(path) :].lstrip("/"), *_state(found[name])
+
+
+def _state(about: Mapping[str, Any]) -> tuple[int, str]:
+    """Bytes, and what tells the state of a file from others, as far as its store or server says."""
+    mark = next((about[name] for name in _MARKS if about.get(name)), "")
+    return int(about.get("size") or 0), str(mark)
 
 
 def _links(filesystem: Any, page: str) -> list[str]:
@@ -189,7 +196,19 @@ def size_of(file: Where) -> int:
     Raises:
         OSError: it is not there, or cannot be had.
     """
-    return file.size() if isinstance(file, Remote) else file.stat().st_size
+    return state_of(file)[0]
+
+
+def state_of(file: Where) -> tuple[int, str]:
+    """Bytes, and what tells this state of a file from others.
+
+    Raises:
+        OSError: it is not there, or cannot be had.
+    """
+    if isinstance(file, Remote):
+        return file.state()
+    status = file.stat()
+    return status.st_size, str(status.st_mtime_ns)
 
 
 def read_text(file: Where) -> str:

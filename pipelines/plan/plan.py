@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import Config
+from pipelines.config.batch import positions_per_worker
 from pipelines.plan.chairman import Counts, assign, counts_at
 from pipelines.plan.filters import chosen_samples
 from pipelines.plan.phases import phase_begins, phase_pools
@@ -328,24 +329,3 @@ class Plan:
                     if cuts is not None and cut is not None:
                         cuts[places[here]] = cut
         return _Chunk(counts, tasks, units, cuts)
-
-
-def positions_per_worker(batch_size: int, world: int) -> int:
-    """Positions of one worker in one step.
-
-    Raises:
-        UserError: the batch does not divide, with the nearest that does.
-    """
-    if world < 1:
-        raise UserError(f"world size {world}: there must be at least one worker")
-    if world > batch_size:
-        raise UserError(
-            f"world size {world} is larger than train.global_batch={batch_size}, so some workers would have "
-            f"nothing; use at most {batch_size} workers or train.global_batch={world}"
-        )
-    if batch_size % world:
-        lower, upper = batch_size // world * world, -(-batch_size // world) * world
-        raise UserError(
-            f"train.global_batch={batch_size} cannot be split over world size {world}; use {lower} or {upper}"
-        )
-    return batch_size // world

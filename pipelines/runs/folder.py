@@ -4,13 +4,14 @@ A local run is written in place. For a remote one each process works on a mirror
 folder; files are uploaded when they are published, because object stores cannot append.
 """
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.storage.background import PatientFiles
+from pipelines.storage.background import Patience, PatientFiles
 from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
 from pipelines.storage.lease import Hold
 from pipelines.storage.retry import Retry
@@ -42,6 +43,7 @@ class RunFolder:
         path: absolute, or with its protocol; another process can open the same run with it.
         remote: whether it is on an object store.
         base: the local folder where this process writes.
+        patience: repeats what storage refuses.
         hold: the job's lease, which what is written depends on; ``None`` where nobody else can be at work.
     """
 
@@ -49,10 +51,11 @@ class RunFolder:
 
     def __init__(self, path: str | Path, retry: Retry = _FOR_PEOPLE) -> None:
         self.remote, self._retry = is_remote(path), retry
+        self.patience = Patience(retry)
         self.fs: Any
         if self.remote:  # repetitions are ours: bounded in time, and counted
             files, self.root = open_filesystem(path, attempts=1)
-            self.fs = PatientFiles(files, retry)
+            self.fs = PatientFiles(files, self.patience)
         else:
             self.fs, self.root = open_filesystem(path)
         self.path = str(path).rstrip("/") if self.remote else self.root
@@ -65,12 +68,12 @@ class RunFolder:
 
     @property
     def retries(self) -> int:
-        """How often requests to an object store were repeated."""
-        return self.fs.patience.retries if self.remote else 0
+        """How often what storage refused was repeated."""
+        return self.patience.retries
 
     def patiently(self, work: Callable[[], _Result]) -> _Result:
         """The result of ``work``, which reads streams of an object store and may be run again."""
-        return self.fs.patience(work) if self.remote else work()
+        return self.patience(work) if self.remote else work()
 
     def check_held(self) -> None:
         """Before anything is written.
@@ -90,6 +93,26 @@ class RunFolder:
     def exists(self, name: str) -> bool:
         """Whether ``name`` is in the run (published, when it is remote)."""
         return bool(self.fs.exists(f"{self.root}/{name}"))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a published file; empty where there is no such file, or it holds no object."""
+        try:
+            content = json.loads(self.fs.cat_file(f"{self.root}/{name}"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def write_json(self, name: str, content: Mapping[str, Any], indent: int | None = None) -> None:
+        """Writes and publishes an object, whole or not at all: a full disk leaves the one before.
+
+        Raises:
+            LeaseLostError: the run is another job's now.
+        """
+        path = self.local(name)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+        partial.replace(path)
+        self.publish(name)
 
     def publish(self, *names: str) -> None:
         """Uploads files or folders of the mirror; nothing to do for a local run.
@@ -137,9 +160,8 @@ class RunFolder:
             files = self.fs
             if self.remote:  # somebody is waiting for the start
                 files, _ = open_filesystem(self.path, attempts=1)
-                files = PatientFiles(
-                    files, replace(self._retry, patience_s=min(20.0, self._retry.patience_s))
-                )
+                short = replace(self._retry, patience_s=min(20.0, self._retry.patience_s))
+                files = PatientFiles(files, Patience(short))
             else:
                 files.makedirs(self.root, exist_ok=True)
             files.pipe_file(probe, b"ok")

@@ -43,15 +43,20 @@ class StepLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a file; none if it is missing. A last row that was cut short is left out."""
-    if not path.is_file():
-        return []
+    """All whole rows of a file; none if it is missing."""
+    return parse_rows(path.read_bytes()) if path.is_file() else []
+
+
+def parse_rows(data: bytes) -> list[dict[str, Any]]:
+    """The rows of such a file; a line that was cut short by a crash, or is being written, is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in data.split(b"\n"):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

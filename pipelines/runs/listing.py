@@ -1,6 +1,5 @@
 """The runs of a folder: what state each is in, and the record set straight where a job could not do it."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def row_of(run: RunFolder) -> RunRow:
     status, known = read_status(run), remembered(run)
     run.fetch(METRICS)
     rows = read_rows(run.base / METRICS)
-    summary = _summary(run)
+    summary = run.read_json(SUMMARY)
     committed = committed_steps(run)
     done = max([rows[-1]["step"] + 1 if rows else 0, *committed])
     updated = max([status.get("updated", 0.0), rows[-1].get("time", 0.0) if rows else 0.0])
@@ -168,14 +167,6 @@ def resumable(run: str) -> tuple[RunFolder, Config, str | None]:
         ) from error
     set_straight(folder)
     return folder, Config.model_validate(values), read_status(folder).get("store")
-
-
-def _summary(run: RunFolder) -> dict[str, Any]:
-    try:
-        content = json.loads(run.fs.cat_file(f"{run.root}/{SUMMARY}"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _best(summary: dict[str, Any], losses: list[float]) -> dict[str, Any] | None:

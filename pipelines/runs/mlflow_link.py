@@ -1,6 +1,5 @@
 """``mlflow.json`` of a run folder: which MLflow run is its own, and whether that one is ended."""
 
-import json
 from typing import Any, Final
 
 from pipelines.runs.folder import RunFolder
@@ -19,20 +18,12 @@ def remember_run(run: RunFolder, tracking: TrackingRun, closed: bool = False) ->
         "uid": tracking.tags.get(UID),
         "closed": closed,
     }
-    path = run.local(MLFLOW)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    partial.replace(path)  # a full disk must not cost the run its number
-    run.publish(MLFLOW)
+    run.write_json(MLFLOW, content)
 
 
 def remembered(run: RunFolder) -> dict[str, Any]:
     """The content of ``mlflow.json``, empty when there is none."""
-    try:
-        content = json.loads(run.fs.cat_file(f"{run.root}/{MLFLOW}"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return run.read_json(MLFLOW)
 
 
 def known_run_id(run: RunFolder, uri: str) -> str | None:

@@ -1,6 +1,5 @@
 """``status.json``: what became of a run, for people and commands that come later."""
 
-import json
 import logging
 import os
 import socket
@@ -27,11 +26,7 @@ RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
 
 def read_status(run: RunFolder) -> dict[str, Any]:
     """The content, empty when there is none."""
-    try:
-        content = json.loads(run.fs.cat_file(f"{run.root}/{STATUS}"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return run.read_json(STATUS)
 
 
 def write_status(run: RunFolder, **changes: Any) -> None:
@@ -43,12 +38,7 @@ def write_status(run: RunFolder, **changes: Any) -> None:
     run.check_held()
     if isinstance(changes.get("error"), str):
         changes["error"] = hide(changes["error"])
-    content = {**read_status(run), **changes, "updated": time.time()}
-    path = run.local(STATUS)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-    run.publish(STATUS)
+    run.write_json(STATUS, {**read_status(run), **changes, "updated": time.time()}, indent=2)
 
 
 @dataclass

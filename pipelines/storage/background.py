@@ -2,9 +2,7 @@
 
 import errno
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -12,12 +10,13 @@ from typing import Any, TypeVar
 from fsspec import AbstractFileSystem
 
 from pipelines.storage.filesystem import storage_errors
-from pipelines.storage.retry import Retry
+from pipelines.storage.retry import Attempts, Retry
+from unigeoseg.errors import UserError
 
 _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
-#: Of a disk: full, over quota, read-only.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+#: Marks an error on which a :class:`Patience` gave up.
+_SETTLED = "_unigeoseg_settled"
 #: Seconds without an answer after which it is worth a warning.
 _WORTH_A_WORD = 5.0
 
@@ -39,41 +38,52 @@ def in_background(work: Callable[[], _Result], name: str) -> "Future[_Result]":
 class Patience:
     """Repeats what storage refuses, with growing pauses; says so when it takes long.
 
+    Work may hold work that is repeated by itself (a file of many that are sent): an error on which that was
+    given up is not met with patience again.
+
     Args:
         retry: for how long.
-        final: an error that is an answer, not a refusal: raised at once.
 
     Attributes:
         retries: repetitions so far, of all threads.
     """
 
-    def __init__(self, retry: Retry, final: Callable[[Exception], bool] = lambda error: False) -> None:
-        self._retry, self._final = retry, final
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
         self.retries = 0
 
-    def __call__(self, work: Callable[[], _Result]) -> _Result:
+    def __call__(
+        self, work: Callable[[], _Result], final: Callable[[Exception], bool] = lambda error: False
+    ) -> _Result:
         """The result of ``work``, which may be run again from its start.
+
+        Args:
+            work: what storage may refuse.
+            final: an error that is an answer, not a refusal: raised at once.
 
         Raises:
             Exception: the last error, when the patience is spent, or at once when waiting is of no use.
         """
-        started, pause, said = time.monotonic(), self._retry.first_s, False
+        attempts, said = Attempts(self._retry), False
         while True:
             try:
                 return work()
             except storage_errors() as error:
-                patience = self._retry.refused_s if _refused(error) else self._retry.patience_s
-                waited = time.monotonic() - started
-                if self._final(error) or waited >= patience:
+                if _is_settled(error) or final(error) or attempts.are_spent(error):
+                    error.__dict__[_SETTLED] = True
                     raise
-                if waited > _WORTH_A_WORD and not said:
+                if attempts.waited > _WORTH_A_WORD and not said:
                     said = True
                     text = " ".join(str(error).split())[:200] or type(error).__name__
-                    logger.warning("storage does not answer (%s); trying on for up to %.0f s", text, patience)
+                    longest = self._retry.allowed(error)
+                    logger.warning("storage does not answer (%s); trying on for up to %.0f s", text, longest)
             self.retries += 1
-            # Jitter, so that many workers do not come back at the same moment.
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(self._retry.longest_s, 2 * pause)
+            attempts.wait()
+
+
+def _is_settled(error: Exception) -> bool:
+    """Whether patience was had with it already, or none is of use."""
+    return isinstance(error, UserError) or _SETTLED in error.__dict__
 
 
 class PatientFiles:
@@ -83,20 +93,17 @@ class PatientFiles:
 
     Args:
         files: a filesystem whose own client does not repeat much.
-        retry: how errors are met.
-
-    Attributes:
-        patience: counts the repetitions.
+        patience: how errors are met; it counts the repetitions.
     """
 
-    def __init__(self, files: AbstractFileSystem, retry: Retry) -> None:
-        self._files, self.patience = files, Patience(retry, final=_is_answer)
+    def __init__(self, files: AbstractFileSystem, patience: Patience) -> None:
+        self._files, self._patience = files, patience
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._files, name)
         if name == "open" or not callable(found):
             return found
-        return lambda *arguments, **named: self.patience(lambda: found(*arguments, **named))
+        return lambda *arguments, **named: self._patience(lambda: found(*arguments, **named), _is_answer)
 
 
 def _is_answer(error: Exception) -> bool:
@@ -104,10 +111,3 @@ def _is_answer(error: Exception) -> bool:
     if isinstance(error, FileNotFoundError | FileExistsError):
         return True
     return isinstance(error, OSError) and error.errno == errno.EINVAL
-
-
-def _refused(error: Exception) -> bool:
-    """Whether waiting rarely helps: no permission, no space, no such file."""
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return True
-    return isinstance(error, OSError) and error.errno in NO_SPACE

@@ -1,8 +1,6 @@
 """Byte ranges of a store's shards, from a folder or S3: batched, bounded, retried."""
 
 import os
-import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.storage.filesystem import open_filesystem, storage_errors
-from pipelines.storage.retry import Retry
+from pipelines.storage.retry import Attempts, Retry, ShortRead
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
 
@@ -28,15 +26,6 @@ class FetchStats:
     bytes: int = 0
     retries: int = 0
     seconds: float = 0.0
-
-
-class ShortRead(OSError):
-    """Storage delivered fewer bytes than the index promises."""
-
-
-# Waiting does not help against these.
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, ShortRead)
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError")
 
 
 class RangeFetcher:
@@ -63,20 +52,18 @@ class RangeFetcher:
         Raises:
             UserError: an object stays missing, refused, short or unreachable; names it.
         """
-        started = time.monotonic()
+        attempts = Attempts(self._retry)
         found: dict[int, bytes] = {}
-        waiting, pause = list(range(len(ranges))), self._retry.first_s
+        waiting = list(range(len(ranges)))
         while True:
             errors = self._attempt(ranges, waiting, found, stats)
             if not errors:
                 break
-            self._give_up(ranges, errors, time.monotonic() - started)
+            self._give_up(ranges, errors, attempts)
             waiting = sorted(errors)
             stats.retries += len(waiting)
-            # Jitter, so that many workers do not come back at the same moment.
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(self._retry.longest_s, 2 * pause)
-        stats.seconds += time.monotonic() - started
+            attempts.wait()
+        stats.seconds += attempts.waited
         return [found[i] for i in range(len(ranges))]
 
     def _attempt(
@@ -106,12 +93,11 @@ class RangeFetcher:
                 stats.bytes += length
         return errors
 
-    def _give_up(self, ranges: Sequence[Range], errors: dict[int, BaseException], waited: float) -> None:
+    def _give_up(self, ranges: Sequence[Range], errors: dict[int, BaseException], attempts: Attempts) -> None:
         for i, error in errors.items():
             if not isinstance(error, Exception):
                 raise error
-            final = isinstance(error, _FINAL) or type(error).__name__ in _NO_CREDENTIALS
-            if waited >= (self._retry.refused_s if final else self._retry.patience_s):
+            if attempts.are_spent(error):
                 name = f"{self.store}/{ranges[i][0]}"
                 if isinstance(error, FileNotFoundError):
                     raise UserError(

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
 from pipelines.storage.filesystem import open_filesystem, storage_errors
+from pipelines.storage.parquet import read_parquet
 from pipelines.store.mapped import Rows, mapped_split
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import TASKS
@@ -237,8 +237,8 @@ def _read_split(store: str, split: str | None) -> pa.Table:
 
 def _read_rows(store: str, columns: list[str] | None = None) -> pa.Table:
     fs, root = open_filesystem(store)
-    with _named_errors(store), fs.open(f"{root}/{INDEX}", "rb") as file:
-        return pq.read_table(file, columns=columns)
+    with _named_errors(store):
+        return read_parquet(fs, f"{root}/{INDEX}", columns)
 
 
 def _check_columns(store: str, table: pa.Table) -> None:

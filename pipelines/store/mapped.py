@@ -23,6 +23,8 @@ from filelock import FileLock
 from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
 
+from pipelines.storage.parquet import is_on_disk, parquet_file
+
 log = logging.getLogger(__name__)
 #: Indices of fewer bytes are read into memory: a copy of them costs next to nothing.
 MAPPED_FROM: Final = 4 << 20
@@ -56,8 +58,8 @@ def mapped_split(fs: AbstractFileSystem, path: str, split: str | None) -> pa.Tab
     # One process makes it; the others of this machine wait, which is quicker than making it too.
     with FileLock(folder / f"{name}.lock"):
         if not file.exists():
-            with fs.open(path, "rb") as source:
-                if not _write(pq.ParquetFile(source), split, file):
+            with parquet_file(fs, path) as source:
+                if not _write(source, split, file, is_on_disk(fs)):
                     return None
             _forget_old(folder)
             pa.default_memory_pool().release_unused()
@@ -80,14 +82,14 @@ def _folder() -> Path | None:
     return folder if own else None
 
 
-def _write(source: pq.ParquetFile, split: str | None, file: Path) -> bool:
+def _write(source: pq.ParquetFile, split: str | None, file: Path, threads: bool) -> bool:
     """Writes the split's rows, whole or not at all; whether that was possible."""
     partial = file.with_suffix(f".{os.getpid()}")
     if "split" not in source.schema_arrow.names:
         return False
     try:
         with pa.OSFile(str(partial), "wb") as out, pa.ipc.new_file(out, source.schema_arrow) as writer:
-            for part in _large(_chosen(source, split)):
+            for part in _large(_chosen(source, split, threads)):
                 writer.write_table(part, max_chunksize=_ROWS)
         partial.replace(file)
     except OSError as error:
@@ -100,8 +102,8 @@ def _write(source: pq.ParquetFile, split: str | None, file: Path) -> bool:
     return True
 
 
-def _chosen(source: pq.ParquetFile, split: str | None) -> Iterator[pa.Table]:
-    for batch in source.iter_batches(batch_size=_READ_ROWS):
+def _chosen(source: pq.ParquetFile, split: str | None, threads: bool) -> Iterator[pa.Table]:
+    for batch in source.iter_batches(batch_size=_READ_ROWS, use_threads=threads):
         table = pa.Table.from_batches([batch])
         yield table if split is None else table.filter(pc.field("split") == split)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipelines.config import Config
-from pipelines.plan.plan import positions_per_worker
+from pipelines.config.batch import micro_batches
 from unigeoseg.errors import UserError
 
 
@@ -53,14 +53,9 @@ class Layout:
         Raises:
             UserError: batch and workers do not divide.
         """
-        per_step = positions_per_worker(config.train.global_batch, world)
-        micro = config.train.micro_batch or per_step
-        if per_step % micro:
-            fits = [d for d in range(1, per_step + 1) if per_step % d == 0]
-            raise UserError(
-                f"train.micro_batch={micro} does not divide the {per_step} positions of a worker "
-                f"(global_batch {config.train.global_batch} / world size {world}); use one of {fits}"
-            )
+        count = micro_batches(config.train.global_batch, world, config.train.micro_batch)
+        per_step = config.train.global_batch // world
+        micro = per_step // count
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} is not one of the {world} workers (0 to {world - 1})")
         block = max(1, config.data.block_positions // micro)

@@ -80,6 +80,25 @@ class Folder:
                 alike[folded(one)].append(one)
         return place + slash, self._alike[place].get(folded(name), [])
 
+    def states(self) -> dict[str, tuple[int, str]] | None:
+        """Of each file below it bytes and what tells its state from others, as an object store lists them.
+
+        ``None`` where no listing tells that: on disk, and on a web server.
+
+        Raises:
+            UserError: it cannot be listed.
+        """
+        place = self._at("")
+        try:
+            found = (
+                {name: (size, mark) for name, size, mark in place.files()}
+                if isinstance(place, Remote)
+                else {}
+            )
+        except OSError as error:
+            raise UserError(no_access(self.path, error)) from error
+        return found if any(mark for _, mark in found.values()) else None
+
     def stems(self, inside: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Names of files by their stem; where several have one, that of the first of ``suffixes`` counts.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.sources.base import UnusableImage
-from pipelines.pictures.remote import Remote, Where, read_text, size_of
+from pipelines.pictures.remote import Where, read_text, state_of
 from pipelines.pictures.spelling import folded
 
 _LARGEST_FILE = 256 * 1024 * 1024
@@ -55,11 +55,11 @@ def read_annotations(file: Where, form: str, image: str) -> Annotations:
         UnusableImage: the file is missing or malformed, or its XML declares entities.
     """
     try:
-        if size_of(file) > _LARGEST_FILE:
+        size, mark = state_of(file)
+        if size > _LARGEST_FILE:
             raise UnusableImage("huge_labels", str(file), f"more than {_LARGEST_FILE >> 20} MB of labels")
         if form == "csv":
-            changed = 0 if isinstance(file, Remote) else file.stat().st_mtime_ns
-            return _csv(_csv_rows(file, size_of(file), changed), image)
+            return _csv(_csv_rows(file, size, mark), image)
         return _FORMS[form](read_text(file), image)
     except UnusableImage:
         raise
@@ -161,13 +161,13 @@ _Rows = dict[str, list[tuple[str, str, str]]]
 
 
 @lru_cache(maxsize=2)
-def _csv_rows(file: Where, size: int, changed: int) -> _Rows:
+def _csv_rows(file: Where, size: int, mark: str) -> _Rows:
     """All rows of a file of all images, read once in a process for all of them.
 
     Args:
         file: columns ``image_id``, ``geometry`` (a list of (x, y) pairs) and ``class``.
         size: of the file in bytes; another file under the same name is read anew.
-        changed: when it was written, likewise; 0 where that costs a request.
+        mark: what else tells it from others, likewise.
     """
     found: _Rows = {}
     rows = csv.DictReader(io.StringIO(read_text(file)))

@@ -23,8 +23,9 @@ class SourceItem:
         key: unique in the source, made of letters, digits and underscores.
         scene: the place that the image shows.
         group: what the split keeps together (the scene, or a folder of scenes that touch).
-        detail: what the adapter needs to read it, as plain JSON values; paths of files as text, so that a
-            changed file is noticed.
+        detail: what the adapter needs to read it, as plain JSON values; paths and addresses of files as text,
+            several as the list ``files``, so that a changed one is noticed. ``states`` has, by any name, size
+            and ETag of those that an object store listed.
         split: the source's own "train", "val" or "test", where it has one (``split.own`` decides on its use).
             ``also`` in ``detail`` lists other splits whose samples on this image came with it.
     """

@@ -1,8 +1,9 @@
 """Benchmarks with ready triplets as sources: their images, masks and texts go into a store as they are."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,16 +92,19 @@ class ReadySource:
             UserError: a split has a name that no file can have.
         """
         folder, placed = self._source.folder, self._placed()
-        taken: set[str] = set()
+        states, taken = folder.states(), set[str]()
         for one in placed.values():
             key = _free(one.image.key, one.split, taken)
             taken.add(key)
             # Spelled as the folder has it, so that no task needs to list the folder.
             ready = as_plain(one.image, folder.spelled)
-            detail = {"file": f"{folder.path}/{ready['file']}", "ready": ready}
-            yield SourceItem(
-                key, key, key, detail | ({"also": list(one.also)} if one.also else {}), one.split
-            )
+            files = [ready["file"], *_files(ready)]
+            detail: dict[str, Any] = {"files": [f"{folder.path}/{file}" for file in files], "ready": ready}
+            if states is not None:
+                detail["states"] = {file: states.get(file) for file in files}
+            if one.also:
+                detail["also"] = list(one.also)
+            yield SourceItem(key, key, key, detail, one.split)
         self.told = Told(folder.told().told(len(placed)))
 
     def _placed(self) -> dict[str, _Placed]:
@@ -152,6 +156,12 @@ class ReadySource:
             refused=refused,
             noted={"mask_stretched": stretched},
         )
+
+
+def _files(ready: Mapping[str, Any]) -> list[str]:
+    """What the instructions of an image are read from beside its picture."""
+    named = [f for one in ready["triplets"] for f in (one["truth"].get("file"), one["text_file"]) if f]
+    return list(dict.fromkeys(named))
 
 
 def _free(key: str, split: str, taken: set[str]) -> str:

@@ -126,7 +126,8 @@ def _files(root: Where, aside: Unmatched, states: dict[str, list[Any]]) -> Itera
 def _remote_files(root: Remote, states: dict[str, list[Any]]) -> Iterator[str]:
     try:
         for path, size, mark in root.files():
-            states[path] = [size, mark]
+            if mark:
+                states[path] = [size, mark]
             yield path
     except FileNotFoundError as error:
         raise UserError(f"--root {root}: no such folder") from error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.runs.folder import RunFolder
 from unigeoseg.errors import UserError
+from unigeoseg.weights.tied import apart
 
 logger = logging.getLogger(__name__)
 FROZEN = "frozen"
@@ -49,7 +50,7 @@ def write_frozen(run: RunFolder, tensors: dict[str, Tensor]) -> dict[str, Any] |
     if not run.exists(name):
         path = run.local(name)
         partial = path.with_suffix(".partial")
-        save_file(_apart(tensors), str(partial))
+        save_file(apart(tensors), str(partial))
         partial.replace(path)  # whole or not there
         run.publish(name)
         if run.remote:
@@ -98,16 +99,6 @@ def restore_frozen(model: nn.Module, run: RunFolder, entry: dict[str, Any] | Non
     for name, tensor in present.items():
         tensor.copy_(tensors[name])
     _forget(run, entry["file"])
-
-
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tied weights as tensors of their own: the file format does not share storage."""
-    seen: set[int] = set()
-    apart = {}
-    for name, tensor in tensors.items():
-        apart[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
-        seen.add(tensor.data_ptr())
-    return apart
 
 
 def _forget(run: RunFolder, name: str) -> None:

@@ -9,6 +9,7 @@ checkpoint` measures it as ``restore_seconds``.
 
 import json
 import shutil
+from functools import partial
 
 import torch.distributed as dist
 
@@ -21,8 +22,7 @@ from pipelines.runs.manifest import (
     read_checkpoint,
     warn_damaged,
 )
-from pipelines.storage.background import Patience
-from pipelines.storage.retry import Retry
+from pipelines.train.engine.distributed import gathered
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.shards import LAYOUT, ShardReader
 from unigeoseg.errors import UserError
@@ -31,12 +31,12 @@ from unigeoseg.errors import UserError
 def find_checkpoint(run: RunFolder) -> Checkpoint | None:
     """The newest whole checkpoint, the same on every rank, which share the reading of the shards."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    steps: list[int] = _all(committed_steps(run) if rank == 0 else [])[0]
+    steps: list[int] = gathered(committed_steps(run) if rank == 0 else [])[0]
     for step in reversed(steps):
         name = checkpoint_name(step)
-        problem = next(filter(None, _all(find_problem(run, name, rank, world))), None)
+        problem = next(filter(None, gathered(find_problem(run, name, rank, world))), None)
         if problem is None:
-            found: Checkpoint = _all(read_checkpoint(run, step) if rank == 0 else None)[0]
+            found: Checkpoint = gathered(read_checkpoint(run, step) if rank == 0 else None)[0]
             return found
         if rank == 0:
             warn_damaged(run, step, problem)
@@ -49,19 +49,18 @@ def load_checkpoint(engine: Engine, run: RunFolder, checkpoint: Checkpoint) -> N
     Raises:
         UserError: the checkpoint is of another model, or of a version that wrote them otherwise.
     """
-    patience = Patience(Retry())
     root, folder = f"{run.root}/{checkpoint.name}", run.base / checkpoint.name
     if not run.fs.exists(f"{root}/{LAYOUT}"):
         raise UserError(
             f"{run.path}/{checkpoint.name} was written by an earlier version that this one cannot resume; "
             "start a new run from its export with --set init.model=DIR"
         )
-    reader = ShardReader(folder, json.loads(patience(lambda: run.fs.cat_file(f"{root}/{LAYOUT}"))))
+    reader = ShardReader(folder, json.loads(run.patience(lambda: run.fs.cat_file(f"{root}/{LAYOUT}"))))
     check_shapes(engine.trained_shapes(), reader.shapes, f"{run.path}/{checkpoint.name}")
     pieces = engine.held_pieces()
     if run.remote:
         for file in sorted(reader.files_for((p.name, p.start, p.count) for p in pieces)):
-            patience(lambda file=file: run.fetch(f"{checkpoint.name}/{file}"))  # type: ignore[misc]
+            run.patience(partial(run.fetch, f"{checkpoint.name}/{file}"))
     engine.restore(reader, pieces)
     engine.barrier()
     if run.remote:
@@ -118,9 +117,3 @@ def check_shapes(model: dict[str, tuple[int, ...]], saved: dict[str, tuple[int, 
             f"{where} is of another model: {'; '.join(differing[:3])}{more}; give the configuration that it "
             "was written with"
         )
-
-
-def _all(value: object) -> list:  # type: ignore[type-arg]
-    answers: list[object] = [None] * dist.get_world_size()
-    dist.all_gather_object(answers, value)
-    return answers

@@ -31,11 +31,12 @@ import torch.distributed as dist
 from pipelines.config import CheckpointConfig
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import checkpoint_name, describe
-from pipelines.storage.background import NO_SPACE, Patience, in_background
+from pipelines.storage.background import in_background
 from pipelines.storage.lease import LeaseLostError
-from pipelines.storage.retry import Retry
+from pipelines.storage.retry import NO_SPACE
 from pipelines.storage.scratch import check_room
 from pipelines.train.checkpoints.commit import clear, commit, prune
+from pipelines.train.engine.distributed import gathered
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.shards import Snapshot, shard_name, take_snapshot, write_shard
 from unigeoseg.errors import UserError
@@ -185,7 +186,7 @@ class CheckpointWriter:
     ) -> SaveReport:
         engine, run = self._engine, self._run
         name, file = checkpoint_name(int(state["step"])), shard_name(engine.rank, engine.world)
-        patience = Patience(Retry(patience_s=self._settings.patience_s))
+        patience = run.patience
         first, size, before = engine.rank == 0, snapshot.bytes, run.retries
 
         def begin() -> None:
@@ -227,7 +228,7 @@ class CheckpointWriter:
             waited_s=waited,
             write_s=time.perf_counter() - started,
             snapshot_bytes=size,
-            retries=sum(self._gather(patience.retries + run.retries - before)),
+            retries=sum(self._gather(run.retries - before)),
         )
 
     def _together(self, name: str, work: Callable[[], Any]) -> list[Any]:
@@ -250,11 +251,7 @@ class CheckpointWriter:
         return [result for result, _, _ in answers]
 
     def _gather(self, value: Any) -> list[Any]:
-        if self._group is None:
-            return [value]
-        answers: list[Any] = [None] * self._engine.world
-        dist.all_gather_object(answers, value, group=self._group)
-        return answers
+        return [value] if self._group is None else gathered(value, self._group)
 
 
 def _explained(error: Exception, where: str) -> tuple[str, bool]:

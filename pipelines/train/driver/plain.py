@@ -9,25 +9,19 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from pipelines.config import Config
-from pipelines.models.initial import with_start
 from pipelines.plan.plan import Plan
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
-from pipelines.runs.status import Ending, recorded
-from pipelines.storage.lease import Hold, held
-from pipelines.storage.retry import Retry
+from pipelines.runs.status import Ending
 from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
-from pipelines.train.checkpoints.best import check_best
-from pipelines.train.driver.prepare import check_data, make_job, prepare_run
+from pipelines.train.driver.start import held_run, note_outcome
 from pipelines.train.driver.summary import conclude
 from pipelines.train.engine.distributed import ensure_process_group
 from pipelines.train.engine.health import UnfitNodeError
@@ -90,33 +84,29 @@ def train_plain(
             outcome, totals = _train_rank(job, progress)
             if own is None:
                 return None
-            own.ending.tracking = replace(job.tracking, run_id=outcome.mlflow_run_id or job.tracking.run_id)
-            own.ending.unsent = outcome.unsent
-            return conclude(own.folder, job, outcome, totals, own.ending, started, evaluate, progress)
+            folder, ending = own
+            note_outcome(ending, job, outcome)
+            return conclude(folder, job, outcome, totals, ending, started, evaluate, progress)
     finally:
         if made_here and dist.is_initialized():
             dist.destroy_process_group()
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What rank 0 alone has: the run folder, and what is noted at the run's end."""
-
-    folder: RunFolder
-    ending: Ending
-
-
 def _shared_job(
     config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], evaluate: bool,
     stack: ExitStack,
-) -> tuple[Job, _Held | None]:  # fmt: skip
-    """Rank 0 prepares the run and holds it as long as ``stack``; every rank gets the job, or the error."""
+) -> tuple[Job, tuple[RunFolder, Ending] | None]:  # fmt: skip
+    """Rank 0 prepares the run and holds it as long as ``stack``; every rank gets the job, or the error.
+
+    Rank 0 also gets the run's folder, and what is noted at its end.
+    """
     answer: list[Job | UserError | None] = [None]
     own = None
     if dist.get_rank() == 0:
         try:
-            prepared, own = _prepared(config, store, run, resume, allow, evaluate, stack)
-            answer = [prepared]
+            here = stack.enter_context(held_run(config, store, run, resume, evaluate, allow))
+            prepared, ending = stack.enter_context(here.recorded())
+            answer, own = [prepared], (here.folder, ending)
         except UserError as error:
             answer = [error]
     dist.broadcast_object_list(answer, src=0)
@@ -147,24 +137,3 @@ def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
 def job_steps(job: Job) -> int:
     """Optimizer steps of a job."""
     return Plan.from_config(StoreIndex.open(job.store, job.config.data.split), job.config).steps
-
-
-def _prepared(
-    config: Config, store: str, run: str | Path, resume: bool, allow: Sequence[str], evaluate: bool,
-    stack: ExitStack,
-) -> tuple[Job, _Held]:  # fmt: skip
-    config = with_start(config)
-    folder = RunFolder(run, Retry(patience_s=config.checkpoint.patience_s))
-    index = StoreIndex.open(store, config.data.split)
-    if evaluate:
-        StoreIndex.open(store, config.evaluation.split)
-    check_best(config, store)
-    plan = Plan.from_config(index, config)
-    folder.check_writable()
-    lease = stack.enter_context(held(folder, config.recovery.lease_seconds))
-    folder.hold = Hold(folder, lease.token)
-    check = partial(check_data, folder, store, index, plan)
-    found = prepare_run(config, folder, resume, allow, check)
-    job = replace(make_job(config, store, folder, index, plan, found), lease=lease.token)
-    ending = stack.enter_context(recorded(folder, job, index.fingerprint, plan.steps))
-    return job, _Held(folder, ending)

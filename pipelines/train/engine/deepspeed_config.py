@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipelines.config import Config
-from unigeoseg.errors import UserError
+from pipelines.config.batch import micro_batches
 
 
 def accumulation_steps(config: Config, world: int) -> int:
@@ -12,20 +12,7 @@ def accumulation_steps(config: Config, world: int) -> int:
     Raises:
         UserError: the global batch cannot be split over ``world`` workers in whole micro-batches.
     """
-    batch = config.train.global_batch
-    if batch % world:
-        fits = [n for n in range(1, batch + 1) if batch % n == 0]
-        raise UserError(
-            f"train.global_batch={batch} cannot be split over {world} workers; numbers that work: {fits}"
-        )
-    per_worker = batch // world
-    micro = config.train.micro_batch or per_worker
-    if per_worker % micro:
-        raise UserError(
-            f"train.micro_batch={micro} does not divide the {per_worker} positions of a worker "
-            f"(global_batch {batch} over {world} workers)"
-        )
-    return per_worker // micro
+    return micro_batches(config.train.global_batch, world, config.train.micro_batch)
 
 
 def deepspeed_config(config: Config, world: int) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def ensure_process_group() -> bool:
     return True
 
 
+def gathered(value: Any, group: Any = None) -> list[Any]:
+    """Every rank's ``value``, in rank order, on every rank; a collective call of all ranks, or of a group."""
+    if not dist.is_initialized():
+        return [value]
+    answers: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(answers, value, group=group)
+    return answers
+
+
 def local_device() -> torch.device:
     """This process's GPU, or the CPU where there is none."""
     if not torch.cuda.is_available():

@@ -23,6 +23,7 @@ from pipelines.config import Config
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.distributed import (
     ensure_process_group,
+    gathered,
     import_deepspeed,
     local_device,
     mixed_seed,
@@ -285,6 +286,4 @@ class Engine:
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's ``value``, in rank order, on every rank."""
-        answers: list[Any] = [None] * self.world
-        dist.all_gather_object(answers, value)
-        return answers
+        return gathered(value)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipelines.train.engine.distributed import gathered
 from pipelines.train.engine.spans import Span
 from unigeoseg.optim.orthogonal import orthogonal, step_scale
 
@@ -44,11 +45,7 @@ class MuonAdamW(torch.optim.AdamW):
         for span in placed:
             self._spans.setdefault(id(span.flat), []).append(span)
         own = [(span.name, span.numel) for span in placed if span.count < span.numel]
-        everyone: list[list[tuple[str, int]]] = [own]
-        if dist.is_initialized():
-            everyone = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(everyone, own)
-        self._cut = dict(sorted(pair for one in everyone for pair in one))
+        self._cut = dict(sorted(pair for one in gathered(own) for pair in one))
 
     def moments(self, flat: Tensor) -> tuple[str, ...]:
         """Which moments are kept of a tensor that the optimizer updates."""

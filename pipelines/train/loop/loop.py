@@ -18,9 +18,9 @@ from pipelines.plan.plan import Plan
 from pipelines.runs.folder import EXPORT, REPLAY, TOKENIZER, RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.manifest import Checkpoint, checkpoint_name, find_problem
-from pipelines.storage.background import NO_SPACE, in_background
+from pipelines.storage.background import in_background
 from pipelines.storage.lease import Hold, LeaseLostError
-from pipelines.storage.retry import Retry
+from pipelines.storage.retry import NO_SPACE, Retry
 from pipelines.store.index import StoreIndex
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats

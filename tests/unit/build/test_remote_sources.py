@@ -1,8 +1,13 @@
 """Sources and benchmarks in an object store or on a web server: the same stores as from a folder."""
 
+import email.utils
 import hashlib
 import json
+import os
+import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -10,6 +15,7 @@ from click.testing import CliRunner
 from cluster.s3 import LocalS3
 from jobs.cli import cli
 from pipelines.build import BuildConfig, build_store
+from pipelines.build.parts import run_block
 from pipelines.storage.filesystem import open_filesystem
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image
@@ -106,25 +112,107 @@ def test_a_large_raster_is_read_by_ranges_and_each_part_once(tmp_path):
     assert web.largest["i/a.tif"] < size / 4 and web.sent["i/a.tif"] < 1.3 * size
 
 
-def test_a_changed_object_is_noticed_by_a_resumed_build(places, tmp_path, monkeypatch):
-    (tmp_path / "t.yaml").write_text(TABLES["masks"])
+#: Where the pictures and masks of a source lie.
+_KINDS = {
+    ("masks", "picture"): "/i/",
+    ("masks", "mask"): "/m/",
+    ("refsegrs", "picture"): "/images/",
+    ("refsegrs", "mask"): "/masks/",
+}
 
-    def killed(*_):
-        raise KeyboardInterrupt
 
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def stopped(table, root, out, monkeypatch):
+    """Builds until all tiles are made, and no further."""
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.build.build.measure_block", killed)
         with pytest.raises(KeyboardInterrupt):
-            built(str(tmp_path / "t.yaml"), places["s3"], tmp_path / "s")
-    filesystem, root = open_filesystem(places["s3"])
-    before = filesystem.cat_file(f"{root}/i/a b.png")
-    filesystem.pipe_file(f"{root}/i/a b.png", filesystem.cat_file(f"{root}/i/c.PNG"))
+            built(table, root, out)
+
+
+def blocks_made(monkeypatch):
+    """Fills with the numbers of the blocks that are worked on from now on."""
+    made = []
+
+    def noted(number, **more):
+        made.append(number)
+        return run_block(number, **more)
+
+    monkeypatch.setattr("pipelines.build.build.run_block", noted)
+    return made
+
+
+def etag(file):
+    return "ETag", hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def changed(file):
+    return "Last-Modified", email.utils.formatdate(file.stat().st_mtime, usegmt=True)
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+@pytest.mark.parametrize("name", ["masks", "refsegrs"])
+@pytest.mark.parametrize("kind", ["picture", "mask"])
+def test_a_changed_file_is_noticed_by_a_resumed_build(name, kind, place, places, tmp_path, monkeypatch):
+    (tmp_path / "t.yaml").write_text(TABLES["masks"])
+    table = str(tmp_path / "t.yaml") if name == "masks" else name
+    root = places[place] + ("/bench" if name == "refsegrs" else "")
+    stopped(table, root, tmp_path / "s", monkeypatch)
+    filesystem, inside = open_filesystem(root)
+    files = sorted(filesystem.find(inside))
+    file = next(f for f in files if _KINDS[name, kind] in f and f.endswith((".png", ".tif")))
+    before = filesystem.cat_file(file)
+    pixels = cv2.imdecode(np.frombuffer(before, np.uint8), cv2.IMREAD_UNCHANGED)
+    suffix = file[file.rindex(".") :]
+    filesystem.pipe_file(file, cv2.imencode(suffix, pixels[::-1])[1].tobytes())
     try:
-        _, resumed = built(str(tmp_path / "t.yaml"), places["s3"], tmp_path / "s")
-        _, fresh = built(str(tmp_path / "t.yaml"), places["s3"], tmp_path / "fresh")
+        _, resumed = built(table, root, tmp_path / "s")
+        _, fresh = built(table, root, tmp_path / "fresh")
     finally:
-        filesystem.pipe_file(f"{root}/i/a b.png", before)
+        filesystem.pipe_file(file, before)
+    assert resumed == fresh != built(table, root, tmp_path / "first")[1]
+
+
+@pytest.mark.parametrize("marks", [etag, changed, None], ids=["etag", "time", "size"])
+@pytest.mark.parametrize("name", ["masks", "csv", "refsegrs"])
+def test_a_file_that_changed_on_a_web_server_is_noticed(name, marks, places, tmp_path, monkeypatch):
+    (tmp_path / "t.yaml").write_text(TABLES.get(name, ""))
+    table = str(tmp_path / "t.yaml") if name in TABLES else name
+    folder = shutil.copytree(
+        f"{places['folder']}/bench" if name == "refsegrs" else places["folder"], tmp_path / "in"
+    )
+    kind = {"masks": "m/a b.png", "csv": "l.csv", "refsegrs": "masks/*"}[name]
+    file = next(iter(sorted(folder.glob(kind))))
+    with WebServer(folder, marks) as web:
+        stopped(table, web.url, tmp_path / "s", monkeypatch)
+        if name == "csv":
+            text = file.read_text().replace("(40, 40), (10, 40)", "(44, 44), (10, 44)")
+            file.write_text(text + ("\n" if marks is None else ""))
+        else:
+            pixels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(file), pixels[::-1])
+            if marks is None:
+                file.write_bytes(file.read_bytes() + b"\0" * 9)
+        os.utime(file, (1e9, 1e9))
+        made = blocks_made(monkeypatch)
+        _, resumed = built(table, web.url, tmp_path / "s")
+        assert made == [0]
+        _, fresh = built(table, web.url, tmp_path / "fresh")
     assert resumed == fresh
+
+
+@pytest.mark.parametrize("marks", [etag, changed, None], ids=["etag", "time", "size"])
+def test_what_did_not_change_on_a_web_server_is_not_read_again(marks, places, tmp_path, monkeypatch):
+    (tmp_path / "t.yaml").write_text(TABLES["masks"])
+    with WebServer(Path(places["folder"]), marks) as web:
+        stopped(str(tmp_path / "t.yaml"), web.url, tmp_path / "s", monkeypatch)
+        sent = dict(web.sent)
+        made = blocks_made(monkeypatch)
+        built(str(tmp_path / "t.yaml"), web.url, tmp_path / "s")
+    assert not made and all(web.sent[file] == size for file, size in sent.items() if file.endswith(".png"))
 
 
 @pytest.mark.parametrize(

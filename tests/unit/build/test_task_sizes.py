@@ -59,6 +59,26 @@ def test_what_a_pickle_may_hold_travels_or_is_no_mask(tmp_path):
     assert sent(b"06") is None
 
 
+def test_the_parts_of_a_round_alone_are_made_at_once():
+    taken, made = [], []
+
+    def numbers():
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    def part(number):
+        made.append(number)
+        return number * number
+
+    found = runner.rounds(numbers(), part, 4)
+    for ends, size in ((4, 4), (8, 4), (10, 2)):
+        rows = next(found)
+        assert len(taken) == len(made) == ends and len(rows) == size
+        assert [(r["number"], pickle.loads(r["part"])) for r in rows] == [(n, n * n) for n in made[-size:]]
+    assert next(found, None) is None and not list(runner.rounds([], None, 4))
+
+
 def sizes(root, out, monkeypatch):
     """Bytes of each step's work, and the most bytes of one of its parts."""
     found = []

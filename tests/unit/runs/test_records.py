@@ -6,8 +6,9 @@ import os
 import pytest
 
 from pipelines.config import Config
+from pipelines.evaluate.history import History
 from pipelines.runs.folder import RunFolder
-from pipelines.runs.ledger import StepLog, read_rows
+from pipelines.runs.ledger import StepLog, parse_rows, read_rows
 from pipelines.runs.manifest import (
     COMMITTED,
     MANIFEST,
@@ -47,6 +48,27 @@ def test_ledger_drops_a_row_that_a_crash_cut_short(tmp_path):
     assert read_rows(path) == [_row(0)]
     StepLog(path, resume_step=9).close()
     assert read_rows(path) == [_row(0)]
+
+
+def test_rows_are_lines_whatever_their_texts_hold(tmp_path):
+    """Python's own ``splitlines`` cuts at more than line ends."""
+    row = _row(0) | {"sample_ids": ["a\u2028b", "c\x85d", "e\x0cf"]}
+    (tmp_path / "ledger.jsonl").write_text(
+        json.dumps(row, ensure_ascii=False) + '\n[1]\n{"no": 1}\n', encoding="utf-8"
+    )
+    assert read_rows(tmp_path / "ledger.jsonl") == [row]
+    assert parse_rows(b'{"step": 1}\n{"step": 2, "lo') == [{"step": 1}]
+    assert len(History(tmp_path / "ledger.jsonl")) == 1
+
+
+def test_an_object_of_a_run_is_written_whole_and_read_or_empty(tmp_path):
+    run = RunFolder(tmp_path)
+    assert run.read_json("a.json") == {}
+    run.write_json("a.json", {"b": 1})
+    assert run.read_json("a.json") == {"b": 1} and not (tmp_path / "a.partial").exists()
+    for text in ("[1]", "{"):
+        (tmp_path / "a.json").write_text(text)
+        assert run.read_json("a.json") == {}
 
 
 def _checkpoint(run, step, **state):

@@ -1,6 +1,7 @@
 """Storage that does not answer is waited for, and never taken for storage that says no."""
 
 import json
+import time
 
 import fsspec
 import pytest
@@ -10,11 +11,12 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import checkpoint_name, find_problem, newest_checkpoint
-from pipelines.storage.background import PatientFiles
+from pipelines.storage.background import Patience, PatientFiles
 from pipelines.storage.lease import Lease
-from pipelines.storage.retry import Retry
+from pipelines.storage.retry import Retry, ShortRead
 from pipelines.train.driver import restarts
 from pipelines.train.driver.restarts import FailuresInARow
+from unigeoseg.errors import UserError
 
 SHORT = Retry(patience_s=0.2, refused_s=0.1, first_s=0.01, longest_s=0.02)
 
@@ -34,9 +36,10 @@ class _Flaky:
 
 def test_what_fails_for_a_moment_is_repeated_and_counted():
     files = _Flaky(ConnectionError("reset"), PermissionError("for a moment"), OSError(121, "remote"))
-    patient = PatientFiles(files, SHORT)
+    patience = Patience(SHORT)
+    patient = PatientFiles(files, patience)
     assert patient.cat_file("a") == "a"
-    assert (files.calls, patient.patience.retries) == (4, 3)
+    assert (files.calls, patience.retries) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +48,57 @@ def test_what_fails_for_a_moment_is_repeated_and_counted():
 def test_an_answer_is_not_repeated(answer):
     files = _Flaky(answer)
     with pytest.raises(type(answer)):
-        PatientFiles(files, SHORT).cat_file("a")
+        PatientFiles(files, Patience(SHORT)).cat_file("a")
     assert files.calls == 1
 
 
 def test_patience_ends():
     with pytest.raises(ConnectionError):
-        PatientFiles(_Flaky(*[ConnectionError("reset")] * 100), SHORT).cat_file("a")
+        PatientFiles(_Flaky(*[ConnectionError("reset")] * 100), Patience(SHORT)).cat_file("a")
+
+
+def test_patience_within_patience_is_had_once():
+    """A file of many that are sent: what was given up on it is not begun again with all of them."""
+    files = _Flaky(*[ConnectionError("reset")] * 1000)
+    patience = Patience(SHORT)
+    patient, begun = PatientFiles(files, patience), []
+
+    def work():
+        begun.append(time.monotonic())
+        patient.cat_file("a")
+
+    with pytest.raises(ConnectionError):
+        patience(work)
+    assert len(begun) == 1 and files.calls == patience.retries + 1 > 3
+
+
+def test_what_a_user_can_mend_is_not_waited_for():
+    begun = []
+
+    def work():
+        begun.append(1)
+        raise UserError("another file")
+
+    with pytest.raises(UserError):
+        Patience(SHORT)(work)
+    assert begun == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (PermissionError("no"), True),
+        (FileNotFoundError("no"), True),
+        (NotADirectoryError("no"), True),
+        (ShortRead("8 of 9 bytes"), True),
+        (OSError(28, "full"), True),
+        (type("NoCredentialsError", (Exception,), {})(), True),
+        (ConnectionError("reset"), False),
+        (OSError(121, "remote"), False),
+    ],
+)
+def test_how_long_an_error_is_borne(error, refused):
+    assert SHORT.allowed(error) == (SHORT.refused_s if refused else SHORT.patience_s)
 
 
 @pytest.fixture
