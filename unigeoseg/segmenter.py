@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from unigeoseg.errors import UserError
 from unigeoseg.export import CONFIG, load_export
 from unigeoseg.metrics import logit
-from unigeoseg.model import UniGeoSeg
+from unigeoseg.model import Seen, UniGeoSeg
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
 from unigeoseg.samples.batch import ImageGroup, Sample
@@ -212,14 +212,23 @@ class Segmenter:
         squares = self.squares(images, questions)
         return [unletterbox(square, *image.shape[:2]) for square, image in zip(squares, images, strict=True)]
 
+    def look(self, image: NDArray[np.uint8]) -> Seen:
+        """Looks at a picture uint8 RGB ``[H, W, 3]`` once, for many instructions (:meth:`squares`)."""
+        return self.model.look(torch.from_numpy(self._collate.pictures([image])).to(self.device))
+
     def squares(
-        self, images: Sequence[NDArray[np.uint8]], questions: Sequence[Question]
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        questions: Sequence[Question],
+        seen: Seen | None = None,
     ) -> NDArray[np.float32]:
         """Mask logits float32 ``[B, S, S]`` of the letterboxed pictures, as the model gives them.
 
         Args:
             images: uint8 RGB ``[H, W, 3]``, all computed at once.
             questions: one for each.
+            seen: what :meth:`look` gave for the one picture: the same logits, and only the instruction is
+                computed.
 
         Raises:
             UserError: an instruction is too long for the model.
@@ -231,7 +240,7 @@ class Segmenter:
             for image, asked in zip(images, questions, strict=True)
         ]
         batch = self._collate(groups).to(self.device)
-        found: NDArray[np.float32] = self.model.predict(batch).float().cpu().numpy()
+        found: NDArray[np.float32] = self.model.predict(batch, seen).float().cpu().numpy()
         return found
 
     def check(self, image: NDArray[np.uint8], question: Question) -> None:

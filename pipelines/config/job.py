@@ -318,7 +318,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
         world, batch = self.scale.workers, self.train.global_batch
-        micro_batches(batch, world, self.train.micro_batch, f"scale.workers={world}")
+        micro_batches(batch, world, self.train.micro_batch, said=f"scale.workers={world}")
         if (least := self.scale.min_workers) and least > world:
             raise ValueError(
                 f"scale.min_workers={least} is more than scale.workers={world}, the most; lower it"

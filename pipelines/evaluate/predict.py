@@ -60,12 +60,12 @@ def predict_pictures(
     """
     squares = segmenter.squares(images, questions)
     return [
-        _answer(square, image.shape[0], image.shape[1], question, threshold, rule)
+        answer_of(square, image.shape[0], image.shape[1], question, threshold, rule)
         for square, image, question in zip(squares, images, questions, strict=True)
     ]
 
 
-def _answer(
+def answer_of(
     square: NDArray[np.float32],
     height: int,
     width: int,
@@ -73,6 +73,16 @@ def _answer(
     threshold: float,
     rule: NoneRule | None,
 ) -> Prediction:
+    """What a model's logits say.
+
+    Args:
+        square: logits ``[S, S]`` of the letterboxed picture.
+        height: of the picture in pixels.
+        width: likewise.
+        question: what was asked.
+        threshold: probability in (0, 1) above which a pixel is foreground.
+        rule: of the export; a text with a score below its limit gets an empty mask.
+    """
     found = cut(unletterbox(square, height, width), question, threshold)
     if rule is None or question.task == INTERACTIVE:
         return Prediction(found)

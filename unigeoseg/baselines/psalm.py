@@ -8,7 +8,7 @@ from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, cell_shares, mask_losses
 from unigeoseg.metrics import logit
-from unigeoseg.model import UniGeoSeg, sum_losses
+from unigeoseg.model import Seen, UniGeoSeg, sum_losses
 from unigeoseg.modules.coordinates import feature_sides
 from unigeoseg.samples.batch import Batch
 
@@ -89,9 +89,9 @@ class PsalmLike(UniGeoSeg):
         )
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> Tensor:
+    def predict(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Mask logits float32 ``[B, S, S]`` of the query with the highest score; foreground is > 0."""
-        (masks, scores), _ = self._run(batch)
+        (masks, scores), _ = self._run(batch, seen)
         best = scores[-1].argmax(-1)
         last = masks[-1][torch.arange(len(best), device=best.device), best][:, None].float()
         size = self.config.image_size
