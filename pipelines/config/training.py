@@ -28,7 +28,9 @@ class TrainConfig(Section):
         16, ge=1, description="plan positions in one optimizer step, all workers together"
     )
     micro_batch: int | None = Field(
-        None, ge=1, description="positions a worker holds at once; null: all that it has, with scale.workers of them"
+        None,
+        ge=1,
+        description="positions a worker holds at once; null: all that it has, with scale.workers of them",
     )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
