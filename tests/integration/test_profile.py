@@ -6,19 +6,17 @@ import json
 import pytest
 
 from jobs.cli import cli, run
-from tests.fault_runs import assert_same_run
+from tests.fault_runs import LONG, assert_same_run
 from tests.train_runs import finish, start
 
 pytestmark = pytest.mark.integration
-SHAPE = {"train.steps": 8, "checkpoint.every": 4, "scale.workers": 2}
 
 
-def test_chosen_steps_of_chosen_workers_are_traced(tmp_path, tiny_store):
-    plain, traced = tmp_path / "plain", tmp_path / "traced"
-    finish(start("plain", plain, tiny_store, processes=2, **SHAPE))
+def test_chosen_steps_of_chosen_workers_are_traced(tmp_path, tiny_store, undisturbed):
+    traced = tmp_path / "traced"
     settings = {"train.profile.steps": [3, 4], "train.profile.ranks": [1], "train.profile.memory": True}
-    finish(start("plain", traced, tiny_store, processes=2, **SHAPE, **settings))
-    assert_same_run(traced, plain)
+    finish(start("plain", traced, tiny_store, processes=2, **LONG, **settings))
+    assert_same_run(traced, undisturbed)
     files = {path.name for path in (traced / "profile").iterdir()}
     assert files == {"rank-1-steps-3-4.json.gz", "rank-1-steps-3-4.txt"}
     with gzip.open(traced / "profile/rank-1-steps-3-4.json.gz") as file:

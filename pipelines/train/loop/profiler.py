@@ -19,9 +19,9 @@ _ROWS = 30
 class StepProfiler:
     """Runs ``torch.profiler`` over the steps that the configuration names; a context manager.
 
-    Writes ``profile/rank-R-steps-A-B.json.gz`` (open it in Perfetto) and, as text, the operations that took the
-    longest. The step before the first one is run under the profiler too and not recorded, as a profiler's start
-    takes its time.
+    Writes ``profile/rank-R-steps-A-B.json.gz`` (open it in Perfetto) and, as text, the operations that took
+    the longest. The step before the first one is run under the profiler too and not recorded, as a profiler's
+    start takes its time.
 
     Args:
         settings: which steps and ranks.
@@ -90,13 +90,7 @@ class StepProfiler:
         trace.parent.mkdir(parents=True, exist_ok=True)
         profile.export_chrome_trace(str(trace))
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        Path(table).write_text(
-            profile.key_averages(group_by_input_shape=self._settings.shapes).table(
-                sort_by=order, row_limit=_ROWS
-            ),
-            encoding="utf-8",
-        )
+        found = profile.key_averages(group_by_input_shape=self._settings.shapes)
+        Path(table).write_text(found.table(sort_by=order, row_limit=_ROWS), encoding="utf-8")
         self._run.publish(f"{name}.json.gz", f"{name}.txt")
-        logger.info(
-            "%s/%s.json.gz: trace of steps %d to %d", self._run.path, name, self._traced[0], self._traced[-1]
-        )
+        logger.info("%s/%s.json.gz: a trace of steps", self._run.path, name)
