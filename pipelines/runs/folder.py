@@ -150,7 +150,7 @@ class RunFolder:
         self.fs.invalidate_cache()
         files = self.fs.find(f"{self.root}/{name}") if self.fs.exists(f"{self.root}/{name}") else []
         for file in files:
-            target = self.base / str(file)[len(self.root) + 1 :]
+            target = self.base / str(file).partition(f"{self.root}/")[2]  # some begin with a slash
             target.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get_file(file, str(target))
         return bool(files)
