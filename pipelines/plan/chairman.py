@@ -7,8 +7,7 @@ position for three tasks.
 
 A task's x-th position (from 0) is allowed once its quota reaches x + 1/4, and due where it reaches x + 3/4.
 Where two tasks' quotas lie less than 1/4 from an integer, the bound leaves one possible state. Such places
-are frequent: they make any position reachable without its history, and they cut a long span into lanes that
-are assigned side by side.
+are frequent: they make any position reachable without its history.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.plan.lanes import Jobs, one_by_one, side_by_side
 from unigeoseg.schedules.pts import SCALE, ShareCurve
 
 Counts = tuple[int, int, int]
@@ -27,8 +25,9 @@ _ONE: Final = 4 * SCALE
 _BITS: Final = _ONE.bit_length() - 1
 # Deadlines this far past the end are read off the curve; later ones are searched for.
 _MARGIN: Final = 32
-# Shorter spans are quicker one by one.
-_SIDE_BY_SIDE_FROM: Final = 2048
+_NEVER: Final = (1 << 62) + 1
+#: The jobs of a task in a span, as places counted from its begin: where each is allowed, and where it is due.
+_Windows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,6 @@ class _Quotas:
         ]
         return np.flatnonzero((near[0] & near[1]) | (near[2] & (near[0] | near[1])))
 
-    def counts_after(self, places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Positions of each task in the span up to and including the given places of :meth:`forced`."""
-        nearest = [(h[places] + 2 * SCALE) >> _BITS for h in self.have]
-        away = [np.abs(h[places] - (c << _BITS)) for h, c in zip(self.have, nearest, strict=True)]
-        # Two tasks are certain; the third has what is left.
-        far = np.argmax(np.stack(away), axis=0)
-        for t in range(3):
-            others = nearest[(t + 1) % 3] + nearest[(t + 2) % 3]
-            nearest[t] = np.where(far == t, places + 1 - others, nearest[t])
-        return nearest
-
 
 def assign(curve: ShareCurve, begin: int, end: int, counts: Counts) -> NDArray[np.int8]:
     """Tasks of the positions [begin, end).
@@ -85,20 +73,39 @@ def assign(curve: ShareCurve, begin: int, end: int, counts: Counts) -> NDArray[n
     """
     length = end - begin
     quotas = _Quotas.of(curve, begin, end + _MARGIN, counts)
-    jobs = Jobs.of([_windows(curve, quotas, t, length, counts[t]) for t in range(3)])
-    out = np.empty(length, np.int8)
-    if length < _SIDE_BY_SIDE_FROM:
-        one_by_one(jobs, 0, length, (0, 0, 0), out)
-        return out
-    forced = quotas.forced()
-    forced = forced[forced < length - 1]
-    side_by_side(jobs, forced, quotas.counts_after(forced), out)
-    return out
+    return _earliest_first([_windows(curve, quotas, t, length, counts[t]) for t in range(3)], length)
 
 
-def _windows(
-    curve: ShareCurve, quotas: _Quotas, task: int, length: int, have_been: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _earliest_first(windows: list[_Windows], length: int) -> NDArray[np.int8]:
+    """At each place the allowed job that is due first; ties go to the first task.
+
+    A plain loop: 0.2 s for a million positions, of which a run needs 65,536 at a time.
+    """
+    # A place takes one job, and at most two more are allowed and not yet due: that many are looked at.
+    (allowed_0, due_0), (allowed_1, due_1), (allowed_2, due_2) = (
+        [[*part[: length + 2].tolist(), _NEVER] for part in pair] for pair in windows
+    )
+    x0 = x1 = x2 = 0
+    chosen_at = bytearray(length)
+    for place in range(length):
+        best, chosen = _NEVER + 1, 3
+        if allowed_0[x0] <= place:
+            best, chosen = due_0[x0], 0
+        if allowed_1[x1] <= place and due_1[x1] < best:
+            best, chosen = due_1[x1], 1
+        if allowed_2[x2] <= place and due_2[x2] < best:
+            chosen = 2
+        chosen_at[place] = chosen
+        if chosen == 0:
+            x0 += 1
+        elif chosen == 1:
+            x1 += 1
+        else:
+            x2 += 1
+    return np.frombuffer(chosen_at, np.int8)
+
+
+def _windows(curve: ShareCurve, quotas: _Quotas, task: int, length: int, have_been: int) -> _Windows:
     """Of the task's jobs that are allowed within the span: the place where each is allowed, and is due."""
     have = quotas.have[task]
     allowed = _crossings((have[:length] + 3 * SCALE) >> _BITS)
