@@ -50,4 +50,4 @@ def app(
 
     setup = Setup(list(images), store, list(evaluations), list(maps), address.token, upload_limit(upload_mb))
     engine = Engine(model, device, queue, round(cache_gb * 2**30))
-    launch(engine, setup, address, lambda url: click.echo(f"open {url}   (Ctrl+C ends it)"))
+    launch(engine, setup, address, lambda url: click.echo(f"open {url}  (Ctrl+C ends it)"))

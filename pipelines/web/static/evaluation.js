@@ -36,8 +36,8 @@ export async function open(panel) {
     fill(list, found.rows.map((line) => el("button", { type: "button", class: "item plainer", "aria-pressed": "false", "data-row": String(line.row), onclick: () => choose(line.row).catch((error) => problem(error.message)) },
       el("span", {}, el("p", {}, line.ious.map((iou) => iou.toFixed(3)).join("  →  ")), el("span", { class: "quiet" }, [line.task, line.category, line.size].join(" · "))))));
     fill(turning, pages(found, (next) => show(next).catch((error) => problem(error.message))));
-    const first = found.rows.find((line) => line.row === row) || found.rows[0];
-    if (first) await choose(first.row);
+    const first = row ?? found.rows[0]?.row;
+    if (first !== undefined) await choose(first);
     else fill(card, el("p", { class: "quiet" }, "No sample has all of these."));
   }
 

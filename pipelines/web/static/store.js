@@ -30,8 +30,8 @@ export async function open(panel) {
     fill(count, `${found.n.toLocaleString("en")} samples`);
     fill(list, found.samples.map((sample) => item(sample)));
     fill(turning, pages(found, (next) => show(next).catch((error) => problem(error.message))));
-    const first = found.samples.find((one) => one.row === row) || found.samples.find((one) => !one.wrong);
-    if (first) await choose(first.row);
+    const first = row ?? found.samples.find((one) => !one.wrong)?.row;
+    if (first !== undefined) await choose(first);
     else { viewer.layers = []; fill(card, el("p", { class: "quiet" }, "No sample has all of these.")); }
   }
 
