@@ -15,10 +15,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pipelines.web.backend import Backend, Busy
 from pipelines.web.desk import Desk, UnknownAnswer
+from pipelines.web.evaluation_routes import evaluation_routes
+from pipelines.web.evaluation_view import EvaluationView, UnknownRow
 from pipelines.web.examples import Example, find_examples
 from pipelines.web.guard import Guard, Limits
 from pipelines.web.health import health_routes
 from pipelines.web.images import Images, UnknownImage
+from pipelines.web.map_routes import map_routes
+from pipelines.web.map_view import UnknownMap, open_maps
 from pipelines.web.metrics import Metrics
 from pipelines.web.page import INDEX, page_files, respond
 from pipelines.web.schemas import SegmentRequest
@@ -39,6 +43,8 @@ class Setup:
     Attributes:
         pictures: paths or URLs, from the command line alone.
         store: that may be looked at.
+        evaluations: folders of one, or of two to compare.
+        maps: folders of finished maps.
         token: that callers must know.
         limits: of requests.
         uploads: bytes of all uploads together.
@@ -48,6 +54,8 @@ class Setup:
 
     pictures: list[str] = field(default_factory=list)
     store: str | None = None
+    evaluations: list[str] = field(default_factory=list)
+    maps: list[str] = field(default_factory=list)
     token: str | None = None
     limits: Limits = field(default_factory=Limits)
     uploads: int = 2 * 1024**3
@@ -71,6 +79,10 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
     store = StoreView(setup.store) if setup.store else None
     if store is not None:
         images.add_family("store", store.opener)
+    evaluation = EvaluationView(setup.evaluations) if setup.evaluations else None
+    if evaluation is not None:
+        images.add_family("evaluation", evaluation.opener)
+    maps = open_maps(setup.maps, images)
     examples = find_examples(images, setup.pictures, store)
     desk = Desk(images, backend)
     app = FastAPI(
@@ -81,16 +93,16 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
         redoc_url=None,
         lifespan=_lifespan(desk, examples),
     )
-    about: dict[str, Any] = {
-        "store": setup.store,
-        "upload": setup.limits.upload,
-        "evaluations": [],
-        "maps": [],
-    }
+    about: dict[str, Any] = {"store": setup.store, "upload": setup.limits.upload}
+    about |= {"evaluations": len(setup.evaluations), "maps": len(maps)}
     app.include_router(health_routes(backend, counted))
     app.include_router(try_routes(desk, examples, about))
     if store is not None:
         app.include_router(store_routes(desk, store))
+    if evaluation is not None:
+        app.include_router(evaluation_routes(evaluation))
+    if maps:
+        app.include_router(map_routes(maps))
     if setup.page:
         _add_page(app)
     _add_errors(app)
@@ -164,6 +176,8 @@ def _add_errors(app: FastAPI) -> None:
         (UnknownImage, "there is no such picture, or no longer: open it again"),
         (UnknownAnswer, "this answer is no longer kept: ask again"),
         (UnknownSample, "the store has no such sample"),
+        (UnknownRow, "the evaluation has no such sample"),
+        (UnknownMap, "there is no such map"),
     ):
 
         @app.exception_handler(kind)

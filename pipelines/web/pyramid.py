@@ -23,9 +23,9 @@ WHOLE = 16_777_216
 #: Pictures that cannot be read by parts are held up to this, as ``predict`` takes them.
 _MOST = 178_956_970
 #: Levels of a large raster are held from the first on whose sides are no longer.
-_COARSE = 2048
-#: Rows of a coarse level that are read at once.
-_STRIP = 64
+_COARSE = 4096
+#: Pixels that are read at once where a level is made of the finest one.
+_STRIP = 16_777_216
 
 Pixels = NDArray[np.uint8]
 
@@ -46,7 +46,7 @@ class Pyramid:
         self.height, self.width = picture.height, picture.width
         self.place: Georeference | None = georeference_of(picture)
         self._picture, self._source, self._name = picture, source, name
-        self._lock = threading.Lock()
+        self._lock, self._building = threading.Lock(), threading.RLock()
         self._arrays: dict[int, Pixels] = {}
         self._rasters: dict[int, Raster] = {0: picture.raster}
         parts = (
@@ -123,10 +123,9 @@ class Pyramid:
         Raises:
             UserError: the file is damaged there.
         """
-        with self._lock:
-            if level >= self._first:
-                return np.ascontiguousarray(self._array(level)[part.rows, part.columns])
-            return np.ascontiguousarray(self._raster(level).rows(part.top, part.bottom, part.columns))
+        if level >= self._first:
+            return np.ascontiguousarray(self._array(level)[part.rows, part.columns])
+        return self._rows(level, part)
 
     def _coarse(self) -> int:
         level = 0
@@ -136,29 +135,51 @@ class Pyramid:
 
     def _array(self, level: int) -> Pixels:
         """A whole level, held."""
-        if level not in self._arrays:
-            height, width = self.size(level)
-            if level > self._first:
-                finer = self._array(level - 1)
-                self._arrays[level] = np.asarray(
-                    cv2.resize(finer, (width, height), interpolation=cv2.INTER_AREA), np.uint8
-                )
-            else:
-                found = np.empty((height, width, 3), np.uint8)
-                raster = self._raster(level)
-                for top in range(0, height, _STRIP):
-                    stop = min(top + _STRIP, height)
-                    found[top:stop] = raster.rows(top, stop)
-                self._arrays[level] = found
-        return self._arrays[level]
+        with self._building:
+            if level not in self._arrays:
+                height, width = self.size(level)
+                if level > self._first:
+                    self._arrays[level] = _shrunk(self._array(level - 1), (height, width), 2)
+                else:
+                    found = np.empty((height, width, 3), np.uint8)
+                    strip = max(1, (_STRIP // self.width) >> level)
+                    for top in range(0, height, strip):
+                        part = Rect(top, 0, min(top + strip, height), width)
+                        found[part.rows] = self._rows(level, part)
+                    self._arrays[level] = found
+            return self._arrays[level]
 
-    def _raster(self, level: int) -> Raster:
+    def _rows(self, level: int, part: Rect) -> Pixels:
+        """A part of a level, read from the file's overviews where it has any, else of all its pixels."""
+        with self._lock:
+            raster = self._raster(level)
+            if raster is not None:
+                return np.ascontiguousarray(raster.rows(part.top, part.bottom, part.columns))
+            side = 1 << level
+            whole = Rect(0, 0, self.height, self.width)
+            finest = Rect(part.top * side, part.left * side, part.bottom * side, part.right * side).cut(whole)
+            pixels = self._rasters[0].rows(finest.top, finest.bottom, finest.columns)
+        return _shrunk(np.ascontiguousarray(pixels), (part.height, part.width), side)
+
+    def _raster(self, level: int) -> Raster | None:
+        """What gives the rows of a level; ``None`` where they are made of the finest one's."""
         if level not in self._rasters:
-            assert self._source is not None
-            file = MapRaster(self._source, self._name, None, None)
+            picture, source = self._picture, self._source
+            if source is None or picture.file is None or not picture.file.data.overviews(1):
+                return None
+            file = MapRaster(source, self._name, None, None)
             bands = chosen_bands(file, None)
             limits = limits_of(file, bands, "auto")
             file.resize(*self.size(level))
             shown: Raster = Shown(file, bands, limits)
-            self._rasters[level] = Flipped(shown) if self._picture.turn == SOUTH_UP else shown
+            self._rasters[level] = Flipped(shown) if picture.turn == SOUTH_UP else shown
         return self._rasters[level]
+
+
+def _shrunk(pixels: Pixels, size: tuple[int, int], side: int) -> Pixels:
+    """Means of squares of pixels; what is missing at the far edges is as the pixels beside it."""
+    height, width = size
+    missing = ((0, height * side - pixels.shape[0]), (0, width * side - pixels.shape[1]), (0, 0))
+    if missing[0][1] or missing[1][1]:
+        pixels = np.pad(pixels, missing, mode="edge")
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -7,8 +7,8 @@ import { merge, read } from "./state.js";
 const VIEWS = [
   ["try", "Try", () => true, "./try.js"],
   ["store", "Store", (about) => about.store, "./store.js"],
-  ["evaluation", "Evaluation", (about) => about.evaluations.length, "./evaluation.js"],
-  ["map", "Map result", (about) => about.maps.length, "./map.js"],
+  ["evaluation", "Evaluation", (about) => about.evaluations, "./evaluation.js"],
+  ["map", "Map result", (about) => about.maps, "./map.js"],
 ];
 
 async function start() {

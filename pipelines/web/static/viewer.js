@@ -14,7 +14,8 @@ export class Viewer {
     this.mode = "pan";
     this.canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": label, "aria-roledescription": "picture" });
     this.where = el("output", { class: "where quiet", "aria-hidden": "true" });
-    this.box = el("div", { class: "viewer" }, this.canvas, this.buttons(), this.where);
+    this.reading = el("p", { class: "reading", hidden: true }, "Reading the picture…");
+    this.box = el("div", { class: "viewer" }, this.canvas, this.buttons(), this.where, this.reading);
     this.tiles = new Tiles(() => this.later());
     this.layers = [];
     this.points = [];
@@ -238,6 +239,7 @@ export class Viewer {
       stages.unshift(here);
       if (level === finest && !missing.length) break; // nothing coarser shows through
     }
+    if (source === this.sources[0]) this.reading.hidden = stages.some((stage) => stage.length) || !missing.length;
     const seam = 0.5 / zoom;
     for (const [bitmap, x, y, w, h] of stages.flat()) context.drawImage(bitmap, x, y, w + seam, h + seam);
     missing.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
