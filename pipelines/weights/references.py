@@ -1,7 +1,7 @@
 """The grammar of what names weights, everywhere: a folder or file, ``s3://``, ``hf://``, ``timm:NAME``.
 
 ``models:/NAME@ALIAS`` names whole models alone (:mod:`pipelines.tracking.registry`). ``UNIGEOSEG_WEIGHTS``
-may name a mirror, a folder or ``s3://`` prefix with ``ORG/NAME`` folders (and ``ORG/NAME@REVISION`` ones): what
+may name a mirror, a folder or ``s3://`` prefix with folders ``ORG/NAME`` (and ``ORG/NAME@REVISION``): what
 it holds is taken from there, and no hub is asked. So machines without a way out get their weights.
 """
 
