@@ -35,6 +35,12 @@ quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, 
 test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
+.PHONY: test-browser
+test-browser: $(READY) ## Try the page in Debian's Chromium, which is installed where it is missing (as root), with axe-core
+	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium
+	npm install --prefix .browser --no-save --no-audit --no-fund --ignore-scripts axe-core@4.14.1
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, docstrings, annotations, types and who imports whom
 	$(BIN)/ruff check .

@@ -46,6 +46,8 @@ _COMMANDS = {
     "weights": Entry("jobs.weights", "weights", "List, show and fetch pretrained weights."),
     "predict": Entry("jobs.predict", "predict", "Segment images by text, question, box or points."),
     "map": Entry("jobs.map", "map_group", "Map whole rasters: masks and objects for a GIS."),
+    "app": Entry("jobs.app", "app", "Open a page to try a model and look at results."),
+    "serve": Entry("jobs.serve", "serve", "Answer instructions over HTTP."),
     "bench": Entry("jobs.bench", "bench", "Measure the parts on this machine."),
     "export": Entry("jobs.export", "export", "Write a model in another layout."),
     "cluster": Entry("jobs.cluster", "cluster", "Run a whole cluster on this machine; check cluster files."),

@@ -73,7 +73,7 @@ def evaluate(
     plots: bool,
     compare: Literal["letterbox", "inside", "original"],
     boxes: bool | None,
-    threshold: float,
+    threshold: float | None,
     turn: bool,
     fit_none: bool,
     published: str | None,

@@ -1,5 +1,6 @@
 """``unigeoseg map``: instructions over whole rasters."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -119,6 +120,30 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         "--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one."
     ),
     click.option(
+        "--workers",
+        default="0",
+        show_default=True,
+        metavar="N|MIN-MAX",
+        help="Actors of Ray, on the cluster of RAY_ADDRESS or on this machine; between MIN and MAX they "
+        "follow the work and the room. 0: this process alone.",
+    ),
+    click.option(
+        "--cpus-per-worker",
+        "cpus",
+        type=click.FloatRange(0, min_open=True),
+        default=1,
+        show_default=True,
+        help="Of an actor, and its threads.",
+    ),
+    click.option(
+        "--gpus-per-worker",
+        "gpus",
+        type=click.FloatRange(0),
+        default=0,
+        show_default=True,
+        help="Of an actor.",
+    ),
+    click.option(
         "--out", required=True, metavar="DIR", help="New folder; with several inputs one inside it for each."
     ),
     click.option(
@@ -158,8 +183,18 @@ def _request(values: dict[str, Any]) -> Any:
             "bands": None if bands is None else tuple(int(band) for band in bands),
             "stretch": _stretch(values["stretch"]),
             "none": parse_none(values["none"]),
+            "workers": _workers(values["workers"]),
         }
     )
+
+
+def _workers(text: str) -> tuple[int, int]:
+    """Fewest and most actors."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if fewest > most or (most and not fewest):
+        raise click.UsageError(f"--workers {text}: give a number, or two such as 1-8, the smaller first")
+    return fewest, most
 
 
 @map_group.command()

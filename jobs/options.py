@@ -61,8 +61,8 @@ json_option = _option(
 threshold_option = _option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
-    show_default=True,
+    default=None,
+    show_default="the model's own",
     help="Probability above which a pixel belongs to the mask, between 0 and 1.",
 )
 #: ``--turn`` and ``--no-turn``, parameter ``turn``; builds have it as ``source.turn``.

@@ -71,7 +71,7 @@ def predict(
     points: tuple[str, ...],
     questions: str | None,
     task: str,
-    threshold: float,
+    threshold: float | None,
     none: str,
     turn: bool,
     batch: int,

@@ -101,12 +101,14 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     from pipelines.plan.overview import overview
     from pipelines.store.index import StoreIndex
     from pipelines.train.checkpoints.best import check_best
+    from pipelines.train.driver.prepare import check_profile
     from pipelines.train.engine.deepspeed_config import deepspeed_config
 
     check_start(config)
     check_best(config, store)
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
+    check_profile(config, plan.steps)
     return {
         "run": folder,
         "store": store,

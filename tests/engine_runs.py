@@ -29,6 +29,7 @@ from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.step import NonFiniteLossError
 from tests.train_runs import tiny_values
+from unigeoseg.modules.dropout import SampleDropout, draw_dropout
 from unigeoseg.optim.orthogonal import matrix_names
 
 #: In runs with a bad sample, that is in the step ``BAD``.
@@ -36,6 +37,14 @@ STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1
 OFFLOAD: dict[str, Any] = {"engine.offload_optimizer": True}
 MUON: dict[str, Any] = {"train.optimizer": "muon", "train.muon_lr": 3.0}
 ADAPTERS: dict[str, Any] = {"train.lora.rank": 2, "train.lora.embeddings": False}
+#: In the instructions' enhancement, and before adapters.
+DROPOUT: dict[str, Any] = {
+    "model.tate.dropout": 0.3,
+    **ADAPTERS,
+    "train.lora.dropout": 0.3,
+    "train.micro_batch": 2,
+    "train.activation_checkpointing": True,
+}
 #: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
 BASE: dict[str, Any] = {
     "train.global_batch": BATCH,
@@ -86,9 +95,13 @@ def option_runs(world: int, every: bool = True) -> list[Run]:
     runs += [Run(f"w{world}-stage{stage}-bf16-offload", stage, options=narrow | OFFLOAD) for stage in (2, 3)]
     runs += [Run(f"w{world}-stage{stage}-muon", stage, options=MUON) for stage in range(3)]
     runs.append(Run(f"w{world}-stage1-bf16-muon", 1, options=narrow | MUON))
+    runs += [Run(f"w{world}-stage{stage}-dropout", stage, options=DROPOUT) for stage in (0, 2, 3)]
     quick = {
-        1: ("stage0-lora", "stage0-bf16", "stage2-muon"),
-        2: ("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16", "stage0-muon", "stage2-muon"),
+        1: ("stage0-lora", "stage0-bf16", "stage2-muon", "stage0-dropout"),
+        2: (
+            *("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16", "stage0-muon", "stage2-muon"),
+            "stage2-dropout",
+        ),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
@@ -187,6 +200,7 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
     others = [p for n, p in model.named_parameters() if n not in turned and p.requires_grad]
     optimizer = torch.optim.AdamW(others, betas=train.betas, weight_decay=train.weight_decay)
     momenta = [torch.zeros_like(p, dtype=torch.float64) for p in matrices]
+    drops = [module for module in model.modules() if isinstance(module, SampleDropout)]
     losses, norms, modules = [], [], []
     for step in range(STEPS):
         if step == left_out:
@@ -194,7 +208,9 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(train, step, STEPS)
         (batch,) = bench.micro_batches(run, step, 0, 1)
-        points = torch.Generator().manual_seed(mixed_seed(config.seed, step))
+        seed = mixed_seed(config.seed, step)
+        points = torch.Generator().manual_seed(seed)
+        draw_dropout(drops, batch.keys, batch.input_ids.shape[1], batch.packing, seed)
         loss = model(batch, points).total / BATCH
         loss.backward()
         modules.append(
@@ -251,6 +267,7 @@ def main() -> None:
         found |= {"torch": run_torch(bench), "torch without a step": run_torch(bench, left_out=BAD)}
         found["torch with adapters"] = run_torch(bench, **ADAPTERS)
         found["torch with muon"] = run_torch(bench, **MUON)
+        found["torch with dropout"] = run_torch(bench, **{**DROPOUT, "train.micro_batch": None})
     if dist.get_rank() == 0:
         (folder / f"world-{world}.json").write_text(json.dumps(found))
     dist.barrier()

@@ -167,11 +167,17 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    #: Probability above which a pixel is foreground wherever evaluation, prediction and maps are given none.
+    threshold: float = 0.5
     #: System sentence of the prompt template.
     system_prompt: str = (
         "You are a helpful language and vision assistant. You are able to understand the visual content that "
         "the user provides, and assist the user with a variety of tasks using natural language."
     )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"model.threshold {self.threshold} is no probability between 0 and 1")
 
     @property
     def image_tokens(self) -> int:

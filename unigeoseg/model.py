@@ -1,11 +1,14 @@
 """UniGeoSeg, whole: image and instruction in, mask out (arXiv 2511.23332; shapes in comments)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, mask_losses
+from unigeoseg.metrics import logit
 from unigeoseg.modules.connector import Connector
 from unigeoseg.modules.coordinates import feature_sides
 from unigeoseg.modules.language import LanguageModel
@@ -17,6 +20,25 @@ from unigeoseg.modules.tate import TATE
 from unigeoseg.modules.vision import make_encoder
 from unigeoseg.samples.batch import Batch
 from unigeoseg.tasks import TASKS
+
+
+class Seen(NamedTuple):
+    """What the model sees in I images.
+
+    Attributes:
+        features: res2 to res5 of the encoder.
+        fine: the pixel decoder's map ``[I, c, S/4, S/4]``.
+        levels: its three maps, coarse to fine.
+    """
+
+    features: list[Tensor]
+    fine: Tensor
+    levels: list[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all maps."""
+        return sum(one.nbytes for one in (*self.features, self.fine, *self.levels))
 
 
 class UniGeoSeg(nn.Module):
@@ -89,23 +111,35 @@ class UniGeoSeg(nn.Module):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks),
+            watch_masks(predictions[-1], batch.masks, logit(self.config.threshold)),
         )
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> Tensor:
-        """Mask logits float32 ``[B, S, S]`` at the letterboxed size; foreground is > 0."""
-        predictions, _ = self._run(batch)
+    def look(self, images: Tensor) -> Seen:
+        """What the model sees in letterboxed images uint8 ``[I, 3, S, S]``, whatever is asked of them."""
+        features = self.vision(images)
+        return Seen(features, *self.pixel_decoder(features))
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch, seen: Seen | None = None) -> Tensor:
+        """Mask logits float32 ``[B, S, S]`` at the letterboxed size; foreground is > 0.
+
+        Args:
+            batch: images and instructions.
+            seen: what :meth:`look` gave for the same images, which are then not looked at again.
+        """
+        predictions, _ = self._run(batch, seen)
         size = self.config.image_size
         last = predictions[-1][:, None].float()
         return nn.functional.interpolate(last, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
 
-    def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        features = self.vision(batch.images)  # res2..res5, once for all instructions of an image
+    def _run(self, batch: Batch, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+        # res2..res5, once for all instructions of an image
+        features = self.vision(batch.images) if seen is None else seen.features
         states = self._read(self._embeddings(batch, features[-1]), batch)  # [B, L, d]
         state = self._instruction_state(states, batch)  # [B, d]
         query = self.query(state, features[-1], batch.image_index)  # [B, c]
-        mask_features, levels = self.pixel_decoder(features)
+        mask_features, levels = self.pixel_decoder(features) if seen is None else (seen.fine, seen.levels)
         given = self._drawn_prompts(batch)
         return self.mask_decoder(query, mask_features, levels, batch.image_index, *given), states
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from unigeoseg.errors import UserError
 from unigeoseg.export import CONFIG, load_export
 from unigeoseg.metrics import logit
-from unigeoseg.model import UniGeoSeg
+from unigeoseg.model import Seen, UniGeoSeg
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
 from unigeoseg.samples.batch import ImageGroup, Sample
@@ -110,6 +110,11 @@ class Segmenter:
         return next(self.model.parameters()).device
 
     @property
+    def threshold(self) -> float:
+        """Probability above which a pixel is foreground where nobody asks for another."""
+        return self.model.config.threshold
+
+    @property
     def image_size(self) -> int:
         """Side of the square that the model sees, in pixels."""
         return self.model.config.image_size
@@ -132,7 +137,7 @@ class Segmenter:
         question: str | None = ...,
         box: Sequence[float] | None = ...,
         points: Sequence[Sequence[float]] = ...,
-        threshold: float = ...,
+        threshold: float | None = ...,
         batch: int = ...,
     ) -> Segmentation: ...
 
@@ -145,7 +150,7 @@ class Segmenter:
         question: str | None = ...,
         box: Sequence[float] | None = ...,
         points: Sequence[Sequence[float]] = ...,
-        threshold: float = ...,
+        threshold: float | None = ...,
         batch: int = ...,
     ) -> list[Segmentation]: ...
 
@@ -157,7 +162,7 @@ class Segmenter:
         question: str | None = None,
         box: Sequence[float] | None = None,
         points: Sequence[Sequence[float]] = (),
-        threshold: float = 0.5,
+        threshold: float | None = None,
         batch: int = 8,
     ) -> Segmentation | list[Segmentation]:
         """Segments what one instruction asks for, in one picture or in each of a list.
@@ -168,7 +173,7 @@ class Segmenter:
             question: a question: "where would a plane wait for its passengers?"
             box: x0, y0, x1, y1 in [0, 1] of the picture: x right, y down.
             points: one to three x, y in [0, 1].
-            threshold: probability in (0, 1) above which a pixel belongs to the mask.
+            threshold: probability in (0, 1) above which a pixel belongs to the mask; ``None``: the model's.
             batch: pictures of a list that are computed at once.
 
         Returns:
@@ -180,6 +185,7 @@ class Segmenter:
         asked = Question.ask(text, box, points, question=question)
         single = isinstance(image, str | os.PathLike | np.ndarray) or hasattr(image, "__array_interface__")
         images = [image] if single else list(image)
+        threshold = self.threshold if threshold is None else threshold
         if not 0 < threshold < 1:
             raise UserError(f"threshold {threshold} is no probability between 0 and 1")
         if batch < 1:
@@ -194,7 +200,7 @@ class Segmenter:
     def logits(
         self, images: Sequence[NDArray[np.uint8]], questions: Sequence[Question]
     ) -> list[NDArray[np.float32]]:
-        """Mask logits float32 ``[H, W]`` at the size of each picture; foreground is above 0.
+        """Mask logits float32 ``[H, W]`` at the size of each picture.
 
         Args:
             images: uint8 RGB ``[H, W, 3]``, all computed at once.
@@ -206,14 +212,23 @@ class Segmenter:
         squares = self.squares(images, questions)
         return [unletterbox(square, *image.shape[:2]) for square, image in zip(squares, images, strict=True)]
 
+    def look(self, image: NDArray[np.uint8]) -> Seen:
+        """Looks at a picture uint8 RGB ``[H, W, 3]`` once, for many instructions (:meth:`squares`)."""
+        return self.model.look(torch.from_numpy(self._collate.pictures([image])).to(self.device))
+
     def squares(
-        self, images: Sequence[NDArray[np.uint8]], questions: Sequence[Question]
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        questions: Sequence[Question],
+        seen: Seen | None = None,
     ) -> NDArray[np.float32]:
         """Mask logits float32 ``[B, S, S]`` of the letterboxed pictures, as the model gives them.
 
         Args:
             images: uint8 RGB ``[H, W, 3]``, all computed at once.
             questions: one for each.
+            seen: what :meth:`look` gave for the one picture: the same logits, and only the instruction is
+                computed.
 
         Raises:
             UserError: an instruction is too long for the model.
@@ -225,7 +240,7 @@ class Segmenter:
             for image, asked in zip(images, questions, strict=True)
         ]
         batch = self._collate(groups).to(self.device)
-        found: NDArray[np.float32] = self.model.predict(batch).float().cpu().numpy()
+        found: NDArray[np.float32] = self.model.predict(batch, seen).float().cpu().numpy()
         return found
 
     def check(self, image: NDArray[np.uint8], question: Question) -> None:
@@ -248,7 +263,7 @@ class Segmenter:
         return pixels
 
 
-def cut(logits: NDArray[np.float32], question: Question, threshold: float = 0.5) -> Segmentation:
+def cut(logits: NDArray[np.float32], question: Question, threshold: float) -> Segmentation:
     """Mask and score of mask logits ``[H, W]``.
 
     Args:

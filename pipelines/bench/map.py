@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from pipelines.evaluate.models import find_export
-from pipelines.maps.make import map_sheet
+from pipelines.maps.make import make_sheets
 from pipelines.maps.planning import lay_out
 from pipelines.maps.request import Request
 from pipelines.models.machine import machine
@@ -61,7 +61,7 @@ def bench_map(
                 segmenter.logits(part, [sheets.question] * len(part))
             bare = time.perf_counter() - start
             start = time.perf_counter()
-            map_sheet(sheets, sheet, segmenter, {"date": "2026-01-01"}, progress=False)
+            list(make_sheets(sheets, [0], segmenter, {"date": "2026-01-01"}, progress=False))
             whole = time.perf_counter() - start
             for name, seconds in (("model", bare), ("map", whole)):
                 best[name] = min(seconds, best.get(name, seconds))

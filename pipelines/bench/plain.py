@@ -22,7 +22,8 @@ from transformers.models.swin.modeling_swin import SwinBackbone
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, mask_losses
-from unigeoseg.model import sum_losses
+from unigeoseg.metrics import logit
+from unigeoseg.model import Seen, sum_losses
 from unigeoseg.modules.vision import PIXEL_MEAN, PIXEL_STD
 from unigeoseg.released.model import ReleasedUniGeoSeg
 from unigeoseg.samples.batch import Batch
@@ -65,10 +66,11 @@ class PlainStep(ReleasedUniGeoSeg):
                 "mask_dice": (weights.dice, dice),
                 "language": (weights.language, language),
             },
-            watch_masks(predictions[-1], batch.masks),
+            watch_masks(predictions[-1], batch.masks, logit(self.config.threshold)),
         )
 
-    def _run(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _run(self, batch: Batch, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
+        assert seen is None, "the plain loop looks at every picture itself, twice"
         for_language = self.vision(batch.images)
         states = self._read(self._embeddings(batch, for_language[-1]), batch)
         state = self._instruction_state(states, batch)

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,38 @@ def ray_session(config: Config) -> Iterator[None]:
     except SystemExit as error:
         # Ray's waiting calls replace an exit's status with 1.
         raise SystemExit(128 + _received[-1] if _received else error.code) from error
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def connected(cpus: int, option: str) -> Iterator[None]:
+    """Connects to the cluster that ``RAY_ADDRESS`` names, else to a local one of so many CPUs; ends it after.
+
+    A process that is connected stays so.
+
+    Args:
+        cpus: that the work wants.
+        option: of the command line that asks for them, for the message.
+
+    Raises:
+        UserError: this machine has fewer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+    else:
+        available = os.cpu_count() or 1
+        if cpus > available:
+            raise UserError(f"{option} wants {cpus} CPUs, and this machine has {available}: ask for fewer")
+        folder = tempfile.mkdtemp(prefix="ugs-")  # Ray's sockets need a short path
+        ray.init(
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, _temp_dir=folder
+        )
+    try:
+        yield
     finally:
         ray.shutdown()
 

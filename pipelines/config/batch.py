@@ -31,13 +31,17 @@ def positions_per_worker(batch: int, world: int, said: str | None = None) -> int
     return batch // world
 
 
-def micro_batches(batch: int, world: int, micro: int | None, said: str | None = None) -> int:
+def micro_batches(
+    batch: int, world: int, micro: int | None, planned: int | None = None, said: str | None = None
+) -> int:
     """Micro-batches that a worker runs in one step.
 
     Args:
         batch: positions of a step, all workers together.
         world: number of workers.
-        micro: positions of a micro-batch; ``None``: all that a worker has.
+        micro: positions of a micro-batch; ``None``: all that a worker has, and of fewer workers than planned
+            no more than then: what a device can hold does not grow when another is lost.
+        planned: number of workers, the most; ``None``: these.
         said: as for :func:`positions_per_worker`.
 
     Raises:
@@ -49,7 +53,10 @@ def micro_batches(batch: int, world: int, micro: int | None, said: str | None = 
             f"train.micro_batch={micro} does not divide the {own} positions of a worker (train.global_batch="
             f"{batch} over {said or f'world size {world}'}); use one of {_divisors(own)}"
         )
-    return own // micro if micro else 1
+    if micro:
+        return own // micro
+    most = max(1, batch // max(world, planned or world))
+    return next(n for n in _divisors(own) if own // n <= most)
 
 
 def _divisors(number: int) -> list[int]:

@@ -131,6 +131,11 @@ class RecoveryConfig(Section):
         description="steps whose loss or gradient is not finite that are left out, in all, before the run "
         "stops; each leaves its sample ids in diagnostics/; 0: the first one stops the run",
     )
+    check_nodes: bool = Field(
+        True,
+        description="before the first step and after each restart, every rank multiplies, sums over the "
+        "ranks, and looks at memory, disk, clock and counted GPU errors; what is wrong is named and left out",
+    )
     lease_seconds: float = Field(
         60, gt=0, description="a job without a sign of life for so long has lost its run folder"
     )
@@ -156,7 +161,12 @@ class EvaluationConfig(Section):
         description="evaluations on the way in a row without a better checkpoint.best_by after which "
         "training ends; null: it never ends early",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel is foreground")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="probability above which a pixel is foreground; null: the model's own (model.threshold)",
+    )
 
 
 class ScaleConfig(Section):
@@ -219,6 +229,12 @@ class Config(Section):
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @property
+    def threshold(self) -> float:
+        """Probability above which evaluations of the run take a pixel as foreground."""
+        asked = self.evaluation.threshold
+        return self.model.threshold if asked is None else asked
+
     @model_validator(mode="before")
     @classmethod
     def _paths_are_whole(cls, values: Any) -> Any:
@@ -229,7 +245,7 @@ class Config(Section):
             for key in above:
                 section = section.get(key) if isinstance(section, dict) else None
             path = section.get(name) if isinstance(section, dict) else None
-            if isinstance(path, str) and "://" not in path:
+            if isinstance(path, str) and "://" not in path and not path.startswith("timm:"):
                 section[name] = str(Path(path).expanduser().absolute())
         return values
 
@@ -302,7 +318,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
         world, batch = self.scale.workers, self.train.global_batch
-        micro_batches(batch, world, self.train.micro_batch, f"scale.workers={world}")
+        micro_batches(batch, world, self.train.micro_batch, said=f"scale.workers={world}")
         if (least := self.scale.min_workers) and least > world:
             raise ValueError(
                 f"scale.min_workers={least} is more than scale.workers={world}, the most; lower it"

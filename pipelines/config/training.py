@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.config.section import Section
 
@@ -19,6 +19,27 @@ class LoRAConfig(Section):
     embeddings: bool = Field(True, description="train embeddings and output layer too ([SEG] is new to them)")
 
 
+class ProfileConfig(Section):
+    """Traces of some steps (``torch.profiler``), in the run's ``profile/``."""
+
+    steps: tuple[int, int] | None = Field(
+        None, description="first and last step to trace, such as [20, 24]; null: none"
+    )
+    ranks: list[int] = Field([0], min_length=1, description="workers that trace")
+    shapes: bool = Field(False, description="with the shapes of what each operation reads")
+    memory: bool = Field(False, description="with what each operation allocates and frees")
+    stacks: bool = Field(False, description="with the lines of code; slow")
+
+    @field_validator("steps")
+    @classmethod
+    def _in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and not 0 <= steps[0] <= steps[1]:
+            raise ValueError(
+                f"train.profile.steps={list(steps)}: give the first and the last step, from 0 on"
+            )
+        return steps
+
+
 class TrainConfig(Section):
     """Optimisation."""
 
@@ -28,7 +49,9 @@ class TrainConfig(Section):
         16, ge=1, description="plan positions in one optimizer step, all workers together"
     )
     micro_batch: int | None = Field(
-        None, ge=1, description="positions a worker holds at once; null: no accumulation"
+        None,
+        ge=1,
+        description="positions a worker holds at once; null: all that it has, with scale.workers of them",
     )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
@@ -65,6 +88,7 @@ class TrainConfig(Section):
     )
     lora: LoRAConfig = LoRAConfig()
     log_every: int = Field(10, ge=1)
+    profile: ProfileConfig = ProfileConfig()
 
 
 class EngineConfig(Section):

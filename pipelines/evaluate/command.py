@@ -1,19 +1,18 @@
 """What ``unigeoseg evaluate`` does: find the model, place the work, write the files."""
 
 import logging
-import os
-import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
-import ray
 
+from pipelines.cluster_view.session import connected
 from pipelines.evaluate.absent import fitted
 from pipelines.evaluate.data import BenchmarkIndex, DataChoice, choose_data, open_index
 from pipelines.evaluate.evaluate import Evaluation, Placement, evaluate_store, write_evaluation
-from pipelines.evaluate.models import ModelSource, find_export
+from pipelines.evaluate.models import ModelSource, export_config, find_export
 from pipelines.evaluate.pictures import draw_evaluation
 from pipelines.evaluate.presence import read_rule, write_rule
 from pipelines.evaluate.published import beside, read_published
@@ -42,7 +41,7 @@ def evaluate_command(
     layout: str | None = None,
     compare: Literal["letterbox", "inside", "original"] = "letterbox",
     boxes: bool | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     published: str | None = None,
     plots: bool = True,
     turn: bool = True,
@@ -72,11 +71,10 @@ def evaluate_command(
         layout=choice.layout,
         compare=compare,
         boxes=choice.boxes if boxes is None else boxes,
-        threshold=threshold,
+        threshold=export_config(export).threshold if threshold is None else threshold,
         turn=turn,
     )
-    started = bool(workers) and _connect(workers)
-    try:
+    with connected(workers, "--workers") if workers else nullcontext():
         evaluation = evaluate_store(
             job,
             placement=Placement(workers, gpus=gpus_per_worker),
@@ -87,9 +85,6 @@ def evaluate_command(
             resume=out,
             rule=None if fit_none else read_rule(export),
         )
-    finally:
-        if started:
-            ray.shutdown()
     if fit_none:
         evaluation.result["none"]["fitted"] = _fit(evaluation, export)
     own = evaluation.index.published() if isinstance(evaluation.index, BenchmarkIndex) else {}
@@ -129,20 +124,3 @@ def _fit(evaluation: Evaluation, export: str) -> dict[str, Any]:
         "%s: %s below %.4g says that there is none", write_rule(export, rule), rule.score, rule.threshold
     )
     return asdict(rule)
-
-
-def _connect(workers: int) -> bool:
-    """Connects to the cluster that ``RAY_ADDRESS`` names, else starts a local one; whether it did."""
-    if ray.is_initialized():
-        return False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-        return True
-    available = os.cpu_count() or 1
-    if workers > available:
-        raise UserError(f"--workers {workers}: this machine has {available} CPUs; use --workers {available}")
-    folder = tempfile.mkdtemp(prefix="ugs-")
-    ray.init(
-        address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _temp_dir=folder
-    )
-    return True

@@ -54,7 +54,7 @@ def evaluate_run(
         untrained=ModelSource(export, untrained_seed=config.seed),
         yardsticks=True,
         keep_predictions=True,
-        threshold=settings.threshold,
+        threshold=config.threshold,
     )
     ray = sys.modules.get("ray")  # a process that never imported it is not connected
     workers = settings.workers if ray is not None and ray.is_initialized() else 0

@@ -11,7 +11,8 @@ import torch
 
 from pipelines.storage.filesystem import is_remote, open_filesystem
 from pipelines.tracking.registry import SCHEME, fetch_model
-from pipelines.weights import hub
+from pipelines.weights.local_copy import local_copy
+from pipelines.weights.references import is_reference
 from unigeoseg.build import build_model
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
@@ -67,8 +68,8 @@ def find_export(path: str | Path) -> str:
     Raises:
         UserError: there is none; says which files were looked for.
     """
-    if str(path).startswith(hub.SCHEME):
-        path = hub.hub_copy(str(path))
+    if is_reference(str(path)):
+        path = local_copy(str(path))
     if str(path).startswith(SCHEME):
         folder = tempfile.mkdtemp(prefix="unigeoseg-model-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -43,7 +43,7 @@ def predict_pictures(
     segmenter: Segmenter,
     images: Sequence[NDArray[np.uint8]],
     questions: Sequence[Question],
-    threshold: float = 0.5,
+    threshold: float,
     rule: NoneRule | None = None,
 ) -> list[Prediction]:
     """Segments RGB pictures uint8 ``[H, W, 3]``, all computed at once; an empty mask has score 0.
@@ -60,12 +60,12 @@ def predict_pictures(
     """
     squares = segmenter.squares(images, questions)
     return [
-        _answer(square, image.shape[0], image.shape[1], question, threshold, rule)
+        answer_of(square, image.shape[0], image.shape[1], question, threshold, rule)
         for square, image, question in zip(squares, images, questions, strict=True)
     ]
 
 
-def _answer(
+def answer_of(
     square: NDArray[np.float32],
     height: int,
     width: int,
@@ -73,6 +73,16 @@ def _answer(
     threshold: float,
     rule: NoneRule | None,
 ) -> Prediction:
+    """What a model's logits say.
+
+    Args:
+        square: logits ``[S, S]`` of the letterboxed picture.
+        height: of the picture in pixels.
+        width: likewise.
+        question: what was asked.
+        threshold: probability in (0, 1) above which a pixel is foreground.
+        rule: of the export; a text with a score below its limit gets an empty mask.
+    """
     found = cut(unletterbox(square, height, width), question, threshold)
     if rule is None or question.task == INTERACTIVE:
         return Prediction(found)
@@ -87,7 +97,7 @@ def predict_file(
     image: str | Path,
     question: Question,
     out: str | Path,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     turn: bool = True,
     none: float | bool = True,
 ) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def predict_file(
         image: an image file; see :func:`~pipelines.evaluate.image_file.read_image` for the conversions.
         question: what to segment.
         out: folder, made if needed.
-        threshold: probability in (0, 1) above which a pixel is foreground.
+        threshold: probability in (0, 1) above which a pixel is foreground; ``None``: the model's.
         turn: whether the image is turned as its EXIF orientation says; the mask lies on it as it was read.
         none: whether a text may get the answer that there is none, by the export's rule where it has one; a
             number is another limit of that rule's score.
@@ -117,6 +127,7 @@ def predict_file(
     pixels, place = read_placed(str(image), turn)
     segmenter = source if isinstance(source, Segmenter) else load(source)
     check_shape(pixels, segmenter.image_size, segmenter.model.config.vision.patch, image)
+    threshold = segmenter.threshold if threshold is None else threshold
     (found,) = predict_pictures(segmenter, [pixels], [question], threshold, rule)
     return write_prediction(pixels, place, found, Path(out), threshold, rule)
 

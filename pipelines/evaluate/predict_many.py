@@ -51,7 +51,7 @@ def predict_many(
     out: str | Path,
     question: Question | None = None,
     questions: str | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     turn: bool = True,
     batch: int = 8,
     progress: bool = True,
@@ -66,7 +66,7 @@ def predict_many(
         question: asked of every image; or
         questions: a CSV file with columns of :data:`COLUMNS`. Without the column ``image`` every row is asked
             of every image; points are ``x,y;x,y``.
-        threshold: probability in (0, 1) above which a pixel is foreground.
+        threshold: probability in (0, 1) above which a pixel is foreground; ``None``: the model's.
         turn: whether images are turned as their EXIF orientation says.
         batch: pairs that are computed at once.
         progress: tells on stderr.
@@ -88,6 +88,7 @@ def predict_many(
     rule = none_rule(source.source if isinstance(source, Segmenter) else source, none)
     asks = list_asks(list_pictures(images, "--images"), question, questions)
     segmenter = source if isinstance(source, Segmenter) else load(source)
+    threshold = segmenter.threshold if threshold is None else threshold
     result: dict[str, Any] = {"rows": [], "failed": []}
     with Steps("predict", "mask", len(asks), enabled=progress) as steps:
         for start in range(0, len(asks), batch):

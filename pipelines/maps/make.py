@@ -4,12 +4,13 @@ import dataclasses
 import datetime
 import json
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pipelines.build.progress import Steps
-from pipelines.maps.compute import Mapper
 from pipelines.maps.inputs import model_state, state_of
 from pipelines.maps.objects import join_pieces
 from pipelines.maps.planning import Sheet, Sheets, check_amount, check_instruction, lay_out
@@ -17,15 +18,14 @@ from pipelines.maps.rasters_out import MASK, SCORE, write_rasters
 from pipelines.maps.report import REPORT, write_report
 from pipelines.maps.request import Request
 from pipelines.maps.vectors import Layer, epoch_date, fitting, write_layers
-from pipelines.maps.work import Part, Work
+from pipelines.maps.work import WORK, Work
+from pipelines.maps.workers import Outcome, computed_here, computed_on_ray
 from unigeoseg.errors import UserError
 from unigeoseg.segmenter import Segmenter, load
 
 logger = logging.getLogger(__name__)
 
 MAP, ASKED, FAILED = "map.json", "request.json", "failed.jsonl"
-#: How often a part is tried.
-_TRIES = 2
 
 
 def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
@@ -50,9 +50,11 @@ def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
     _write(out / ASKED, asked)
     for text in sheets.warnings:
         logger.warning("%s", text)
-    results = [
-        _finished(sheet) or map_sheet(sheets, sheet, segmenter, asked, progress) for sheet in sheets.sheets
-    ]
+    found = {at: done for at, sheet in enumerate(sheets.sheets) if (done := _finished(sheet)) is not None}
+    wanted = [at for at in range(len(sheets.sheets)) if at not in found]
+    if wanted:
+        found.update(make_sheets(sheets, wanted, segmenter, asked, progress))
+    results = [found[at] for at in range(len(sheets.sheets))]
     if len(results) == 1:
         return results[0]
     keys = ("windows", "computed", "skipped", "failed", "parts", "objects")
@@ -116,94 +118,101 @@ def _finished(sheet: Sheet) -> dict[str, Any] | None:
     return None if result["failed"] else result
 
 
-def map_sheet(
-    sheets: Sheets, sheet: Sheet, segmenter: Segmenter, asked: dict[str, Any], progress: bool
-) -> dict[str, Any]:
-    """Maps one raster into its folder.
+def make_sheets(
+    sheets: Sheets, wanted: Sequence[int], segmenter: Segmenter, asked: dict[str, Any], progress: bool
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Maps rasters, each into its folder.
 
     Args:
         sheets: the map.
-        sheet: one of its rasters.
-        segmenter: the model.
+        wanted: places of its rasters that are to be made.
+        segmenter: the model, for this process.
         asked: of ``request.json``; its ``date`` is that of objects whose picture tells none.
         progress: tells on stderr.
 
-    Returns:
-        The content of its ``map.json``.
+    Yields:
+        Place and content of ``map.json`` of each raster when it is finished.
 
     Raises:
-        UserError: something cannot be written.
+        UserError: something cannot be written, or there are not the workers that are asked for.
     """
-    request = sheets.request
+    chosen = [sheets.sheets[at] for at in wanted]
+    name = Path(chosen[0].scene.path).name if len(chosen) == 1 else f"{len(chosen)} rasters"
+    with ExitStack() as stack:
+        left = {at: _left(sheets.sheets[at]) for at in wanted}
+        whole = sum(sheet.windows for sheet in chosen)
+        steps = stack.enter_context(Steps(f"map {name}", "window", whole, enabled=progress))
+        works: dict[int, Work] = {}
+
+        def opened(at: int) -> Work:
+            if at not in works:
+                works[at] = stack.enter_context(Work(sheets.sheets[at].folder))
+                steps.update(sum(works[at].counts()))
+            return works[at]
+
+        for at in [at for at in wanted if not left[at]]:
+            yield at, _finish(sheets, sheets.sheets[at], opened(at), asked)
+        for outcome in _outcomes(sheets, segmenter, left, stack):
+            work = opened(outcome.sheet)
+            if outcome.part is None:
+                work.fail(outcome.number, outcome.reason)
+            else:
+                work.save(outcome.part)
+                steps.update(outcome.part.computed + outcome.part.skipped)
+            left[outcome.sheet].discard(outcome.number)
+            if not left[outcome.sheet]:
+                yield outcome.sheet, _finish(sheets, sheets.sheets[outcome.sheet], work, asked)
+
+
+def _left(sheet: Sheet) -> set[int]:
+    """Numbers of the parts of a raster that are not there yet."""
     sheet.folder.mkdir(parents=True, exist_ok=True)
-    mapper = Mapper(
-        segmenter,
-        sheet.scene,
-        sheet.grid,
-        request.threshold,
-        sheets.question,
-        sheet.area,
-        request.batch,
-        sheets.rule,
-    )
+    if not (sheet.folder / WORK).is_file():
+        return set(sheet.numbers)
     with Work(sheet.folder) as work:
-        _compute(work, sheet, mapper, progress)
-        if sheet.prompts is None:
-            count = join_pieces(work, sheet.grid)
-        else:
-            work.begin_objects()
-            count = work.end_objects()
-        write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
-        layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
-        outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
-        formats, told = fitting(request.formats, count)
-        for text in told:
-            logger.warning("%s", text)
-        layers = write_layers(work, layer, sheet.folder, formats)
-        outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
-        result = _result(sheets, sheet, work, count, outputs)
-        result["warnings"] = [*sheets.warnings, *told]
-        write_report(result, sheet.scene, sheet.folder)
-        _write(sheet.folder / MAP, result)
-        if not result["failed"]:
-            work.remove()
+        return set(sheet.numbers) - work.done()
+
+
+def _outcomes(
+    sheets: Sheets, segmenter: Segmenter, left: dict[int, set[int]], stack: ExitStack
+) -> Iterator[Outcome]:
+    """Computes what is left, here or on Ray, which stays connected as long as ``stack``."""
+    keys = [(at, number) for at, numbers in left.items() for number in sorted(numbers)]
+    request = sheets.request
+    if not request.workers[1] or not keys:
+        return computed_here(sheets, segmenter, iter(keys))
+    # Here, so that a process without Ray can map by itself.
+    from pipelines.cluster_view.session import connected
+
+    stack.enter_context(connected(request.workers[1] * max(1, math.ceil(request.cpus)), "--workers"))
+    return computed_on_ray(sheets, keys, request.workers, request.cpus, request.gpus)
+
+
+def _finish(sheets: Sheets, sheet: Sheet, work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+    """Writes a raster's files from its parts; the content of its ``map.json``."""
+    if sheet.prompts is None:
+        count = join_pieces(work, sheet.grid)
+    else:
+        work.begin_objects()
+        count = work.end_objects()
+    write_rasters(work, sheet.grid, sheet.scene, sheet.folder)
+    request = sheets.request
+    layer = Layer(sheet.scene, _common(sheets, sheet, asked), _asked_by_prompt(sheet), request.simplify)
+    outputs = {"mask": str(sheet.folder / MASK), "score": str(sheet.folder / SCORE)}
+    formats, told = fitting(request.formats, count)
+    for text in told:
+        logger.warning("%s", text)
+    layers = write_layers(work, layer, sheet.folder, formats)
+    outputs |= {"objects" if name == "gpkg" else name: path for name, path in layers.items()}
+    result = _result(sheets, sheet, work, count, outputs)
+    result["warnings"] = [*sheets.warnings, *told]
+    write_report(result, sheet.scene, sheet.folder)
+    _write(sheet.folder / MAP, result)
+    if result["failed"]:
+        work.close()
+    else:
+        work.remove()
     return result
-
-
-def _compute(work: Work, sheet: Sheet, mapper: Mapper, progress: bool) -> None:
-    """Computes what is not there yet; a part that fails twice is told."""
-    done = work.done()
-    with Steps(f"map {Path(sheet.scene.path).name}", "window", sheet.windows, enabled=progress) as steps:
-        steps.update(sum(work.counts()))
-        for number, compute in _parts(sheet, mapper):
-            if number in done:
-                continue
-            part = _tried(work, number, compute)
-            if part is not None:
-                work.save(part)
-                steps.update(part.computed + part.skipped)
-
-
-def _parts(sheet: Sheet, mapper: Mapper) -> Iterator[tuple[int, Callable[[], Part]]]:
-    """Number of each part, and what computes it."""
-    if sheet.prompts is not None:
-        for prompt in sheet.prompts.inside:
-            yield prompt.number, lambda prompt=prompt: mapper.prompt(prompt)  # type: ignore[misc]
-        return
-    across = sheet.grid.blocks[1]
-    for row, column in sheet.grid.block_numbers():
-        yield row * across + column, lambda row=row, column=column: mapper.block(row, column)  # type: ignore[misc]
-
-
-def _tried(work: Work, number: int, compute: Callable[[], Part]) -> Part | None:
-    for attempt in range(_TRIES):
-        try:
-            return compute()
-        except Exception as error:  # whatever it is, the other parts can be made
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            logger.warning("part %d, attempt %d: %s", number, attempt + 1, reason)
-    work.fail(number, reason)
-    return None
 
 
 def _common(sheets: Sheets, sheet: Sheet, asked: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +261,7 @@ def _result(sheets: Sheets, sheet: Sheet, work: Work, count: int, outputs: dict[
         "task": question.task if question else "interactive",
         "prompts": request.prompts,
         "prompts_outside": sheet.prompts.outside if sheet.prompts else [],
-        "threshold": request.threshold,
+        "threshold": sheets.threshold,
         "none": None if rule is None else {"score": rule.score, "below": rule.threshold},
     }
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,12 +62,17 @@ class Sheet:
     windows: int
 
     @property
-    def parts(self) -> int:
-        """Blocks, or prompts."""
+    def numbers(self) -> Sequence[int]:
+        """Of its parts: blocks, row by row, or the prompts that lie on it."""
         if self.prompts is not None:
-            return len(self.prompts.inside)
+            return [prompt.number for prompt in self.prompts.inside]
         down, across = self.grid.blocks
-        return down * across
+        return range(down * across)
+
+    @property
+    def parts(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
 
     @property
     def bytes(self) -> float:
@@ -89,6 +94,7 @@ class Sheets:
         question: of every window; ``None``: prompts.
         sheets: a raster each.
         warnings: what a person should know before.
+        threshold: probability above which a pixel is foreground.
         rule: by which a window holds none of what is asked for, if the export has one.
     """
 
@@ -97,12 +103,17 @@ class Sheets:
     question: Question | None
     sheets: list[Sheet]
     warnings: list[str]
+    threshold: float
     rule: NoneRule | None = None
 
     @property
     def windows(self) -> int:
         """To be computed at most."""
         return sum(sheet.windows for sheet in self.sheets)
+
+    def without_sheets(self) -> "Sheets":
+        """What all rasters share, for workers that open them one at a time."""
+        return replace(self, sheets=[], warnings=[])
 
 
 def lay_out(request: Request) -> Sheets:
@@ -150,7 +161,8 @@ def lay_out(request: Request) -> Sheets:
     warnings += [f"left out: {text}" for text in elsewhere]
     rule = none_rule(model, request.none) if question is not None else None
     warnings += _word_warnings(request, question, sheets) + _none_warnings(request, question, rule, sheets)
-    return Sheets(request, model, question, sheets, warnings, rule)
+    threshold = config.threshold if request.threshold is None else request.threshold
+    return Sheets(request, model, question, sheets, warnings, threshold, rule)
 
 
 def _word_warnings(request: Request, question: Question | None, sheets: Sequence[Sheet]) -> list[str]:

@@ -11,7 +11,7 @@ from unigeoseg.errors import UserError
 from unigeoseg.question import Question
 
 #: Settings that change how a map is made and not what it holds.
-_FREE = ("out", "resume", "yes", "max_failed", "device", "formats", "simplify")
+_FREE = ("out", "resume", "yes", "max_failed", "device", "formats", "simplify", "workers", "cpus", "gpus")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
         nodata: value of what is no data, instead of the raster's own.
         bands: shown as red, green, blue, from 1.
         stretch: to 8 bits; percentiles are taken once for all inputs.
-        threshold: probability in (0, 1) above which a pixel is foreground.
+        threshold: probability in (0, 1) above which a pixel is foreground; ``None``: the model's.
         none: whether a window may hold none of what is asked for, by the export's rule where it has one; a
             number is another limit of that rule's score.
         simplify: tolerance of outlines in pixels; 0: along pixel edges.
@@ -42,6 +42,9 @@ class Request:
         strides: of a block.
         batch: windows computed at once; sums of another order may round otherwise.
         device: such as ``cuda:1``.
+        workers: fewest and most actors of Ray; (0, 0): this process alone.
+        cpus: of an actor, and its threads.
+        gpus: of an actor.
         max_failed: share of blocks (or prompts) that may fail.
         resume: goes on with the same map in ``out``.
         yes: takes more than a million windows.
@@ -62,7 +65,7 @@ class Request:
     nodata: float | None = None
     bands: tuple[int, ...] | None = None
     stretch: Stretch = "auto"
-    threshold: float = 0.5
+    threshold: float | None = None
     none: float | bool = True
     simplify: float = 0.0
     formats: tuple[str, ...] = ("gpkg",)
@@ -70,6 +73,9 @@ class Request:
     strides: int = BLOCK
     batch: int = 1
     device: str | None = None
+    workers: tuple[int, int] = (0, 0)
+    cpus: float = 1.0
+    gpus: float = 0.0
     max_failed: float = 0.0
     resume: bool = False
     yes: bool = False

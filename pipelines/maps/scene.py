@@ -45,6 +45,7 @@ class Scene:
         limits: low and high value that became 0 and 255, a band; ``None``: bytes as they are.
         date: of the picture, as its file tells it.
         file: opened, where it was read by parts.
+        again: how it is opened elsewhere.
     """
 
     path: str
@@ -56,6 +57,12 @@ class Scene:
     limits: list[list[float]] | None = None
     date: str | None = None
     file: MapRaster | None = None
+    again: "Opening | None" = None
+
+    def __reduce__(self) -> Any:
+        """Another process opens the file itself, and shows it with this one's stretch."""
+        assert self.again is not None
+        return self.again, (self.limits,)
 
     @property
     def height(self) -> int:
@@ -95,6 +102,38 @@ class Scene:
         return pixels, valid, part
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How one input is opened.
+
+    Attributes:
+        path: file or URL.
+        request: how it is shown and placed.
+        size: side of the model's window.
+    """
+
+    path: str
+    request: Request
+    size: int
+
+    def __call__(self, limits: list[list[float]] | None) -> Scene:
+        """Opens it with a stretch that is known.
+
+        Args:
+            limits: see :class:`Scene`.
+        """
+        file = _open_file(self.path, self.request)
+        return self.of(file, None if limits is None else np.asarray(limits, np.float64))
+
+    def of(self, file: MapRaster | None, limits: NDArray[np.float64] | None) -> Scene:
+        """The input, of its file where that is read by parts."""
+        if file is None:
+            scene = _held(self.path, self.request, self.size)
+        else:
+            scene = _by_parts(self.path, file, limits, self.request, self.size)
+        return replace(scene, again=self)
+
+
 def open_scenes(paths: Sequence[str], request: Request, size: int) -> list[Scene]:
     """Opens the inputs of a map, with one stretch for all of them.
 
@@ -109,9 +148,7 @@ def open_scenes(paths: Sequence[str], request: Request, size: int) -> list[Scene
     files = [_open_file(path, request) for path in paths]
     limits = _stretches([file for file in files if file is not None], request)
     return [
-        _held(path, request, size)
-        if file is None
-        else _by_parts(path, file, limits[_alike(file)], request, size)
+        Opening(path, request, size).of(file, None if file is None else limits[_alike(file)])
         for path, file in zip(paths, files, strict=True)
     ]
 

@@ -1,6 +1,7 @@
 """Vector files that a map is asked with: prompts (points and boxes) and areas, laid on a raster's pixels."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class Prompts:
 
     inside: list[Prompt]
     outside: list[int]
+
+    @cached_property
+    def by_number(self) -> dict[int, Prompt]:
+        """Those inside by their numbers."""
+        return {prompt.number: prompt for prompt in self.inside}
 
 
 def read_shapes(path: str, option: str) -> Any:
@@ -138,8 +144,7 @@ def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
         ):
             found.outside.append(number)
             continue
-        side = max(size, round(float((high - low).max()) * _ROOM))
-        window = _around((low + high) / 2, side, whole)
+        window = window_around(low, high, size, whole)
         inside = (corners - [window.left, window.top]) / [window.width, window.height]
         inside = np.clip(inside, 0, 1)
         question = Question.ask(box=inside.ravel().tolist()) if box else Question.ask(points=inside.tolist())
@@ -165,7 +170,18 @@ def _corners(shape: Any, where: str) -> NDArray[np.float64]:
     raise UserError(f"{where} is {kind or 'empty'}: give points, multipoints of up to {MAX_POINTS}, or boxes")
 
 
-def _around(centre: NDArray[np.float64], side: int, whole: Rect) -> Rect:
+def window_around(low: NDArray[np.float64], high: NDArray[np.float64], size: int, whole: Rect) -> Rect:
+    """The window in which a prompt is asked: of the model's size, or larger where a box needs it.
+
+    Args:
+        low: its least x, y in pixels.
+        high: its greatest.
+        size: side of the model's window.
+        whole: the raster, out of which no window reaches.
+    """
+    side = max(size, round(float((high - low).max()) * _ROOM))
+    centre = (low + high) / 2
+
     def span(middle: float, length: int) -> tuple[int, int]:
         start = min(max(0, round(middle - side / 2)), max(0, length - side))
         return start, min(start + side, length)

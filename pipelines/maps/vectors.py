@@ -65,7 +65,7 @@ class Layer:
         if self.kind == "MultiPolygon":
             shapes = np.asarray([_multi(shape) for shape in shapes] or shapes, object)
         crs = None if self._scene.crs is None else self._scene.crs.to_wkt()
-        areas = _square_metres(shapes, crs)
+        areas = square_metres(shapes, crs)
         asked = [self._asked(found.number) if self._asked else None for found in some]
         columns: dict[str, Any] = {
             "id": np.asarray([f"{found.row}_{found.column}" for found in some], object),
@@ -99,7 +99,7 @@ def _multi(shape: Any) -> Any:
     return shapely.MultiPolygon([shape]) if shape.geom_type == "Polygon" else shape
 
 
-def _square_metres(shapes: Any, crs: str | None) -> np.ndarray[Any, np.dtype[np.float64]]:
+def square_metres(shapes: Any, crs: str | None) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Areas on the ellipsoid; NaN without a CRS."""
     if crs is None or not len(shapes):
         return np.full(len(shapes), np.nan)

@@ -10,8 +10,8 @@ from typing import Any
 from pipelines.config import Config
 from pipelines.config.job import PATHS
 from pipelines.storage.filesystem import open_filesystem
-from pipelines.weights.hub import SCHEME
 from pipelines.weights.local_copy import local_copy
+from pipelines.weights.references import is_reference
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 
@@ -63,7 +63,7 @@ def check_start(config: Config) -> None:
     values: Any = config.plain()
     named: dict[str, str | None] = {".".join(keys): reduce(getitem, keys, values) for keys in PATHS}
     for setting, path in named.items():
-        if path is None or path.startswith(SCHEME):
+        if path is None or is_reference(path):
             continue
         fs, inside = open_filesystem(path if "://" in path else Path(path).expanduser())
         if not fs.exists(inside):

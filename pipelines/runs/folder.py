@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pipelines.storage.background import Patience, PatientFiles
 from pipelines.storage.filesystem import is_remote, open_filesystem, storage_errors
+from pipelines.storage.growing import GrowingObject
 from pipelines.storage.lease import Hold
 from pipelines.storage.retry import Retry
 from pipelines.storage.scratch import scratch_folder
@@ -60,6 +61,7 @@ class RunFolder:
             self.fs, self.root = open_filesystem(path)
         self.path = str(path).rstrip("/") if self.remote else self.root
         self.base = scratch_folder() if self.remote else Path(self.root)
+        self._growing: dict[str, GrowingObject] = {}
 
     @property
     def name(self) -> str:
@@ -131,11 +133,15 @@ class RunFolder:
                     self.fs.put_file(str(file), f"{self.root}/{file.relative_to(self.base).as_posix()}")
 
     def publish_growing(self, *names: str) -> None:
-        """Uploads what files hold at this moment, while another thread appends to them."""
+        """Uploads what files hold at this moment, while another thread appends to them.
+
+        Of long ones only what is new goes up. Nothing else may write them in between.
+        """
         self.check_held()
         for name in names:
             if self.remote and (self.base / name).is_file():
-                self.fs.pipe_file(f"{self.root}/{name}", (self.base / name).read_bytes())
+                growing = self._growing.setdefault(name, GrowingObject(self.fs, f"{self.root}/{name}"))
+                growing.send(self.base / name)
 
     def fetch(self, name: str) -> bool:
         """Brings a published file or folder into the mirror; whether there was one."""
@@ -144,7 +150,7 @@ class RunFolder:
         self.fs.invalidate_cache()
         files = self.fs.find(f"{self.root}/{name}") if self.fs.exists(f"{self.root}/{name}") else []
         for file in files:
-            target = self.base / str(file)[len(self.root) + 1 :]
+            target = self.base / str(file).partition(f"{self.root}/")[2]  # some begin with a slash
             target.parent.mkdir(parents=True, exist_ok=True)
             self.fs.get_file(file, str(target))
         return bool(files)

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.runs.folder import CHECKPOINTS, RunFolder
 logger = logging.getLogger(__name__)
 STATE, MANIFEST, COMMITTED = "state.json", "manifest.json", "COMMITTED"
 _NAME = re.compile(r"step-(\d{8})$")
+_SHARD = re.compile(r"shard-(\d+)-of-\d+\.safetensors")
 _BLOCK = 1 << 22
 
 
@@ -87,7 +89,7 @@ def warn_damaged(run: RunFolder, step: int, problem: str) -> None:
 
 
 def find_problem(
-    run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True
+    run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True, keep: bool = False
 ) -> str | None:
     """As :func:`verify`, with what stops the check itself taken for the problem.
 
@@ -95,39 +97,52 @@ def find_problem(
         OSError: an object store stays out of reach.
     """
     try:
-        return verify(run, name, part, parts, checksums)
+        return verify(run, name, part, parts, checksums, keep)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if run.remote and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise  # storage is out of reach: that says nothing about the checkpoint
         return f"{type(error).__name__}: {error}"
 
 
-def verify(run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True) -> str | None:
+def verify(
+    run: RunFolder, name: str, part: int = 0, parts: int = 1, checksums: bool = True, keep: bool = False
+) -> str | None:
     """What is wrong with a checkpoint, or ``None``.
 
     Args:
         run: where.
         name: its folder inside the run.
-        part: which share of the files this call reads, when several processes read together.
+        part: which share of the files this call reads, when several processes read together: of ranks that
+            go on in the same number, each reads the shard that it wrote.
         parts: number of shares.
         checksums: ``False`` compares sizes alone.
+        keep: what is read of a remote run stays in its mirror, to be loaded from there.
     """
     root = f"{run.root}/{name}"
     manifest = json.loads(run.fs.cat_file(f"{root}/{MANIFEST}"))
-    for file, entry in list(manifest["files"].items())[part::parts]:
+    for file, entry in manifest["files"].items():
+        if _reader(file) % parts != part:
+            continue
         if not run.fs.exists(f"{root}/{file}"):
             return f"{file} is missing"
         size = run.fs.size(f"{root}/{file}")
         if size != entry["bytes"]:
             return f"{file} has {size} bytes, the manifest says {entry['bytes']}"
-        if checksums and run.patiently(partial(_digest_at, run, f"{root}/{file}")) != entry["sha256"]:
+        kept = run.local(f"{name}/{file}") if keep and run.remote else None
+        if checksums and run.patiently(partial(_digest_at, run, f"{root}/{file}", kept)) != entry["sha256"]:
             return f"the checksum of {file} differs from the manifest's"
     return None
 
 
-def _digest_at(run: RunFolder, path: str) -> str:
-    with run.fs.open(path, "rb") as stream:
-        return _digest(stream)
+def _reader(file: str) -> int:
+    """The rank that reads a file: of a shard, the one that wrote it."""
+    shard = _SHARD.match(file)
+    return int(shard[1]) if shard else 0
+
+
+def _digest_at(run: RunFolder, path: str, kept: Path | None = None) -> str:
+    with run.fs.open(path, "rb") as stream, kept.open("wb") if kept else nullcontext() as copy:
+        return _digest(stream, copy)
 
 
 def _steps(run: RunFolder) -> list[tuple[int, bool]]:
@@ -142,8 +157,10 @@ def _steps(run: RunFolder) -> list[tuple[int, bool]]:
     return sorted(found)
 
 
-def _digest(stream: IO[bytes]) -> str:
+def _digest(stream: IO[bytes], copy: IO[bytes] | None = None) -> str:
     digest = hashlib.sha256()
     while block := stream.read(_BLOCK):
         digest.update(block)
+        if copy is not None:
+            copy.write(block)
     return digest.hexdigest()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.storage.yaml_text import load_yaml
-from pipelines.weights.hub import SCHEME, HubReference, cached_path, hub_copy, hub_files
+from pipelines.weights.hub import SCHEME, HubReference, cached_path, hub_files
+from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def fetch_weights(text: str) -> dict[str, Any]:
     """
     row = find_weights(text)
     before = cached_path(row["reference"])
-    path = hub_copy(row["reference"])
+    path = local_copy(row["reference"])
     try:
         shown = _told(row)
     except UserError as error:

@@ -11,19 +11,23 @@ from typing import Any
 
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.weights.hub import SCHEME, hub_copy
+from pipelines.weights.references import resolved
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 def local_copy(path: str) -> Path:
-    """A local path for a file or folder, perhaps in an object store or a model hub; fetched once per machine.
+    """A local path for what a reference names; fetched once per machine.
+
+    See :mod:`pipelines.weights.references` for the forms.
 
     What was overwritten there since is fetched again: the copy's name holds the state of the objects.
 
     Raises:
         UserError: there is nothing at ``path``, or the folder of the copies is another user's.
     """
+    path = resolved(path)
     if "://" not in path:
         return Path(path).expanduser()
     if path.startswith(SCHEME):

@@ -68,7 +68,9 @@ def _trains_as_torch(results, run):
 
 def _trains_as_torch_with_its_options(results, run):
     narrow, muon = run.config.train.precision == "bf16", run.config.train.optimizer == "muon"
+    dropout = run.config.model.tate.dropout > 0
     name = "torch with muon" if muon else "torch" if narrow else "torch with adapters"
+    name = "torch with dropout" if dropout else name
     found, plain = results[0][run.name], results[0][name]
     near = 0.02 if narrow else 1e-5
     assert found["loss"] != results[0]["torch"]["loss"]

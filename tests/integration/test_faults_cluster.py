@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import time
 
 import pytest
+import ray
 import yaml
 
+from pipelines.train.driver.avoid import AvoidNodes
+from pipelines.train.loop.channel import Mailbox
 from tests.cluster_commands import unigeoseg
 from tests.fault_cluster import Nodes
 from tests.fault_runs import (
@@ -24,8 +28,8 @@ from tests.fault_runs import (
 from tests.train_runs import finish, start, tiny_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
-#: No dropout: its masks belong to ranks, whose number changes.
-ELASTIC = {"train.steps": 80, "checkpoint.every": 5}
+#: With dropout: what is dropped depends on samples and steps, not on how many workers there are.
+ELASTIC = {"train.steps": 80, "checkpoint.every": 5, "model.tate.dropout": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,8 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
         process.kill()
     sizes.append(_world_size(run, 80))
     assert sizes == [2, 1, 2], output
+    asked = re.findall(r"wrote checkpoints/step-(\d+) before its time", output)
+    assert [int(step) for step in re.findall(r"resuming from step (\d+)", output)][-1] == int(asked[-1])
     assert output.count("resuming from step") == 2
     assert rows(run / "ledger.jsonl") == rows(alone / "ledger.jsonl")
     for one, other in zip(rows(run / "metrics.jsonl"), rows(alone / "metrics.jsonl"), strict=True):
@@ -128,6 +134,27 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
     apart = sum(float(((found[k] - wanted[k]) ** 2).sum()) for k in wanted)
     assert (apart / sum(float((v**2).sum()) for v in wanted.values())) ** 0.5 < 1e-3
     assert_tracked_once(own_database(run), "FINISHED", 80)
+
+
+def test_an_unfit_node_gets_no_workers(nodes, monkeypatch):
+    nodes.resize(2)
+    for name, value in nodes.environment.items():
+        monkeypatch.setenv(name, value)
+    ray.init(log_to_driver=False)
+    try:
+        known = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        assert len(known) == 2
+        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        avoid = AvoidNodes(mailbox)
+        assert avoid.on_controller_start_worker_group(scaling_config=None, num_workers=1) is None
+        ray.get(mailbox.leave_out.remote({known[0]: "its device multiplies wrongly"}))
+        selector = avoid.on_controller_start_worker_group(scaling_config=None, num_workers=1)
+        place = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[selector])
+        ray.get(place.ready(), timeout=60)
+        assert list(ray.util.placement_group_table(place)["bundles_to_node_id"].values()) == [known[1]]
+        ray.util.remove_placement_group(place)
+    finally:
+        ray.shutdown()
 
 
 def _world_size(run, step):

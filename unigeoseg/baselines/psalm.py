@@ -7,7 +7,8 @@ from unigeoseg.baselines.query_set import QuerySetDecoder
 from unigeoseg.config import ModelConfig
 from unigeoseg.losses.mask_watch import watch_masks
 from unigeoseg.losses.terms import Losses, cell_shares, mask_losses
-from unigeoseg.model import UniGeoSeg, sum_losses
+from unigeoseg.metrics import logit
+from unigeoseg.model import Seen, UniGeoSeg, sum_losses
 from unigeoseg.modules.coordinates import feature_sides
 from unigeoseg.samples.batch import Batch
 
@@ -84,13 +85,13 @@ class PsalmLike(UniGeoSeg):
                 "query_class": (class_weight, classes.view(matched.shape).sum(0)),
                 "language": (weights.language, self._language_loss(states, batch.labels)),
             },
-            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks),
+            watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks, logit(self.config.threshold)),
         )
 
     @torch.inference_mode()
-    def predict(self, batch: Batch) -> Tensor:
+    def predict(self, batch: Batch, seen: Seen | None = None) -> Tensor:
         """Mask logits float32 ``[B, S, S]`` of the query with the highest score; foreground is > 0."""
-        (masks, scores), _ = self._run(batch)
+        (masks, scores), _ = self._run(batch, seen)
         best = scores[-1].argmax(-1)
         last = masks[-1][torch.arange(len(best), device=best.device), best][:, None].float()
         size = self.config.image_size

@@ -16,7 +16,7 @@ WATCHED = ("empty", "full", "soft_dice", "absent", "false_alarms")
 
 
 @torch.no_grad()
-def watch_masks(logits: Tensor, masks: Tensor) -> Tensor:
+def watch_masks(logits: Tensor, masks: Tensor, limit: float) -> Tensor:
     """Looks at each mask; float32 ``[5, B]`` in the order of :data:`WATCHED`.
 
     Whether it is empty though there is a target, whether it is full, its soft dice (0 without a target),
@@ -26,12 +26,13 @@ def watch_masks(logits: Tensor, masks: Tensor) -> Tensor:
     share of foreground of a cell: it rises before any mask forms.
 
     Args:
-        logits: of the last level, ``[B, h, w]``; foreground is > 0.
+        logits: of the last level, ``[B, h, w]``.
         masks: truth ``[B, S, S]``, 0 or 1.
+        limit: logit above which a cell is foreground.
     """
     flat = logits.float().flatten(1)
     truth = cell_shares(masks, *logits.shape[1:]).flatten(1)
-    covered = (flat > 0).float().mean(1)
+    covered = (flat > limit).float().mean(1)
     probability = flat.sigmoid()
     dice = (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
     target = masks.flatten(1).bool().any(1)  # of bytes it would be bytes, whose ~ is no negation

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from unigeoseg.errors import UserError
+from unigeoseg.modules.dropout import SampleDropout
 
 _BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
 
@@ -45,12 +47,21 @@ def add_lora(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=sorted(targets or names), bias="none"
     )
     inject_adapter_in_model(config, language)
+    if dropout:
+        _draw_by_sample(language, dropout)
     for name, parameter in language.named_parameters():
         parameter.requires_grad_("lora_" in name)
     if embeddings:
         for module in (language.get_input_embeddings(), head):
             if module is not None:
                 module.requires_grad_(True)
+
+
+def _draw_by_sample(language: Any, dropout: float) -> None:
+    """Puts dropout in place of ``peft``'s whose draws do not depend on the rest of the batch."""
+    layers = [module for module in language.modules() if isinstance(module, LoraLayer)]
+    for number, layer in enumerate(layers, 1):
+        layer.lora_dropout["default"] = SampleDropout(dropout, on_tokens=True, number=number)
 
 
 def merge_lora(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:

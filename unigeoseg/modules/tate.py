@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import TATEConfig
+from unigeoseg.modules.dropout import SampleDropout
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING, TASK_IDS, TASKS
 
 
@@ -63,7 +64,7 @@ class ReasoningBranch(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.gate = nn.Linear(width, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, text: Tensor, mask: Tensor) -> Tensor:

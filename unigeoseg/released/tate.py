@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import TATEConfig
+from unigeoseg.modules.dropout import SampleDropout
 from unigeoseg.modules.lkm import LatentKnowledgeMemory
 from unigeoseg.modules.tate import masked_softmax
 from unigeoseg.tasks import INTERACTIVE, TASK_IDS, TASKS
@@ -21,7 +22,7 @@ class ReleasedTATE(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.reasoning_queries, width) * width**-0.5)
         self.gate = nn.Linear(width, width)
         self.merge = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = SampleDropout(config.dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(

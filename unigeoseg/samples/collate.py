@@ -90,10 +90,7 @@ class Collator:
             BadSample: a sample is too long, or its instruction empty.
         """
         size, smooth = self._size, not self._released
-        images = np.empty((len(groups), 3, size, size), np.uint8)
-        for planes, group in zip(images, groups, strict=True):
-            # Writes each channel once; a permuted copy in torch takes six times as long.
-            cv2.split(letterbox_image(group.image, size, smooth), list(planes))
+        images = self.pictures([group.image for group in groups])
         samples = [s for g in groups for s in g.samples]
         image_index = [i for i, g in enumerate(groups) for _ in g.samples]
         coordinates, coordinate_mask = self._coordinates(groups)
@@ -129,6 +126,14 @@ class Collator:
             places=places,
             first=first,
         )
+
+    def pictures(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Images ``[H, W, 3]`` letterboxed for the model, uint8 ``[I, 3, S, S]``."""
+        found = np.empty((len(images), 3, self._size, self._size), np.uint8)
+        for planes, image in zip(found, images, strict=True):
+            # Writes each channel once; a permuted copy in torch takes six times as long.
+            cv2.split(letterbox_image(image, self._size, not self._released), list(planes))
+        return found
 
     def _tokens(self, sample: Sample) -> PromptTokens:
         answer = sample.answer if sample.mask is not None else None

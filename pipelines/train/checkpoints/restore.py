@@ -3,12 +3,14 @@
 Shards hold pieces of parameters by name and place, so a run goes on with another world size or ZeRO stage
 from the same files: nothing is converted, no extra disk is taken, and each rank reads the pieces that it
 holds (with weights and two moments 12 bytes for each trained parameter, all ranks together). A remote run's
-shards pass through the machine's temporary folder. The log says how long it took; `unigeoseg bench
-checkpoint` measures it as ``restore_seconds``.
+shards pass through the machine's temporary folder: each is read once, when its checksum is taken, by the rank
+that wrote it, and once more by ranks of another number that hold a part of it. The log says how long it took;
+`unigeoseg bench checkpoint` measures it as ``restore_seconds``.
 """
 
 import json
 import shutil
+from collections.abc import Sequence
 from functools import partial
 
 import torch.distributed as dist
@@ -24,6 +26,7 @@ from pipelines.runs.manifest import (
 )
 from pipelines.train.engine.distributed import gathered
 from pipelines.train.engine.engine import Engine
+from pipelines.train.engine.pieces import Piece
 from pipelines.train.engine.shards import LAYOUT, ShardReader
 from unigeoseg.errors import UserError
 
@@ -34,10 +37,12 @@ def find_checkpoint(run: RunFolder) -> Checkpoint | None:
     steps: list[int] = gathered(committed_steps(run) if rank == 0 else [])[0]
     for step in reversed(steps):
         name = checkpoint_name(step)
-        problem = next(filter(None, gathered(find_problem(run, name, rank, world))), None)
+        problem = next(filter(None, gathered(find_problem(run, name, rank, world, keep=True))), None)
         if problem is None:
             found: Checkpoint = gathered(read_checkpoint(run, step) if rank == 0 else None)[0]
             return found
+        if run.remote:
+            shutil.rmtree(run.base / name, ignore_errors=True)
         if rank == 0:
             warn_damaged(run, step, problem)
     return None
@@ -58,13 +63,20 @@ def load_checkpoint(engine: Engine, run: RunFolder, checkpoint: Checkpoint) -> N
     reader = ShardReader(folder, json.loads(run.patience(lambda: run.fs.cat_file(f"{root}/{LAYOUT}"))))
     check_shapes(engine.trained_shapes(), reader.shapes, f"{run.path}/{checkpoint.name}")
     pieces = engine.held_pieces()
-    if run.remote:
-        for file in sorted(reader.files_for((p.name, p.start, p.count) for p in pieces)):
-            run.patience(partial(run.fetch, f"{checkpoint.name}/{file}"))
+    _bring(run, checkpoint.name, reader, pieces)
     engine.restore(reader, pieces)
     engine.barrier()
     if run.remote:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring(run: RunFolder, name: str, reader: ShardReader, pieces: Sequence[Piece]) -> None:
+    """Brings the shards that hold some pieces into the mirror of a remote run, but those that are there."""
+    if not run.remote:
+        return
+    for file in sorted(reader.files_for((p.name, p.start, p.count) for p in pieces)):
+        if not (run.base / name / file).is_file():  # else it was kept when its checksum was taken
+            run.patience(partial(run.fetch, f"{name}/{file}"))
 
 
 def load_moments(engine: Engine, path: str) -> str:
@@ -87,9 +99,7 @@ def load_moments(engine: Engine, path: str) -> str:
             raise UserError(f"init.optimizer={path} has no whole checkpoint; give a run that has one")
         folder = run.base / found.name
         reader = ShardReader(folder, json.loads(run.fs.cat_file(f"{run.root}/{found.name}/{LAYOUT}")))
-        if run.remote:
-            for file in sorted(reader.files_for((p.name, p.start, p.count) for p in engine.held_pieces())):
-                run.fetch(f"{found.name}/{file}")
+        _bring(run, found.name, reader, engine.held_pieces())
         taken = engine.restore_moments(reader)
         engine.barrier()
     finally:

@@ -17,7 +17,9 @@ from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
+from pipelines.train.driver.avoid import AvoidNodes
 from pipelines.train.driver.ray_train_private import Trainer
+from pipelines.train.driver.resizing import WholeBatches
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.loop.logs import RunLogs
@@ -139,9 +141,12 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> Trainer:
             name=RunFolder(job.run).name,
             storage_path=bookkeeping,
             failure_config=ray.train.FailureConfig(max_failures=job.config.checkpoint.max_failures),
+            callbacks=[AvoidNodes(mailbox)],
         ),
     )
-    trainer.sizes, trainer.make_policy = tuple(sizes), partial(FailuresInARow, run=job.run)
+    grace = job.config.recovery.grace_seconds
+    trainer.make_scaling = partial(WholeBatches, sizes=tuple(sizes), mailbox=mailbox, patience=grace)
+    trainer.make_policy = partial(FailuresInARow, run=job.run)
     return trainer
 
 

@@ -24,6 +24,7 @@ from pipelines.stream.plain import open_plain_stream
 from pipelines.train.driver.start import held_run, note_outcome
 from pipelines.train.driver.summary import conclude
 from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.health import UnfitNodeError
 from pipelines.train.loop import recorder
 from pipelines.train.loop.channel import Mailbox
 from pipelines.train.loop.loop import run_loop
@@ -123,6 +124,10 @@ def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
         logging.getLogger(recorder.__name__).setLevel(logging.WARNING)
     try:
         outcome = run_loop(job, _Direct(shown), open_plain_stream, catch_sigterm=True)
+    except UnfitNodeError as error:
+        raise UserError(
+            f"{error}; train without that machine, or with recovery.check_nodes=false if it is sound"
+        ) from error
     finally:
         shown.close()
     assert outcome is not None

@@ -38,7 +38,8 @@ from unigeoseg.errors import UserError
 logger = logging.getLogger(__name__)
 #: Settings that may differ on resume: they do not change what is learned.
 _FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "scale.gpus_per_worker",
-         "scale.resources", "train.log_every", "data.decode", "data.actors", "data.block_positions",
+         "scale.resources", "train.log_every", "train.profile.",
+         "model.threshold", "data.decode", "data.actors", "data.block_positions",
          "scale.min_workers", "scale.resize_seconds", "scale.workers", "engine.zero_stage", "recovery.",
          "data.prefetch_batches", "data.max_bad_share", "build.", "build", "name")  # fmt: skip
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
@@ -177,6 +178,32 @@ def check_data(run: RunFolder, store: str, index: StoreIndex, plan: Plan, found:
             f"{run.path} was trained on another plan (store, split, schedule or length differ): it has "
             f"fingerprint {fingerprint[:12]}, {store} with this configuration gives "
             f"{plan.fingerprint[:12]}; give the same, or start a new run with --run"
+        )
+
+
+def check_profile(config: Config, steps: int) -> None:
+    """Refuses traces of steps or workers that there will not be.
+
+    Args:
+        config: the job.
+        steps: of the whole run.
+
+    Raises:
+        UserError: names the setting and what the run has.
+    """
+    asked = config.train.profile
+    if asked.steps is None:
+        return
+    if asked.steps[1] >= steps:
+        raise UserError(
+            f"train.profile.steps={list(asked.steps)} goes past the run's last step, {steps - 1}: choose "
+            "others, or more train.steps"
+        )
+    beyond = [rank for rank in asked.ranks if not 0 <= rank < config.scale.workers]
+    if beyond:
+        raise UserError(
+            f"train.profile.ranks names {beyond[0]}, and the run has {config.scale.workers} workers, "
+            "numbered from 0"
         )
 
 

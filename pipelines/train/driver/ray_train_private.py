@@ -12,11 +12,21 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-__all__ = ["FailurePolicy", "Trainer", "WholeBatches", "WorkerGroupError"]
+__all__ = [
+    "ControllerCallback",
+    "ElasticPolicy",
+    "FailurePolicy",
+    "NoopDecision",
+    "ResizeDecision",
+    "Trainer",
+    "WorkerGroupError",
+]
 
 _ABORT_SECONDS = 20
 
@@ -37,16 +47,19 @@ class FailurePolicy(DefaultFailurePolicy):
         return decision
 
 
-class WholeBatches(ElasticScalingPolicy):
-    """As many workers as there is room for, of the numbers that the global batch divides by."""
+class ElasticPolicy(ElasticScalingPolicy):
+    """Ray Train's policy on the size of an elastic group, with a say in which sizes there are."""
 
-    def __init__(self, scaling: Any, sizes: list[int]) -> None:
-        super().__init__(scaling)
-        self._sizes = sizes
+    def fitting(self, room: int) -> int:
+        """The size of a group where there is room for so many workers."""
+        return room
+
+    def look_again(self) -> None:
+        """Lets the next decision be made on what there is room for then, however short ago the last was."""
+        self._latest_monitor_time = float("-inf")
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        room = super()._count_possible_workers(reserved_resources)
-        return max((size for size in self._sizes if size <= room), default=0)
+        return self.fitting(super()._count_possible_workers(reserved_resources))
 
 
 class Trainer(TorchTrainer):
@@ -54,12 +67,12 @@ class Trainer(TorchTrainer):
 
     No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
     the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
-    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. An elastic group has only
-    sizes that the global batch divides by. Failures are counted by a policy of ours.
+    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. Sizes of an elastic
+    group and failures are the business of policies of ours.
     """
 
-    sizes: tuple[int, ...] = ()
-    #: Makes the failure policy from Ray Train's configuration of it.
+    #: Make the policies from Ray Train's configurations of them.
+    make_scaling: Callable[[Any], ElasticPolicy] = ElasticPolicy
     make_policy: Callable[[Any], FailurePolicy] = FailurePolicy
     #: Checkpoints before their time that the workers have told of.
     answers = 0
@@ -82,7 +95,7 @@ class Trainer(TorchTrainer):
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         if self.scaling_config.elasticity_enabled:
-            arguments["scaling_policy"] = WholeBatches(self.scaling_config, list(self.sizes))
+            arguments["scaling_policy"] = self.make_scaling(self.scaling_config)
         arguments["failure_policy"] = self.make_policy(self.run_config.failure_config)
         return super()._initialize_and_run_controller(**arguments)
 

@@ -17,7 +17,7 @@ from pipelines.storage.lease import Hold, held
 from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.checkpoints.best import check_best
-from pipelines.train.driver.prepare import check_data, make_job, prepare_run
+from pipelines.train.driver.prepare import check_data, check_profile, make_job, prepare_run
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def held_run(
             StoreIndex.open(store, config.evaluation.split)
         check_best(config, store)
         plan = Plan.from_config(index, config)
+        check_profile(config, plan.steps)
         folder.check_writable()
         with held(folder, config.recovery.lease_seconds) as lease:
             folder.hold = Hold(folder, lease.token)

@@ -12,7 +12,8 @@ def accumulation_steps(config: Config, world: int) -> int:
     Raises:
         UserError: the global batch cannot be split over ``world`` workers in whole micro-batches.
     """
-    return micro_batches(config.train.global_batch, world, config.train.micro_batch)
+    train = config.train
+    return micro_batches(train.global_batch, world, train.micro_batch, config.scale.workers)
 
 
 def deepspeed_config(config: Config, world: int) -> dict[str, Any]:

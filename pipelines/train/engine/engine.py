@@ -41,6 +41,7 @@ from pipelines.train.engine.spans import spans
 from pipelines.train.engine.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
 from unigeoseg.losses.terms import Losses
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.modules.dropout import SampleDropout, draw_dropout
 from unigeoseg.samples.batch import Batch
 
 
@@ -51,8 +52,11 @@ class _LossModule(nn.Module):
         super().__init__()
         self.model = model
         self.last: Losses | None = None
+        self._dropouts = [module for module in model.modules() if isinstance(module, SampleDropout)]
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        seed, length = generator.initial_seed(), batch.input_ids.shape[1]
+        draw_dropout(self._dropouts, batch.keys, length, batch.packing, seed)
         self.last = self.model(batch, generator)
         return self.last.total
 

@@ -11,6 +11,8 @@ from pipelines.runs.learning import Learning
 WINDOW = 20
 #: Share of the time waited for data above which training is bound by it.
 WAIT_LIMIT = 0.25
+#: Logged steps in a row after which the rank that the others wait for is named.
+SLOW_ROWS = 5
 #: Share of a machine's or device's memory in use; Ray ends processes from 0.95 of the machine's on.
 MEMORY_LIMIT = 0.9
 #: Difference between realised and target share of a task, in shares of all instructions.
@@ -27,6 +29,11 @@ _MEMORY = {
     "device": "the fullest GPU had {share:.0%} of its memory allocated: lower train.micro_batch, set "
     "train.activation_checkpointing=true, raise engine.zero_stage, or set engine.offload_optimizer=true",
 }
+_SLOW = (
+    "all ranks wait for rank {rank} on {host}: its data and forward pass take {times:.1f} times as long as "
+    "the middle rank's ({data:.0%} of that is waiting for data): look at what else runs there, at its disk "
+    "and network, and at its GPU's clocks; Ray can do without the node (`ray drain-node`)"
+)
 _SHARES = (
     "{task} had {real:.0%} of the instructions of the last {rows} logged steps, its target is {target:.0%}: "
     "its images hold another number of instructions than the mean; set data.instructions_per_image=1 for "
@@ -54,12 +61,21 @@ class Advice:
         self._rows.append(row)
         for kind, text in self._learning.row(row):
             self._say(kind, text)
+        self._slow_rank()
         for kind, share in row.get("memory_share", {}).items():
             if share >= MEMORY_LIMIT:
                 self._say(kind, _MEMORY[kind].format(share=share))
         if len(self._rows) == WINDOW:
             self._data()
             self._shares()
+
+    def _slow_rank(self) -> None:
+        last = [row.get("slowest") for row in list(self._rows)[-SLOW_ROWS:]]
+        told = [slow for slow in last if slow is not None]
+        if len(told) == SLOW_ROWS and len({slow["rank"] for slow in told}) == 1:
+            rank, host = told[-1]["rank"], told[-1]["host"]
+            times, data = (sum(slow[key] for slow in told) / SLOW_ROWS for key in ("times", "data"))
+            self._say(f"slow rank {rank}", _SLOW.format(rank=rank, host=host, times=times, data=data))
 
     def _data(self) -> None:
         waited = sum(row["waits"]["data"] for row in self._rows)

@@ -5,6 +5,7 @@ before.
 """
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -33,6 +34,12 @@ class Channel(Protocol):
     def asked(self) -> int:
         """How many checkpoints before their time the driver has asked for."""
 
+    def place(self) -> str:
+        """Name of the machine that this process runs on."""
+
+    def leave_out(self, places: dict[str, str]) -> None:
+        """Tells which machines must not train any more, and why; returns when it has arrived."""
+
 
 class Mailbox:
     """Messages in order, and the error that stopped the run: an actor in Ray, the channel in one process."""
@@ -41,13 +48,15 @@ class Mailbox:
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
-        self._asked = 0
+        self._asked = self._answers = 0
+        self._unfit: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def post(self, kind: str, content: dict[str, Any]) -> None:
         """Takes a message."""
         with self._lock:
             self._messages.append((kind, content))
+            self._answers += kind == ANSWER
 
     def drain(self) -> list[tuple[str, dict[str, Any]]]:
         """The messages since the last call."""
@@ -75,6 +84,22 @@ class Mailbox:
     def asked(self) -> int:
         """How many were asked for."""
         return self._asked
+
+    def place(self) -> str:
+        """Of a run without Ray: the host."""
+        return socket.gethostname()
+
+    def leave_out(self, places: dict[str, str]) -> None:
+        """Keeps them."""
+        self._unfit |= places
+
+    def unfit_nodes(self) -> dict[str, str]:
+        """Machines that must not train any more, and why."""
+        return self._unfit
+
+    def answers(self) -> int:
+        """How many were written because they were asked for."""
+        return self._answers
 
     def finish(self, outcome: Outcome) -> None:
         """Takes the result of a run that reached its end."""
@@ -112,6 +137,18 @@ class RayChannel:
         import ray
 
         return int(ray.get(self._mailbox.asked.remote()))
+
+    def place(self) -> str:
+        """Ray's id of this node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def leave_out(self, places: dict[str, str]) -> None:
+        """Waits until the driver's mailbox has them."""
+        import ray
+
+        ray.get(self._mailbox.leave_out.remote(places))
 
 
 class ForwardWarnings(logging.Handler):

@@ -35,7 +35,9 @@ from pipelines.train.engine.step import NonFiniteLossError, StepResult
 from pipelines.train.loop.adaptive import AdaptiveShares
 from pipelines.train.loop.channel import ANSWER, Channel
 from pipelines.train.loop.logs import at_step
+from pipelines.train.loop.machines import check_machines
 from pipelines.train.loop.preemption import Notice, Wish
+from pipelines.train.loop.profiler import StepProfiler
 from pipelines.train.loop.recorder import Recorder
 from pipelines.train.loop.skipping import Skipping
 from pipelines.train.loop.stalls import Watchdog
@@ -177,8 +179,11 @@ class _Loop:
         seconds = self.config.recovery.stall_seconds
         self.watchdog = Watchdog(self.engine, self.run_folder, self.channel, seconds)
         self.notice = Notice(self.engine, self.channel, self.catch_sigterm)
+        self.profiler = StepProfiler(self.config.train.profile, self.run_folder, self.engine.rank)
+        if self.config.recovery.check_nodes:
+            check_machines(self.engine, self.channel)
         try:
-            with self.watchdog, self.notice:
+            with self.watchdog, self.notice, self.profiler:
                 while start < self.plan.steps and not self.best.exhausted:
                     start = self._train(start, self._stop(start))
                 if self.config.checkpoint.export == "best":  # the last one may be it
@@ -241,7 +246,9 @@ class _Loop:
             for item in steps_of(stream, engine.accumulation):
                 at_step(item.step)
                 self._saved(self.checkpoints.poll())
+                self.profiler.before(item.step)
                 result = self._step(item)
+                self.profiler.after(item.step)
                 self._losses += [result.loss] if result.finite else []
                 if self.adaptive:
                     self.adaptive.add(result)

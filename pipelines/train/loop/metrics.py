@@ -1,6 +1,7 @@
 """A logged step as one row: what ``metrics.jsonl``, the progress line and MLflow show."""
 
 import math
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class RankReport:
     memory: dict[str, float] = field(default_factory=dict)
     memory_share: dict[str, float] = field(default_factory=dict)
     retries: int = 0
+    host: str = field(default_factory=socket.gethostname)
 
     def add(self, seconds: StepSeconds) -> None:
         """Takes a step's time in."""

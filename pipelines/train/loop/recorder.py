@@ -22,6 +22,7 @@ from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import StepResult
 from pipelines.train.loop.bad_samples import RunQuarantine
 from pipelines.train.loop.channel import Channel
+from pipelines.train.loop.machines import slowest
 from pipelines.train.loop.metrics import (
     WARMUP_STEPS,
     RankReport,
@@ -123,6 +124,8 @@ class Recorder:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             if measured is not None:
                 row |= measured
+            if (slow := slowest(reports)) is not None:
+                row["slowest"] = slow
             self._run.check_held()
             self._metrics.append([row])
             self._channel.post("row", row)

@@ -43,7 +43,7 @@ class Validation:
         self._config, self._engine, self._tokenizer = config, engine, tokenizer
         settings, threads = config.evaluation, torch.get_num_threads()
         self._jobs = {
-            name: EvalJob(store, split, ModelSource(""), threads=threads, threshold=settings.threshold)
+            name: EvalJob(store, split, ModelSource(""), threads=threads, threshold=config.threshold)
             for name, split in (("val", settings.split), ("train_eval", config.data.split))
         }
         self._rows: dict[str, list[Rows] | None] = {}  # this rank's portions; None: there is no such split

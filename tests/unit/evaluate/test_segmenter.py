@@ -53,6 +53,21 @@ def test_path_array_and_list_agree_with_predict(model, export, picture, tmp_path
     assert told["score"] == one.score
 
 
+def test_a_picture_seen_once_answers_the_same_bits(model):
+    asked = [
+        Question.ask(text="the block"),
+        Question.ask(question="Where would people be?"),
+        Question.ask(box=(0.1, 0.2, 0.5, 0.6)),
+        Question.ask(points=[(0.2, 0.3)]),
+    ]
+    seen = model.look(RGB)
+    assert seen.nbytes > 0
+    for one in asked:
+        assert (model.squares([RGB], [one], seen) == model.squares([RGB], [one])).all()
+    other = model.squares([RGB[::-1].copy()], asked[:1])
+    assert (model.squares([RGB], asked[:1], seen) != other).any()
+
+
 def test_polygons_filled_again_are_the_mask(model):
     found = model.segment(RGB, text="the block")
     assert found.polygons and (rasterize(found.polygons, (50, 70)) == found.mask).all()

@@ -228,3 +228,24 @@ def test_the_command(export, raster, tmp_path, capsys):
         run(cli, ["map", "export", str(out), "--format", "geojson", "--out", str(tmp_path / "e"), "--json"])
     assert "geojson" in json.loads(capsys.readouterr().out)["outputs"]
     assert AT.a == 0.5 and np.isfinite(told["gsd"])
+
+
+@pytest.mark.parametrize("workers", ["many", "4-2", "0-3", "-1"])
+def test_workers_that_are_no_number(export, raster, tmp_path, capsys, workers):
+    words = [
+        "map",
+        "run",
+        "--model",
+        export,
+        "--input",
+        str(raster),
+        "--text",
+        "a",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        run(cli, [*words, f"--workers={workers}"])
+    assert ended.value.code == 2
+    assert "give a number, or two such as 1-8" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

@@ -11,9 +11,9 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 
-import pipelines.maps.make as make
 from pipelines.evaluate.image_file import read_image
 from pipelines.evaluate.predict import predict_file
+from pipelines.maps.compute import Mapper
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
 from tests.geotiffs import UTM, scene, write
@@ -145,7 +145,7 @@ def test_blocks_of_any_size_and_a_killed_run_give_the_same_bytes(export, tmp_pat
         mapped(export, path, tmp_path / f"s{strides}", strides=strides)
         assert bytes_of(tmp_path / f"s{strides}") == expected
 
-    real, calls = make.Mapper.block, []
+    real, calls = Mapper.block, []
 
     def killed(self, row, column):
         calls.append((row, column))
@@ -153,7 +153,7 @@ def test_blocks_of_any_size_and_a_killed_run_give_the_same_bytes(export, tmp_pat
             raise KeyboardInterrupt
         return real(self, row, column)
 
-    monkeypatch.setattr(make.Mapper, "block", killed)
+    monkeypatch.setattr(Mapper, "block", killed)
     with pytest.raises(KeyboardInterrupt):
         mapped(export, path, tmp_path / "killed", strides=3)
     assert not (tmp_path / "killed/mask.tif").exists()
@@ -254,7 +254,7 @@ def test_areas_are_geodesic_and_objects_say_where_they_come_from(export, tmp_pat
 
 def test_a_failing_block_is_told_left_as_254_and_made_on_resume(export, tmp_path, monkeypatch):
     path = write(tmp_path / "x.tif", scene(330, 400))
-    real, tries = make.Mapper.block, []
+    real, tries = Mapper.block, []
 
     def failing(self, row, column):
         if (row, column) == (1, 1):
@@ -263,7 +263,7 @@ def test_a_failing_block_is_told_left_as_254_and_made_on_resume(export, tmp_path
         return real(self, row, column)
 
     with monkeypatch.context() as patch:
-        patch.setattr(make.Mapper, "block", failing)
+        patch.setattr(Mapper, "block", failing)
         result = mapped(export, path, tmp_path / "out", strides=3)
     assert len(tries) == 2 and result["failed"] == 1
     (line,) = (tmp_path / "out/failed.jsonl").read_text().splitlines()

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from pipelines.config import Config
+from pipelines.stream.layout import Layout
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.distributed import mixed_seed
 from pipelines.train.engine.learning_rate import learning_rate
@@ -24,6 +25,19 @@ def test_batch_is_split_over_workers_and_micro_batches(world, micro, steps):
     assert made["gradient_accumulation_steps"] == steps == accumulation_steps(config, world)
     per_worker = made["train_micro_batch_size_per_gpu"] * steps
     assert per_worker * world == made["train_batch_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "steps"), [(16, 4, 1), (16, 2, 2), (16, 1, 4), (12, 3, 2), (12, 2, 2), (12, 1, 4)]
+)
+def test_a_smaller_group_holds_no_more_at_once(batch, world, steps):
+    config = _config(**{"train.global_batch": batch, "scale.workers": 4, "scale.min_workers": 1})
+    made = deepspeed_config(config, world)
+    assert made["gradient_accumulation_steps"] == steps
+    assert made["train_micro_batch_size_per_gpu"] * steps * world == batch
+    assert made["train_micro_batch_size_per_gpu"] <= batch // 4
+    layout = Layout.of(config, 0, world, 0, 3)
+    assert layout.micros_per_step == steps and layout.per_step == batch // world
 
 
 def test_batch_that_does_not_divide_is_refused_with_what_works():

@@ -1,0 +1,104 @@
+"""``unigeoseg serve`` and ``unigeoseg app`` as processes: how they start, what they refuse, how they end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.geotiffs import scene
+from tests.tiny_export import write_export
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+RGB = scene(90, 120).transpose(1, 2, 0)
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    return str(write_export(tmp_path_factory.mktemp("serve") / "export", 64))
+
+
+def start(*arguments, **environment):
+    command = [sys.executable, "-m", "jobs.cli", *arguments, "--port", "0"]
+    kept = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    if not found:
+        process.kill()
+        raise AssertionError(line + process.stdout.read())
+    return process, found[0]
+
+
+def test_what_is_under_way_is_answered_before_the_end(export, tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "x.png")
+    process, url = start(
+        "serve", "--model", export, "--no-page", "--image", str(tmp_path / "x.png"), TMPDIR=str(tmp_path)
+    )
+    try:
+        assert requests.get(url, timeout=60).status_code == 404  # no page
+        known = requests.put(f"{url}v1/images", data=(tmp_path / "x.png").read_bytes(), timeout=60).json()
+        assert list(tmp_path.glob("unigeoseg-uploads-*/*"))
+        answers = []
+
+        def ask(number):
+            body = {"image": known["image"], "text": f"the block {number}"}
+            try:
+                answers.append(requests.post(f"{url}v1/segment", json=body, timeout=120).status_code)
+            except requests.exceptions.ConnectionError as error:
+                answers.append("refused" if "refused" in str(error) else str(error))
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        while not answers:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(120)
+        # A connection that came after the end began is refused; none that was taken is lost.
+        assert set(answers) <= {200, "refused"} and answers.count(200) >= 2, answers
+        assert process.wait(60) == 0
+        assert not list(tmp_path.glob("unigeoseg-uploads-*"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_interrupted_is_a_success_and_a_token_is_told_once(export):
+    process, url = start("app", "--model", export, "--host", "0.0.0.0", "--token", "auto")
+    try:
+        assert "?token=" in url
+        assert (
+            requests.get(url.partition("?")[0].replace("0.0.0.0", "127.0.0.1"), timeout=60).status_code == 401
+        )
+        page = requests.get(url.replace("0.0.0.0", "127.0.0.1"), timeout=60)
+        assert page.status_code == 200 and "/static/main.js" in page.text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_refusals(run_cli, export):
+    for arguments, said in (
+        (("--host", "0.0.0.0"), "--token auto"),
+        (("--host", "0.0.0.0", "--token", "short"), "at least 16"),
+        (("--store", "no/such/store"), "no store"),
+    ):
+        found = run_cli("app", "--model", export, *arguments)
+        assert found.returncode == 2 and said in found.stderr, found.stderr
+    found = run_cli("serve", "--model", "no/such/model")
+    assert found.returncode == 2 and "no model at" in found.stderr
