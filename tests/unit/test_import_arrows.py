@@ -78,3 +78,13 @@ def test_engine_and_model_load_without_ray(run_python):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_data_are_read_without_the_language_models_library(run_python):
+    """It takes seconds to import: of each command on stores, and of each process that checks or reads one."""
+    code = (
+        "import sys, pipelines.build.parts, pipelines.curate.lint_shard, pipelines.store.reader\n"
+        "print('transformers' in sys.modules)"
+    )
+    done = run_python(code)
+    assert done.stdout == "False\n", done.stdout + done.stderr

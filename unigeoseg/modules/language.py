@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from unigeoseg.config import LanguageConfig
 from unigeoseg.modules.causal_lm import build_causal_lm
-from unigeoseg.modules.packing import PACKED, Packing, takes_packing
+from unigeoseg.modules.packed_attention import PACKED, takes_packing
+from unigeoseg.modules.packing import Packing
 
 
 class LanguageModel(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig
 
 from tests.unit.model.conftest import group
-from unigeoseg.modules.packing import PACKED, packed_places, takes_packing
+from unigeoseg.modules.packed_attention import PACKED, takes_packing
+from unigeoseg.modules.packing import packed_places
 
 
 def _padded(batch):
