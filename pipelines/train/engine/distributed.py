@@ -15,6 +15,20 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
+#: Collectives that a rank remembers; a large model's step has some hundreds.
+_RECORDED = 2000
+
+
+def last_collectives() -> bytes:
+    """What this rank's newest collectives were and how far they came, as JSON of PyTorch's flight recorder.
+
+    Laid side by side, the ranks' records show which of them did not come to which collective.
+    """
+    from torch._C._distributed_c10d import _dump_fr_trace_json, _dump_nccl_trace_json
+
+    return bytes((_dump_nccl_trace_json if torch.cuda.is_available() else _dump_fr_trace_json)())
+
+
 def import_deepspeed() -> Any:
     """DeepSpeed, quiet, and without its shared-memory op.
 
@@ -43,6 +57,7 @@ def ensure_process_group() -> bool:
     if dist.is_initialized():
         return False
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(_RECORDED))
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())
