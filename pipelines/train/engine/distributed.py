@@ -24,9 +24,10 @@ def last_collectives() -> bytes:
 
     Laid side by side, the ranks' records show which of them did not come to which collective.
     """
-    from torch._C._distributed_c10d import _dump_fr_trace_json, _dump_nccl_trace_json
+    from torch._C import _distributed_c10d  # what PyTorch itself calls on a time-out; it has no public name
 
-    return bytes((_dump_nccl_trace_json if torch.cuda.is_available() else _dump_fr_trace_json)())
+    name = "_dump_nccl_trace_json" if torch.cuda.is_available() else "_dump_fr_trace_json"
+    return bytes(getattr(_distributed_c10d, name)())
 
 
 def import_deepspeed() -> Any:
