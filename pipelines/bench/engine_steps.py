@@ -8,6 +8,7 @@ import torch
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
 from pipelines.models.job_model import make_model
+from pipelines.train.engine.deepspeed_private import whole_count
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import StepResult
 
@@ -48,7 +49,7 @@ class EngineSteps:
     def parameters(self) -> dict[str, int]:
         """Their number, and how many of them are trained."""
         sizes: list[tuple[int, Any]] = [
-            (int(getattr(p, "ds_numel", p.numel())), p.requires_grad) for p in self.engine.model.parameters()
+            (whole_count(p), p.requires_grad) for p in self.engine.model.parameters()
         ]
         return {
             "parameters": sum(n for n, _ in sizes),

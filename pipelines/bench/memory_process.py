@@ -16,7 +16,8 @@ from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
 from pipelines.models.job_model import make_model
 from pipelines.storage.yaml_text import load_yaml
-from pipelines.train.engine.distributed import ensure_process_group, import_deepspeed
+from pipelines.train.engine.deepspeed_private import import_deepspeed
+from pipelines.train.engine.distributed import ensure_process_group
 from pipelines.train.engine.engine import Engine
 
 _STEPS = 2  # the optimizer makes its moments in the first one

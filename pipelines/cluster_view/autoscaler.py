@@ -4,9 +4,9 @@ import logging
 import time
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.sdk import request_cluster_resources
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+from pipelines.cluster_view.ray_private import cluster_status
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ _LOOK_SECONDS = 0.5
 
 def has_autoscaler() -> bool:
     """Whether something makes the connected cluster grow and shrink."""
-    state = _status(GcsClient(ray.get_runtime_context().gcs_address)).autoscaling_state
+    state = cluster_status(ray.get_runtime_context().gcs_address).autoscaling_state
     return bool(state.autoscaler_state_version)
 
 
@@ -31,15 +31,14 @@ def autoscaler_could(bundles: list[dict[str, float]]) -> bool | None:
         ``None`` when there is no autoscaler, or it does not answer within half a minute.
     """
     address = ray.get_runtime_context().gcs_address
-    client = GcsClient(address)
-    if not _status(client).autoscaling_state.autoscaler_state_version:
+    if not cluster_status(address).autoscaling_state.autoscaler_state_version:
         return None
     request_cluster_resources(address, [{"resources": bundle} for bundle in bundles])
     try:
-        asked = _status(client).cluster_resource_state.cluster_resource_state_version
+        asked = cluster_status(address).cluster_resource_state.cluster_resource_state_version
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
-            state = _status(client).autoscaling_state
+            state = cluster_status(address).autoscaling_state
             if state.last_seen_cluster_resource_state_version >= asked:
                 return not state.infeasible_cluster_resource_constraints
             time.sleep(_LOOK_SECONDS)
@@ -47,9 +46,3 @@ def autoscaler_could(bundles: list[dict[str, float]]) -> bool | None:
         request_cluster_resources(address, [])
     logger.warning("the autoscaler did not answer within %.0f s", _ANSWER_SECONDS)
     return None
-
-
-def _status(client: GcsClient) -> GetClusterStatusReply:
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(client.get_cluster_status(timeout_s=10))
-    return reply

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from pipelines.cluster_view.autoscaler import autoscaler_could
+from pipelines.cluster_view.ray_private import AUTHENTICATION_LOGGER
 from pipelines.config import Config
 from unigeoseg.errors import UserError
 
@@ -37,8 +38,7 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    # Says at each start that token authentication is on, which it should be.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    logging.getLogger(AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address:

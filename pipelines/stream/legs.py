@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import ray
 
 from pipelines.cluster_view.autoscaler import has_autoscaler
+from pipelines.cluster_view.ray_private import classes_of_living_actors
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,4 @@ class CpuWatch:
         """Neither a CPU nor an actor of this job with that name is there."""
         if ray.available_resources().get("CPU", 0.0) >= 1:
             return False
-        job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-        found = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
-        return not any(self._actor in entry["ActorClassName"] for entry in found.values())
+        return not any(self._actor in name for name in classes_of_living_actors())

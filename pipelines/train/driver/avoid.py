@@ -6,7 +6,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.train import UserCallback
-from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from pipelines.train.driver.ray_train_private import ControllerCallback
 
 logger = logging.getLogger(__name__)
 #: The label that Ray gives each node.

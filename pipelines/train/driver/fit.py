@@ -1,34 +1,30 @@
 """Ray Train for one job: the workers, restarted as often as the configuration allows, and their end."""
 
 import logging
-import os
 import signal
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import GetTimeoutError, RayActorError
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.cluster_view.ray_private import leaving_nodes
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
 from pipelines.train.driver.avoid import AvoidNodes
-from pipelines.train.driver.resizing import WholeBatches
+from pipelines.train.driver.ray_train_private import Trainer
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.loop.logs import RunLogs
 from pipelines.train.loop.progress import Progress
 
 logger = logging.getLogger(__name__)
-_ABORT_SECONDS = 20
 
 
 def fit(job: Job, progress: Progress, observer: Observer | None = None) -> Outcome:
@@ -88,7 +84,7 @@ class _Draining:
 
     def look(self) -> None:
         """Asks for a checkpoint when there is a new one."""
-        found = ray._private.state.state.get_draining_nodes() or {}
+        found = leaving_nodes()
         for node, deadline in found.items():
             if node not in self._known:
                 left = f" in {max(0.0, deadline / 1000 - time.time()):.0f} s" if deadline else ""
@@ -97,7 +93,7 @@ class _Draining:
         self._known |= set(found)
 
 
-def _run_workers(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+def _run_workers(trainer: Trainer, mailbox: Any, grace: float) -> None:
     try:
         trainer.fit()
     except (KeyboardInterrupt, SystemExit):
@@ -113,7 +109,7 @@ def _run_workers(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
         raise failure
 
 
-def _last_checkpoint(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
+def _last_checkpoint(trainer: Trainer, mailbox: Any, grace: float) -> None:
     """Lets the workers write one before they end; a second signal cuts this short."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before, deadline = trainer.answers, time.monotonic() + grace
@@ -125,62 +121,13 @@ def _last_checkpoint(trainer: "_Trainer", mailbox: Any, grace: float) -> None:
         logger.warning("no checkpoint within %.0f s (recovery.grace_seconds); the one before counts", grace)
 
 
-class _Trainer(TorchTrainer):
-    """Ray Train's trainer with four of its habits changed.
-
-    No placement-group cleaner where it cannot work: it asks the dashboard's state API every second whether
-    the controller lives, and a local cluster of ours has no dashboard and ends with the driver anyway.
-    Ctrl-C stays a ``KeyboardInterrupt``, so that the run is recorded as killed. An elastic group has only
-    sizes that the global batch divides by. Failures are counted from the newest checkpoint on.
-    """
-
-    sizes: tuple[int, ...] = ()
-    #: For workers of an elastic group; how long a checkpoint is awaited before another size.
-    mailbox: Any = None
-    patience = 0.0
-    #: Path of the run folder.
-    run = ""
-    #: Checkpoints before their time that the workers have told of.
-    answers = 0
-    _controller: Any = None
-    _aborted = False
-
-    def abort(self) -> None:
-        """Ends controller and workers, and frees what they held: a killed controller would keep it."""
-        self._aborted = True
-        if self._controller is None:
-            return
-        with suppress(RayActorError, GetTimeoutError):  # it exits inside the call
-            ray.get(self._controller.abort.remote(), timeout=_ABORT_SECONDS)
-        ray.kill(self._controller)
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        self._controller = controller
-        if self._aborted:
-            self.abort()
-
-    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-        if self.scaling_config.elasticity_enabled:
-            arguments["scaling_policy"] = WholeBatches(
-                self.scaling_config, self.sizes, self.mailbox, self.patience
-            )
-        arguments["failure_policy"] = FailuresInARow(self.run_config.failure_config, self.run)
-        return super()._initialize_and_run_controller(**arguments)
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        if os.environ.get("RAY_ADDRESS"):
-            return callbacks
-        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
-
-
-def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
+def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> Trainer:
     """The trainer; ``bookkeeping`` is for Ray Train's own files, as checkpoints are ours."""
     scale, sizes = job.config.scale, job.config.world_sizes()
     per_worker = {"CPU": scale.cpus_per_worker, **scale.resources}
     if scale.gpus_per_worker:
         per_worker["GPU"] = scale.gpus_per_worker
-    trainer = _Trainer(
+    trainer = Trainer(
         _worker,
         train_loop_config={"job": job, "mailbox": mailbox},
         scaling_config=ray.train.ScalingConfig(
@@ -196,7 +143,7 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> _Trainer:
             callbacks=[AvoidNodes(mailbox)],
         ),
     )
-    trainer.sizes, trainer.run = tuple(sizes), job.run
+    trainer.sizes, trainer.make_policy = tuple(sizes), partial(FailuresInARow, run=job.run)
     trainer.mailbox, trainer.patience = mailbox, job.config.recovery.grace_seconds
     return trainer
 

@@ -3,25 +3,15 @@
 from contextlib import suppress
 from typing import Any
 
-import ray
-from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy
-from ray.train.v2.api.exceptions import WorkerGroupError
-
+from pipelines.cluster_view.ray_private import leaving_nodes
 from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps
 from pipelines.storage.filesystem import storage_errors
 from pipelines.storage.retry import Retry
+from pipelines.train.driver.ray_train_private import FailurePolicy, WorkerGroupError
 
 
-def leaving_nodes() -> dict[str, int]:
-    """Nodes that were announced to go and still are there, each with its deadline."""
-    try:
-        return ray._private.state.state.get_draining_nodes() or {}
-    except Exception:  # the control store may be as busy as all else when a node is lost
-        return {}
-
-
-class FailuresInARow(DefaultFailurePolicy):
+class FailuresInARow(FailurePolicy):
     """Ray Train's policy, with a count that starts anew at each new checkpoint.
 
     Ray Train counts failures over the whole run, so a run of many days on machines that come and go would
@@ -43,13 +33,10 @@ class FailuresInARow(DefaultFailurePolicy):
         with suppress(*storage_errors()):  # then the failure counts
             newest = self._newest_checkpoint()
             if newest > self._newest:
-                self._newest, self._worker_group_failures = newest, 0
-        counted = self._worker_group_failures
+                self._newest = newest
+                self.forget_failures()
         if isinstance(training_failed_error, WorkerGroupError) and leaving_nodes():
-            self._worker_group_failures = -1
-            decision = super().make_decision(training_failed_error)
-            self._worker_group_failures = counted
-            return decision
+            return self.decide_uncounted(training_failed_error)
         return super().make_decision(training_failed_error)
 
     def _newest_checkpoint(self) -> int:

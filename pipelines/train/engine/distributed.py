@@ -1,19 +1,11 @@
 """The process group, wherever the engine runs: Ray Train worker, torchrun, or one plain process."""
 
-import logging
 import os
-import sys
-import warnings
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.distributed as dist
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
 
 #: Collectives that a rank remembers; a large model's step has some hundreds.
 _RECORDED = 2000
@@ -28,25 +20,6 @@ def last_collectives() -> bytes:
 
     name = "_dump_nccl_trace_json" if torch.cuda.is_available() else "_dump_fr_trace_json"
     return bytes(getattr(_distributed_c10d, name)())
-
-
-def import_deepspeed() -> Any:
-    """DeepSpeed, quiet, and without its shared-memory op.
-
-    The op is compiled at the first use on a CPU, which takes minutes and needs a compiler; gloo does without.
-    ``import deepspeed.comm.torch`` would give another module under that name, hence ``sys.modules``.
-    """
-    import deepspeed
-
-    # DeepSpeed decorates Muon's kernels with torch.compile as soon as any optimizer is sharded, which loads
-    # all of Inductor: seconds of each worker's start, for an optimizer that is not used here.
-    with patch.dict(os.environ, TORCHDYNAMO_DISABLE="1"):
-        import deepspeed.runtime.zero.muon.muon_optimizer
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # Of names that DeepSpeed calls at each step.
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
-    return deepspeed
 
 
 def ensure_process_group() -> bool:

@@ -21,16 +21,21 @@ from torch import Tensor, nn
 
 from pipelines.config import Config
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
+from pipelines.train.engine.deepspeed_private import (
+    drop_gradient,
+    import_deepspeed,
+    publish_weights,
+    whole_shape,
+)
 from pipelines.train.engine.distributed import (
     ensure_process_group,
     gathered,
-    import_deepspeed,
     local_device,
     mixed_seed,
 )
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.optimizer import make_optimizer
-from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, publish_weights, set_steps
+from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, set_steps
 from pipelines.train.engine.shards import ShardReader
 from pipelines.train.engine.spans import spans
 from pipelines.train.engine.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
@@ -177,8 +182,7 @@ class Engine:
             found = [p.grad for p in self.model.parameters() if p.grad is not None]
             norm = nn.utils.get_total_norm(found)
             if not bool(torch.isfinite(norm)):
-                self._engine.zero_grad()
-                self._engine.micro_steps += 1  # of its step() this is all that is wanted
+                drop_gradient(self._engine)
                 return float(norm)
         self._engine.step()
         norm = self._engine.get_global_grad_norm() if norm is None else norm
@@ -206,11 +210,7 @@ class Engine:
 
     def trained_shapes(self) -> dict[str, tuple[int, ...]]:
         """Trained parameters by name, each with its whole shape."""
-        return {
-            name: tuple(getattr(p, "ds_shape", p.shape))
-            for name, p in self.model.named_parameters()
-            if p.requires_grad
-        }
+        return {name: whole_shape(p) for name, p in self.model.named_parameters() if p.requires_grad}
 
     def tied_names(self) -> dict[str, str]:
         """Second names of trained parameters that the model uses in several places, each with the first."""

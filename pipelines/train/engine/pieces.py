@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.train.engine.deepspeed_private import inner_optimizer
 from pipelines.train.engine.muon import MuonAdamW
 from pipelines.train.engine.spans import Span, spans
 
@@ -84,31 +85,14 @@ def set_steps(pieces: Iterable[Piece], steps: dict[str, float]) -> None:
         counter.fill_(step)
 
 
-def publish_weights(engine: Any, stage: int) -> None:
-    """Copies the masters into the weights that the model computes with; a collective call."""
-    optimizer = engine.optimizer
-    if stage in (1, 2):
-        optimizer.update_lp_params()
-    elif stage == 3:
-        optimizer.checkpoint_event_prologue()
-        for group in range(len(optimizer.fp32_partitioned_groups_flat)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        optimizer.checkpoint_event_epilogue()
-
-
-def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
-    inner: torch.optim.Optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    return inner
-
-
 def _moments(flat: Tensor, engine: Any) -> tuple[str, ...]:
-    optimizer = _torch_optimizer(engine)
+    optimizer = inner_optimizer(engine)
     return optimizer.moments(flat) if isinstance(optimizer, MuonAdamW) else MOMENTS
 
 
 def _ensure_state(flat: Tensor, engine: Any) -> None:
     """The optimizer makes its state in its first update; a fresh one is made here in the same form."""
-    state = _torch_optimizer(engine).state[flat]
+    state = inner_optimizer(engine).state[flat]
     if not state:
         state["step"] = torch.tensor(0.0, dtype=torch.float32)
         for kind in _moments(flat, engine):
@@ -116,7 +100,7 @@ def _ensure_state(flat: Tensor, engine: Any) -> None:
 
 
 def _piece(span: Span, engine: Any) -> Piece:
-    state = _torch_optimizer(engine).state.get(span.flat) or {}
+    state = inner_optimizer(engine).state.get(span.flat) or {}
     values = {WEIGHT: _cut(span.flat, span)}
     for kind in _moments(span.flat, engine):
         values[kind] = _cut(state[kind], span) if state else torch.zeros_like(values[WEIGHT])

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipelines.train.engine.deepspeed_private import Held, held_in_group, held_in_partition, whole_shape
+
 
 @dataclass(frozen=True)
 class Span:
@@ -52,42 +54,18 @@ def spans(engine: Any, model: nn.Module, stage: int, rank: int, share: tuple[int
         if not parameter.requires_grad:
             continue
         if stage == 0:
-            span = _whole(name, parameter, share)
+            held = _share_of(parameter, share)
         elif stage == 3:
-            span = _of_partition(name, parameter, engine.optimizer, rank)
+            held = held_in_partition(parameter, engine.optimizer, rank)
         else:
-            span = _of_flat_group(name, parameter, engine.optimizer)
-        if span is not None:
-            found.append(span)
+            held = held_in_group(parameter, engine.optimizer)
+        if held is not None:
+            place = held.start, held.count, held.flat, held.offset
+            found.append(Span(name, whole_shape(parameter), *place))
     return found
 
 
-def _whole(name: str, parameter: nn.Parameter, share: tuple[int, int]) -> Span | None:
+def _share_of(parameter: nn.Parameter, share: tuple[int, int]) -> Held | None:
     part, parts = share
     start, end = (parameter.numel() * i // parts for i in (part, part + 1))
-    if start == end:
-        return None
-    return Span(name, tuple(parameter.shape), start, end - start, parameter, start)
-
-
-def _of_flat_group(name: str, parameter: Any, optimizer: Any) -> Span | None:
-    link = parameter._hp_mapping
-    if link is None:  # another rank's
-        return None
-    # BF16_Optimizer and the optimizer of stages 1 and 2 call the same thing by two names.
-    groups = (
-        getattr(optimizer, "single_partition_of_fp32_groups", None) or optimizer.fp32_groups_flat_partition
-    )
-    at, place = link.lp_fragment_address, link.hp_fragment_address
-    flat = groups[link.param_group_index]
-    return Span(name, tuple(parameter.shape), at.start, at.numel, flat, place.start)
-
-
-def _of_partition(name: str, parameter: Any, optimizer: Any, rank: int) -> Span | None:
-    group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
-    start = rank * size
-    count = min(size, parameter.ds_numel - start)  # the last partitions are padded
-    if count <= 0:
-        return None
-    flat = optimizer.fp32_partitioned_groups_flat[group]
-    return Span(name, tuple(parameter.ds_shape), start, count, flat, offset)
+    return None if start == end else Held(start, end - start, parameter, start)

@@ -1,0 +1,40 @@
+"""What is asked of Ray beside its public interface; nothing else of ours touches these.
+
+``tests/unit/train/test_private_contracts.py`` tells by name what a new version of Ray has changed.
+Ray Train's insides, which take a second to import, stand in ``pipelines/train/driver/ray_train_private.py``.
+"""
+
+from typing import Final
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+#: Says at each start that token authentication is on, which it should be.
+AUTHENTICATION_LOGGER: Final = "ray._private.authentication.authentication_token_setup"
+
+
+def cluster_status(address: str) -> GetClusterStatusReply:
+    """What the control store knows of resources and of the autoscaler.
+
+    Args:
+        address: of the control store.
+    """
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(address).get_cluster_status(timeout_s=10))
+    return reply
+
+
+def leaving_nodes() -> dict[str, int]:
+    """Nodes that were announced to go and still are there, each with its deadline in milliseconds, or 0."""
+    try:
+        return ray._private.state.state.get_draining_nodes() or {}
+    except Exception:  # the control store may be as busy as all else when a node is lost
+        return {}
+
+
+def classes_of_living_actors() -> list[str]:
+    """Names of the classes of this job's actors."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    found = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
+    return [str(entry["ActorClassName"]) for entry in found.values()]
