@@ -147,36 +147,47 @@ class MaskDecoder(nn.Module):
             memory.append((keys.index_select(0, index), values.index_select(0, index)))
         features = mask_features.index_select(0, index)
         small = [maps.index_select(0, index) for maps in self._small_features(mask_features)]
-        drawn: list[Tensor] = []  # of each level, and of the masks
-        if self.prompts is not None:
-            if coordinates is None or given is None:
-                raise ValueError("a decoder with prompt_maps needs the coordinates of its instructions")
-            shapes = [*self.shapes, (features.shape[-2], features.shape[-1])]
-            drawn = [prompt_maps(coordinates, given, shape).to(features.dtype) for shape in shapes]
+        *level_maps, mask_maps = self._prompt_maps(coordinates, given, features)
         embeddings, weights = [], []
-        for number in range(len(self.layers) + 1):
+        for number, layer in enumerate([*self.layers, None]):
             normed = self.norm(query)
-            embeddings.append(self.mask_embed(normed))
-            if self.prompts is not None:
-                weights.append(self.prompts(normed))
-            if number < len(self.layers):
+            embedding, weight = self.mask_embed(normed), self._prompt_weight(normed)
+            embeddings.append(embedding)
+            weights.append(weight)
+            if layer is not None:
                 level = number % _LEVELS
-                with torch.no_grad():
-                    added = self._added(weights[-1:], drawn[level : level + 1])
-                open_mask = self._open(embeddings[-1], small[level], added)
-                query = self.layers[number](query, *memory[level], open_mask)
+                open_mask = self._open(embedding, small[level], [weight], level_maps[level])
+                query = layer(query, *memory[level], open_mask)
         predictions = torch.stack(embeddings, dim=1) @ features.flatten(2)  # [B, P, S/4 * S/4]
-        added = self._added(weights, drawn[-1:])
+        added = self._added(weights, mask_maps)
         predictions = predictions if added is None else predictions + added
         return predictions.transpose(0, 1).unflatten(2, features.shape[-2:])
 
-    def _added(self, weights: list[Tensor], maps: list[Tensor]) -> Tensor | None:
-        """What comes to the logits of each prediction beside its embedding, ``[B, P, N]`` or a number."""
-        added: Tensor | None = self.bias
-        if maps:
-            drawn = torch.stack(weights, dim=1) @ maps[0]
-            added = drawn if added is None else drawn + added
-        return added
+    def _prompt_weight(self, normed: Tensor) -> Tensor | None:
+        return None if self.prompts is None else self.prompts(normed)
+
+    def _prompt_maps(
+        self, coordinates: Tensor | None, given: Tensor | None, features: Tensor
+    ) -> list[Tensor | None]:
+        """The drawn prompts on each level's grid, and last on that of the masks; ``None`` without them."""
+        shapes = [*self.shapes, (features.shape[-2], features.shape[-1])]
+        if self.prompts is None:
+            return [None] * len(shapes)
+        if coordinates is None or given is None:
+            raise ValueError("a decoder with prompt_maps needs the coordinates of its instructions")
+        return [prompt_maps(coordinates, given, shape).to(features.dtype) for shape in shapes]
+
+    def _added(self, weights: list[Tensor | None], maps: Tensor | None) -> Tensor | None:
+        """What comes to the logits of each prediction beside its embedding, ``[B, P, N]`` or a number.
+
+        Args:
+            weights: of each prediction, ``[B, MAPS]``; none without maps.
+            maps: ``[B, MAPS, N]``; ``None``: nothing is drawn.
+        """
+        if maps is None:
+            return self.bias
+        drawn = torch.stack([w for w in weights if w is not None], dim=1) @ maps
+        return drawn if self.bias is None else drawn + self.bias
 
     @torch.no_grad()
     def _small_features(self, features: Tensor) -> list[Tensor]:
@@ -184,9 +195,11 @@ class MaskDecoder(nn.Module):
         return [shrink(features, shape).flatten(2) for shape in self.shapes]
 
     @torch.no_grad()
-    def _open(self, embedding: Tensor, small: Tensor, added: Tensor | None) -> Tensor:
+    def _open(
+        self, embedding: Tensor, small: Tensor, weights: list[Tensor | None], maps: Tensor | None
+    ) -> Tensor:
         """Where attention is allowed: sigmoid >= 0.5 on the level's grid; a fully blocked query sees all."""
-        logits = embedding[:, None] @ small
+        logits, added = embedding[:, None] @ small, self._added(weights, maps)
         allowed = ((logits if added is None else logits + added) >= 0).squeeze(1)
         return allowed | ~allowed.any(1, keepdim=True)
 

@@ -19,6 +19,7 @@ from pipelines.runs.observer import Observer, RunStopped
 from pipelines.tracking.gauges import Exported
 from pipelines.train.driver.avoid import AvoidNodes
 from pipelines.train.driver.ray_train_private import Trainer
+from pipelines.train.driver.resizing import WholeBatches
 from pipelines.train.driver.restarts import FailuresInARow
 from pipelines.train.loop.channel import ANSWER, FATAL, ForwardWarnings, Listener, Mailbox, RayChannel
 from pipelines.train.loop.logs import RunLogs
@@ -143,8 +144,9 @@ def _trainer(job: Job, mailbox: Any, bookkeeping: str) -> Trainer:
             callbacks=[AvoidNodes(mailbox)],
         ),
     )
-    trainer.sizes, trainer.make_policy = tuple(sizes), partial(FailuresInARow, run=job.run)
-    trainer.mailbox, trainer.patience = mailbox, job.config.recovery.grace_seconds
+    grace = job.config.recovery.grace_seconds
+    trainer.make_scaling = partial(WholeBatches, sizes=tuple(sizes), mailbox=mailbox, patience=grace)
+    trainer.make_policy = partial(FailuresInARow, run=job.run)
     return trainer
 
 

@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipelines.train.engine.distributed import gathered
+
 #: Side of the matrices, by kind of device, and how often they are multiplied.
 _SIDE, _TIMES = {"cuda": 2048, "cpu": 384}, 3
 #: Numbers that are summed over the ranks.
@@ -81,9 +83,7 @@ def examine(device: torch.device, place: str) -> list[Health]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     rank, where = dist.get_rank(), socket.gethostname()
     own = Health(rank, place, where, name, flops, clock, tuple(faults), tuple(doubts))
-    answers: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(answers, own)
-    return answers
+    return gathered(own)
 
 
 def multiplied(device: torch.device) -> tuple[float, bool]:

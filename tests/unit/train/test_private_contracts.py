@@ -10,7 +10,7 @@ import pytest
 from ray.train import FailureConfig
 
 from pipelines.cluster_view.ray_private import AUTHENTICATION_LOGGER
-from pipelines.train.driver.ray_train_private import FailurePolicy, Trainer, WholeBatches
+from pipelines.train.driver.ray_train_private import ElasticPolicy, FailurePolicy, Trainer
 from pipelines.train.engine.deepspeed_private import import_deepspeed
 from tests.conftest import ROOT
 
@@ -48,23 +48,6 @@ NAMES = [
         ("reserved_resources",),
     ),
     (
-        "ray.train.v2._internal.execution.scaling_policy.elastic",
-        "ElasticScalingPolicy.make_decision_for_running_worker_group",
-        ("worker_group_state", "worker_group_status"),
-    ),
-    (
-        "ray.train.v2._internal.execution.scaling_policy.elastic",
-        "ElasticScalingPolicy.make_decision_for_non_running_worker_group",
-        (),
-    ),
-    (
-        "ray.train.v2._internal.execution.callback",
-        "ControllerCallback.on_controller_start_worker_group",
-        ("scaling_config", "num_workers"),
-    ),
-    ("torch._C._distributed_c10d", "_dump_fr_trace_json", None),
-    ("torch._C._distributed_c10d", "_dump_nccl_trace_json", None),
-    (
         "ray.train.v2._internal.execution.failure_handling",
         "DefaultFailurePolicy.make_decision",
         ("training_failed_error",),
@@ -72,6 +55,23 @@ NAMES = [
     ("ray.train.v2._internal.execution.controller", "TrainController.__init__", ("failure_policy",)),
     ("ray.train.v2._internal.execution.controller", "TrainController.__init__", ("scaling_policy",)),
     ("ray.train.v2._internal.execution.controller", "TrainController.abort", ()),
+    (
+        "ray.train.v2._internal.execution.callback",
+        "ControllerCallback.on_controller_start_worker_group",
+        ("scaling_config", "num_workers"),
+    ),
+    ("ray.train.v2._internal.execution.scaling_policy", "NoopDecision", ()),
+    ("ray.train.v2._internal.execution.scaling_policy", "ResizeDecision", None),
+    (
+        "ray.train.v2._internal.execution.scaling_policy.elastic",
+        "ElasticScalingPolicy.make_decision_for_non_running_worker_group",
+        (),
+    ),
+    (
+        "ray.train.v2._internal.execution.scaling_policy.elastic",
+        "ElasticScalingPolicy.make_decision_for_running_worker_group",
+        ("worker_group_state", "worker_group_status"),
+    ),
     ("ray.train.v2.api.exceptions", "WorkerGroupError", None),
     ("deepspeed.comm.torch", "build_shm_op", ()),
     ("deepspeed.runtime.zero.muon.muon_optimizer", "MuonWithAuxAdam", None),
@@ -90,6 +90,7 @@ NAMES = [
 #: Module, and an attribute that its objects are given.
 ATTRIBUTES = [
     ("ray.train.v2._internal.execution.failure_handling.default", "self._worker_group_failures"),
+    ("ray.train.v2._internal.execution.scaling_policy.elastic", "self._latest_monitor_time"),
     ("deepspeed.runtime.engine", "self.micro_steps"),
     ("deepspeed.runtime.zero.stage_1_and_2", "self.single_partition_of_fp32_groups"),
     ("deepspeed.runtime.bf16_optimizer", "self.fp32_groups_flat_partition"),
@@ -136,7 +137,7 @@ def test_an_attribute_is_still_used(module, name):
 
 
 def test_our_changes_of_ray_train_override_what_is_there():
-    for ours in (FailurePolicy, Trainer, WholeBatches):
+    for ours in (FailurePolicy, Trainer, ElasticPolicy):
         theirs = ours.__mro__[1]
         for name in vars(ours):
             if name.startswith("_") and not name.startswith("__") and callable(getattr(ours, name)):
