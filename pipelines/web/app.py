@@ -21,6 +21,7 @@ from pipelines.web.examples import Example, find_examples
 from pipelines.web.guard import Guard, Limits
 from pipelines.web.health import health_routes
 from pipelines.web.images import Images, UnknownImage
+from pipelines.web.label_studio_routes import Pictures, label_studio_routes
 from pipelines.web.map_routes import map_routes
 from pipelines.web.map_view import UnknownMap, open_maps
 from pipelines.web.metrics import Metrics
@@ -45,6 +46,8 @@ class Setup:
         store: that may be looked at.
         evaluations: folders of one, or of two to compare.
         maps: folders of finished maps.
+        label_studio: address of the one Label Studio whose tasks are answered.
+        label_studio_key: of its API.
         token: that callers must know.
         limits: of requests.
         uploads: bytes of all uploads together.
@@ -56,6 +59,8 @@ class Setup:
     store: str | None = None
     evaluations: list[str] = field(default_factory=list)
     maps: list[str] = field(default_factory=list)
+    label_studio: str | None = None
+    label_studio_key: str | None = None
     token: str | None = None
     limits: Limits = field(default_factory=Limits)
     uploads: int = 2 * 1024**3
@@ -103,6 +108,9 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
         app.include_router(evaluation_routes(evaluation))
     if maps:
         app.include_router(map_routes(maps))
+    if setup.label_studio:
+        key, most = setup.label_studio_key, setup.limits.upload
+        app.include_router(label_studio_routes(desk, Pictures(desk, setup.label_studio, key, most)))
     if setup.page:
         _add_page(app)
     _add_errors(app)
