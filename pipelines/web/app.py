@@ -20,6 +20,7 @@ from pipelines.web.evaluation_view import EvaluationView, UnknownRow
 from pipelines.web.examples import Example, find_examples
 from pipelines.web.guard import Guard, Limits
 from pipelines.web.health import health_routes
+from pipelines.web.image_routes import image_routes
 from pipelines.web.images import Images, UnknownImage
 from pipelines.web.label_studio_routes import Pictures, label_studio_routes
 from pipelines.web.map_routes import map_routes
@@ -101,6 +102,7 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
     about: dict[str, Any] = {"store": setup.store, "upload": setup.limits.upload}
     about |= {"evaluations": len(setup.evaluations), "maps": len(maps)}
     app.include_router(health_routes(backend, counted))
+    app.include_router(image_routes(images))
     app.include_router(try_routes(desk, examples, about))
     if store is not None:
         app.include_router(store_routes(desk, store))

@@ -84,8 +84,8 @@ class Pictures:
             with requests.get(url, allow_redirects=False, **how) as answer, path.open("wb") as file:
                 if answer.status_code != 200:
                     raise UserError(
-                        f"{url} answers {answer.status_code}: set LABEL_STUDIO_API_KEY to a key of this Label "
-                        "Studio, and let it serve its files itself"
+                        f"{url} answers {answer.status_code}: set LABEL_STUDIO_API_KEY to a key of this "
+                        "Label Studio, and let it serve its files itself"
                     )
                 size = 0
                 for part in answer.iter_content(_PART):
