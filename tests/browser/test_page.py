@@ -1,12 +1,16 @@
 """The page in a browser: clicks hit their pixel, and all of it works from the keyboard."""
 
+import contextlib
 import io
 import json
+import shlex
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from jobs.cli import cli
 from tests.geotiffs import scene, write
 
 YELLOW = (255, 240, 0)
@@ -206,6 +210,45 @@ def test_a_tiff_is_decoded_by_the_server_and_has_an_area(visit, tmp_path):
         seen.page.click("text=RLE JSON")
     told = json.loads(download.value.path().read_text())
     assert told["window"] == [0, 0, 120, 90] and told["mask"]["size"] == [90, 120]
+
+
+def test_what_is_copied_gives_the_same_mask(visit, marked, export, monkeypatch, tmp_path):
+    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+    seen.answered(1)
+    open_file(seen, marked)
+    monkeypatch.chdir(tmp_path)
+    for kind, look in (("text", "whole"), ("point", "around")):
+        seen.page.check(f"input[value={kind}]", force=True)
+        before = len(seen.asked)
+        seen.page.locator("#panel-try select").select_option(look)
+        if kind == "text":
+            seen.page.fill("#words", 'the block\'s "roof"')
+            seen.page.press("#words", "Enter")
+        else:
+            seen.page.mouse.click(*yellow_centre(seen.page, 1))
+        with seen.page.expect_download() as download:
+            seen.answered(before + 1)
+            seen.page.click("text=RLE JSON")
+        told = json.loads(download.value.path().read_text())
+        copied = {}
+        for name in ("command", "Python"):
+            seen.page.click(f"text=Copy as {name}")
+            seen.page.wait_for_timeout(200)
+            copied[name] = seen.page.evaluate("navigator.clipboard.readText()")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(copied["Python"].replace("print(", "print(found.mask.sum(), "), {})
+        assert said.getvalue().split()[:2] == [str(told["area_px"]), str(told["score"])]
+        *cut, predict = copied["command"].splitlines()
+        if cut:
+            _, _, x, y, width, height, _, part = shlex.split(cut[0])
+            x, y, width, height = map(int, (x, y, width, height))
+            Image.open(marked).crop((x, y, x + width, y + height)).save(tmp_path / part)
+        words = shlex.split(predict)
+        assert words[:2] == ["unigeoseg", "predict"]
+        done = CliRunner().invoke(cli, words[1:])
+        assert done.exit_code == 0, done.output
+        assert json.loads((tmp_path / "out/prediction.json").read_text())["mask"] == told["mask"]
 
 
 def test_html_stays_text(visit, tmp_path):
