@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from pipelines.web.backend import Backend, Busy
@@ -176,6 +177,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     async def _wrong(_: Request, error: Exception) -> JSONResponse:
         return told(422, str(error))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, error: Exception) -> JSONResponse:
+        return told(400, "the connection ended before the body did")
 
     @app.exception_handler(Busy)
     async def _busy(_: Request, error: Exception) -> JSONResponse:

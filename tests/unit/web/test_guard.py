@@ -144,6 +144,10 @@ def test_slow_bodies_and_slow_headers_end(small, monkeypatch):
         answer = raw(small, head)
         assert b" 408 " in answer.split(b"\r\n")[0] + b" " and time.monotonic() - began < 9, answer
     assert not uploads(small)
+    with contextlib.suppress(OSError):  # and one that ends in the middle of its body
+        raw(small, b"PUT /v1/images HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc", 0.1)
+    time.sleep(0.5)
+    assert not uploads(small)
     monkeypatch.setattr(listening, "_HEADERS", 1.0)
     began = time.monotonic()
     assert raw(small, b"GET / HTTP/1.1\r\nHost: 127.") == b""
