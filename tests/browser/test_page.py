@@ -169,6 +169,28 @@ def test_all_of_it_from_the_keyboard(visit):
     assert said.get_attribute("aria-live") == "polite"
 
 
+def test_undo_goes_back_one_answer_and_not_to_another_picture(visit, marked):
+    seen = visit()
+    seen.answered(1)
+    open_file(seen, marked)
+    page = seen.page
+    page.check("input[value=point]", force=True)
+    box = page.locator("#panel-try canvas").bounding_box()
+    asked = "() => document.querySelector('#answer dl')?.textContent || ''"
+    shown = []
+    for share in (0.3, 0.5, 0.7):
+        before = len(seen.asked)
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        seen.answered(before + 1)
+        shown.append(page.evaluate(asked))
+    assert len(set(shown)) == 3 and len(seen.asked[-1]["points"]) == 3
+    for wanted in (shown[1], shown[0], ""):
+        page.click("#undo")
+        assert page.evaluate(asked) == wanted
+    page.click("#undo")
+    assert page.evaluate(asked) == "" and "marked.png" in page.locator("#panel-try .status").inner_text()
+
+
 def test_store_evaluation_and_map(visit):
     seen = visit("#tab=store")
     page = seen.page
