@@ -102,8 +102,10 @@ async function choose(page, example, asked) {
 
 async function show(page, picture, asks) {
   page.picture = picture;
+  page.asking?.abort();
   page.answer = null;
   page.past = [];
+  page.settled = null;
   page.points = [];
   page.box = null;
   page.viewer.open(picture);
@@ -139,7 +141,8 @@ function setKind(page, kind) {
 const snapshot = (page) => ({ kind: page.kind, points: page.points, box: page.box, words: page.words, answer: page.answer });
 
 async function change(page, values) {
-  page.past.push(page.settled || snapshot(page));
+  const before = page.settled || snapshot(page);
+  if (page.past.at(-1) !== before) page.past.push(before); // a click that came before the last answer replaces it
   Object.assign(page, values);
   await mark(page);
 }

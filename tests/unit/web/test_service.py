@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipelines.evaluate.predict import predict_file
 from pipelines.evaluate.records import decode_mask
+from pipelines.web import desk, pyramid
 from pipelines.web.app import Setup
 from pipelines.web.backend import ThreadBackend
 from tests.geotiffs import AT, scene, write
@@ -98,6 +99,24 @@ def test_a_window_is_what_predict_says_of_that_part(service, export, tmp_path):
     (tmp_path / "near.png").write_bytes(png(pixels[y0:y1, x0:x1]))
     asked = Question.ask(points=[((150.5 - x0) / 64, (90.5 - y0) / 64)])
     assert found["mask"] == predict_file(export, tmp_path / "near.png", asked, tmp_path / "out")["mask"]
+
+
+def test_of_a_large_raster_a_part_is_looked_at(service, monkeypatch):
+    monkeypatch.setattr(desk, "WHOLE", 1000)
+    known = service.put(png(np.moveaxis(scene(200, 300, seed=5), 0, -1))).json()["image"]
+    words = service.post("/v1/segment", {"image": known, "text": "the block"})
+    assert words.status_code == 422 and "which part" in words.json()["detail"]
+    whole = service.post("/v1/segment", {"image": known, "text": "the block", "look": "whole"}).json()
+    assert whole["window"] == [0, 0, 300, 200]
+    point = service.post("/v1/segment", {"image": known, "points": [[299.5, 0.5]]}).json()
+    assert point["window"] == [236, 0, 300, 64]  # moved inside
+    box = service.post("/v1/segment", {"image": known, "box": [100, 50, 200, 110]}).json()
+    assert box["window"] == [75, 5, 225, 155]  # half as long again as the box
+    monkeypatch.setattr(pyramid, "WHOLE", 1000)  # and with more pixels at half the size
+    body = {"image": known, "text": "the block", "look": [101, 51, 201, 111]}
+    half = service.post("/v1/segment", body).json()
+    assert half["window"] == [100, 48, 204, 112] and half["mask"]["size"] == [16, 26]
+    assert half["area_px"] == 16 * decode_mask(half["mask"]["counts"], half["mask"]["size"]).sum()
 
 
 @pytest.mark.parametrize(
