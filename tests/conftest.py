@@ -66,6 +66,16 @@ def run_cli(run_module: Callable[..., Any]) -> Callable[..., subprocess.Complete
     return partial(run_module, "jobs.cli")
 
 
+@pytest.fixture
+def no_sheets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds and merges draw no contact sheets, which take six times as long as a small store.
+
+    Tests marked ``sheets`` have them drawn.
+    """
+    if request.node.get_closest_marker("sheets") is None:
+        monkeypatch.setattr("pipelines.build.preview.write_previews", lambda index: None)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many skipped tests are borne."""
     parser.addoption(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipelines.build import BuildConfig, build_store
+from tests.built_store import synthetic_store
 from tests.train_runs import ROOT, tiny_values
 from unigeoseg.tasks import ABSENT, COLLECTIVE
 
@@ -43,8 +43,7 @@ def _train(folder, store, name, **overrides):
 
 def test_absent_samples_are_their_tasks_samples_and_count_apart(tmp_path):
     instruct = {"collective": 0.5, "absent": 1.0, "diversity_quantile": 0.0}
-    config = BuildConfig(workers=0, source={"scenes": 10}, split={"val": 0.4}, instruct=instruct)
-    build_store("synthetic", None, tmp_path / "store", config, progress=False, preview=False)
+    synthetic_store(tmp_path / "store", 10, split={"val": 0.4}, instruct=instruct)
     kinds = {
         r["sample_id"]: r["subtask"] for r in pq.read_table(tmp_path / "store/index.parquet").to_pylist()
     }

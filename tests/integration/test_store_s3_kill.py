@@ -14,6 +14,7 @@ from pipelines.build import BuildConfig, build_store
 from pipelines.curate.merge import merge_stores
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import StoreIndex
+from tests.built_store import synthetic_store
 from unigeoseg.errors import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -88,10 +89,8 @@ def test_a_killed_build_on_s3_is_never_a_store_and_is_gone_on_with(server, tmp_p
 
 
 def test_a_merge_on_s3_that_is_cut_short_is_no_store(server, tmp_path, monkeypatch):
-    config = BuildConfig(**SETS, source={"scenes": 6}, split={"val": 0})
     for name, seed in (("a", 1), ("b", 2)):
-        changed = config.model_copy(update={"seed": seed})
-        build_store("synthetic", None, tmp_path / name, changed, progress=False, preview=False)
+        synthetic_store(tmp_path / name, 6, **SETS, split={"val": 0}, seed=seed)
     stores = [str(tmp_path / "a"), str(tmp_path / "b")]
     options = {"on_duplicate": "first", "progress": False, "preview": False}
     merge_stores(stores, str(tmp_path / "whole"), **options)

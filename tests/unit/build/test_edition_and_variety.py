@@ -13,6 +13,7 @@ from pipelines.build import BuildConfig, build_store
 from pipelines.build.card import config_hash
 from pipelines.build.edition import _FILES, edition, edition_of
 from pipelines.build.variety import MOST, Variety
+from tests.built_store import synthetic_store
 from tests.unit.build.test_store_tools import samples_of
 from unigeoseg.errors import UserError
 
@@ -84,6 +85,7 @@ def test_whatever_a_build_imports_counts_or_is_known_to_have_no_say(tmp_path):
         "pipelines.config.endpoint",
         "pipelines.storage.ahead",
         "pipelines.storage.lease",
+        "pipelines.storage.parquet",
         "pipelines.store.repeated",
     }
     found = set()
@@ -167,8 +169,7 @@ def test_distinct_2_is_that_of_a_count_whatever_the_order_and_the_pieces():
 
 
 def test_a_store_says_how_varied_it_is(tmp_path):
-    config = BuildConfig(workers=0, source={"scenes": 4})
-    build_store("synthetic", None, tmp_path / "s", config, progress=False, preview=False)
+    synthetic_store(tmp_path / "s", 6)
     card = json.loads((tmp_path / "s" / "dataset.json").read_text())
     for task, row in card["instruction_variety"].items():
         texts = [s["instruction"] for s in samples_of(tmp_path / "s").values() if s["task"] == task]

@@ -11,19 +11,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobs.cli import cli
-from pipelines.build import BuildConfig, build_store
 from pipelines.build.progress import Steps
 from pipelines.curate.table10 import paper, table10
+from tests.built_store import synthetic_store
 from tests.unit.build.test_store_tools import decoded, samples_of
 from unigeoseg.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("look") / "store"
-    config = BuildConfig(workers=0, source={"scenes": 8})
-    build_store("synthetic", None, folder, config, progress=False, preview=False)
-    return folder
+    return synthetic_store(tmp_path_factory.mktemp("look") / "store", 8)
 
 
 def run(*arguments):

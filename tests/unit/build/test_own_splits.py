@@ -16,6 +16,7 @@ from pipelines.curate.lint import lint_store
 from pipelines.curate.merge import merge_stores
 from pipelines.evaluate.data import choose_data, open_index, open_reader
 from pipelines.triplets.layouts import open_layout
+from tests.built_store import synthetic_store
 from tests.unit.build.layouts import write_image
 from unigeoseg.errors import UserError
 
@@ -107,8 +108,7 @@ def test_a_merged_store_still_says_whose_splits_they_are(tmp_path):
     build_store(
         PHRASES, phrases(tmp_path / "in"), tmp_path / "a", BuildConfig(workers=0), False, preview=False
     )
-    drawn = BuildConfig(workers=0, source={"scenes": 4})
-    build_store("synthetic", None, tmp_path / "b", drawn, False, preview=False)
+    synthetic_store(tmp_path / "b", 6)
     assert "own_splits" not in json.loads((tmp_path / "b/dataset.json").read_text())
     merge_stores(
         [str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "m"), progress=False, preview=False
@@ -151,8 +151,7 @@ def test_shares_that_make_one_leave_nothing_for_training(number, val):
 
 
 def test_all_splits_of_a_store_are_evaluated_together(tmp_path):
-    config = BuildConfig(workers=0, source={"scenes": 6}, split={"val": 0.3, "test": 0.3})
-    build_store("synthetic", None, tmp_path / "s", config, False, preview=False)
+    synthetic_store(tmp_path / "s", 6, split={"val": 0.3, "test": 0.3})
     chosen = choose_data(str(tmp_path / "s"), "all")
     index = open_index(str(tmp_path / "s"), chosen.split)
     assert set(index.table["split"].to_pylist()) == {"train", "val", "test"}

@@ -107,6 +107,7 @@ def test_shards_are_plain_tars_with_the_stated_checksums(store):
     ]
 
 
+@pytest.mark.sheets
 def test_same_bytes_twice_whatever_the_blocks(store, tmp_path):
     folder, _ = store
     build(tmp_path / "again", preview=True, block_images=5)

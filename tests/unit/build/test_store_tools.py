@@ -21,6 +21,7 @@ from pipelines.curate.lint import lint_store
 from pipelines.curate.merge import merge_stores
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.geoseg import GeoSegSource
+from tests.built_store import synthetic_store
 from tests.unit.build.test_bad_sources import TABLE, pair
 from unigeoseg.errors import UserError
 
@@ -41,8 +42,7 @@ def build_own(folder, name, images=5):
 def stores(tmp_path_factory):
     """A synthetic store, and two of one's own whose images have the same names."""
     folder = tmp_path_factory.mktemp("stores")
-    config = BuildConfig(workers=0, source={"scenes": 6}, split={"val": 0.3})
-    build_store("synthetic", None, folder / "synthetic", config, progress=False, preview=False)
+    synthetic_store(folder / "synthetic", 6, split={"val": 0.3})
     return [folder / "synthetic", build_own(folder, "mine"), build_own(folder, "other")]
 
 

@@ -129,7 +129,7 @@ def stores(tmp_path_factory):
             "source": source,
         }
         made[name] = str(folder / name)
-        build_store("synthetic", None, made[name], BuildConfig.model_validate(values), progress=False)
+        build_store("synthetic", None, made[name], BuildConfig.model_validate(values), False, preview=False)
     return made
 
 

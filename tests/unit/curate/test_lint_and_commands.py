@@ -9,18 +9,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobs.cli import cli
-from pipelines.build import BuildConfig, build_store
 from pipelines.curate.lint import lint_store
+from tests.built_store import synthetic_store
 from unigeoseg.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lint") / "store"
-    build_store(
-        "synthetic", None, folder, BuildConfig(workers=0, source={"scenes": 6}), progress=False, preview=False
-    )
-    return folder
+    return synthetic_store(tmp_path_factory.mktemp("lint") / "store", 6)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.build import BuildConfig, build_store
 from pipelines.build.instruct.candidates import CandidateWriter
 from pipelines.build.instruct.referring import refer
 from pipelines.curate.lint import lint_store
 from pipelines.curate.lint_text import authors, text_faults
 from pipelines.labels.taxonomy import taxonomy
+from tests.built_store import synthetic_store
 from tests.unit.build.texts import tile
 
 TREE, BUILDING, SHIP = 3, 25, next(c.id for c in taxonomy().values() if c.noun == "ship")
@@ -76,8 +76,7 @@ def test_who_wrote_a_store():
 
 
 def test_a_store_with_swapped_words_is_told(tmp_path):
-    config = BuildConfig(workers=0, source={"scenes": 4})
-    build_store("synthetic", None, tmp_path / "s", config, progress=False, preview=False)
+    synthetic_store(tmp_path / "s", 6)
     assert lint_store(str(tmp_path / "s"), progress=False)["errors"] == []
     shard = next((tmp_path / "s" / "shards").glob("train-*.tar"))
     with tarfile.open(shard) as tar:

@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 
-from pipelines.build import BuildConfig, build_store
 from pipelines.curate import export, merge
 from pipelines.curate.export import FORMS, export_store
 from pipelines.curate.export_target import Target
@@ -12,6 +11,7 @@ from pipelines.curate.merge import merge_stores
 from pipelines.store import scan
 from pipelines.store.fetch import RangeFetcher
 from pipelines.store.scan import fragments, open_all_splits, places
+from tests.built_store import synthetic_store
 from tests.unit.curate.plain_export import plain_export
 from unigeoseg.errors import UserError
 
@@ -25,15 +25,11 @@ def bytes_of(folder):
 def stores(tmp_path_factory):
     """Stores of several shards: the second has the first one's ids, and more; the third has two splits."""
     folder = tmp_path_factory.mktemp("stores")
-    for name, scenes, val in (("a", 8, 0.0), ("b", 10, 0.0), ("c", 8, 0.4)):
-        config = BuildConfig(
-            workers=0,
-            shard_bytes=60_000,
-            source={"scenes": scenes, "size": 128},
-            split={"val": val},
-        )
-        build_store("synthetic", None, folder / name, config, progress=False, preview=False)
-    return folder / "a", folder / "b", folder / "c"
+    kinds = (("a", 8, 0.0), ("b", 10, 0.0), ("c", 8, 0.4))
+    return tuple(
+        synthetic_store(folder / name, scenes, 128, shard_bytes=60_000, split={"val": val})
+        for name, scenes, val in kinds
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobs.cli import cli
-from pipelines.build import BuildConfig, build_store
 from pipelines.evaluate.absent import absent_report, fitted
 from pipelines.evaluate.presence import (
     SCORES,
@@ -26,6 +25,7 @@ from pipelines.evaluate.presence import (
     write_rule,
 )
 from pipelines.train.checkpoints.model_export import convert_model
+from tests.built_store import synthetic_store
 from tests.tiny_export import write_export
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import ABSENT, COLLECTIVE
@@ -152,15 +152,9 @@ def test_a_rule_is_written_and_read_and_a_damaged_one_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def absent_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("presence") / "store"
-    config = BuildConfig(
-        workers=0,
-        source={"scenes": 10},
-        split={"val": 1.0},
-        instruct={"collective": 0.5, "absent": 1.0, "diversity_quantile": 0.0},
-    )
-    build_store("synthetic", None, folder, config, progress=False, preview=False)
-    return str(folder)
+    instruct = {"collective": 0.5, "absent": 1.0, "diversity_quantile": 0.0}
+    out = tmp_path_factory.mktemp("presence") / "store"
+    return str(synthetic_store(out, 10, split={"val": 1.0}, instruct=instruct))
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec import filesystem
 
-from pipelines.build import BuildConfig, build_store
 from pipelines.curate.merge import merge_stores
 from pipelines.storage.parquet import parquet_bytes, read_parquet
+from tests.built_store import synthetic_store
 
 ROWS = 5000
 LAST_ACT = """
@@ -59,8 +59,7 @@ def test_a_process_that_ends_after_reading_ends_well(file):
 
 def test_a_merge_hands_arrow_no_file_of_pythons(tmp_path, monkeypatch):
     for seed in (1, 2):
-        config = BuildConfig(workers=0, seed=seed, source={"scenes": 3, "size": 128}, split={"val": 0.0})
-        build_store("synthetic", None, tmp_path / str(seed), config, progress=False, preview=False)
+        synthetic_store(tmp_path / str(seed), 3, 128, seed=seed, split={"val": 0.0})
     given = []
 
     def noted(method, place):
