@@ -48,7 +48,7 @@ def serve(
     from pipelines.web.launch import Engine, launch
 
     setup = Setup(
-        list(images),
+        pictures=list(images),
         label_studio=label_studio,
         label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY"),
         token=address.token,

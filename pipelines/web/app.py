@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _SWEEP = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """What an application serves beside the model.
 

@@ -58,7 +58,8 @@ function build(page) {
     card, el("h2", {}, "Picture"), pictures,
     el("p", {}, el("label", { class: "button", for: "file" }, "Open a picture…"), file),
     el("p", { class: "quiet" }, `PNG, JPEG, GeoTIFF, JPEG 2000 up to ${Math.round(page.about.upload / 2 ** 20)} MB. It stays on this server, and is deleted when it is no longer used.`),
-    look);
+    look,
+    el("details", {}, el("summary", {}, "Keys"), el("p", { class: "quiet" }, `Tab to the picture. ${KEYS} With a mouse: wheel to zoom, drag to move (with Space while a box is drawn).`)));
   side.addEventListener("dragover", (event) => event.preventDefault());
   page.viewer.box.addEventListener("dragover", (event) => event.preventDefault());
   page.viewer.box.addEventListener("drop", (event) => { event.preventDefault(); send(page, event.dataTransfer.files[0]); });
