@@ -109,7 +109,7 @@ class Guard:
             return _told(413, f"the body is too large: up to {self._most(scope)} bytes are taken")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
-            return _told(415, "send application/json")
+            return _told(415, "POST takes application/json; a picture goes by PUT to /v1/images")
         return None
 
     def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
