@@ -40,7 +40,7 @@ RUN python -m venv /opt/venv \
               pip install --index-url "$TORCH_INDEX" -r /tmp/torch.txt ;; \
          *) echo "DEVICE=$DEVICE: cpu or gpu" >&2; exit 2 ;; \
        esac \
-    && pip install -c /tmp/pins.txt -e ".[server,map]" \
+    && pip install -c /tmp/pins.txt -e ".[server,map,app]" \
     && rm -f /tmp/pins.txt /tmp/torch.txt
 
 # A head by hand: docker run unigeoseg ray start --head --block

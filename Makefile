@@ -53,6 +53,10 @@ format: $(READY) ## Format the code and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: $(READY) ## Build the documentation into docs/_build, with warnings as errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 .PHONY: mlflow
 mlflow: $(READY) ## Open the MLflow UI on runs/mlflow.db (ARGS="--port 5001")
 	$(BIN)/python -m cluster.mlflow_ui --store runs/mlflow.db $(ARGS)

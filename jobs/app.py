@@ -48,6 +48,13 @@ def app(
     from pipelines.web.app import Setup
     from pipelines.web.launch import Engine, launch
 
-    setup = Setup(list(images), store, list(evaluations), list(maps), address.token, upload_limit(upload_mb))
+    setup = Setup(
+        pictures=list(images),
+        store=store,
+        evaluations=list(evaluations),
+        maps=list(maps),
+        token=address.token,
+        limits=upload_limit(upload_mb),
+    )
     engine = Engine(model, device, queue, round(cache_gb * 2**30))
     launch(engine, setup, address, lambda url: click.echo(f"open {url}  (Ctrl+C ends it)"))

@@ -1,5 +1,7 @@
 """``unigeoseg serve``: a model as a service."""
 
+import os
+
 import click
 
 from jobs.serving import address_options, engine_options, listen_at, upload_limit
@@ -8,6 +10,12 @@ from jobs.serving import address_options, engine_options, listen_at, upload_limi
 @click.command()
 @engine_options
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the page as well.")
+@click.option(
+    "--label-studio",
+    metavar="URL",
+    help="Answer as a machine learning backend of this Label Studio, at /labelstudio. Pictures are fetched "
+    "from it alone, with the key in LABEL_STUDIO_API_KEY.",
+)
 @address_options
 def serve(
     model: str,
@@ -17,6 +25,7 @@ def serve(
     cache_gb: float,
     upload_mb: int,
     page: bool,
+    label_studio: str | None,
     host: str,
     port: int,
     token: str | None,
@@ -25,18 +34,26 @@ def serve(
 
     Also /healthz, /readyz, /metrics and /openapi.json. What waits for the same picture is answered together,
     and what the model saw of a picture is kept for the next instruction; every mask has the bytes that
-    predict gives. A full queue is answered with 503 and Retry-After. On SIGTERM nothing new is taken, what waits is
-    answered, and the exit code is 0.
+    predict gives. A full queue is answered with 503 and Retry-After. On SIGTERM nothing new is taken, what
+    waits is answered, and the exit code is 0.
 
     \b
     Examples:
       unigeoseg serve --model runs/quickstart/export --no-page
       unigeoseg serve --model runs/quickstart/export --host 0.0.0.0 --token auto --queue 64
+      unigeoseg serve --model runs/quickstart/export --label-studio http://127.0.0.1:8080
     """
     address = listen_at(host, port, token)
     from pipelines.web.app import Setup
     from pipelines.web.launch import Engine, launch
 
-    setup = Setup(list(images), token=address.token, limits=upload_limit(upload_mb), page=page)
+    setup = Setup(
+        pictures=list(images),
+        label_studio=label_studio,
+        label_studio_key=os.environ.get("LABEL_STUDIO_API_KEY"),
+        token=address.token,
+        limits=upload_limit(upload_mb),
+        page=page,
+    )
     engine = Engine(model, device, queue, round(cache_gb * 2**30))
     launch(engine, setup, address, lambda url: click.echo(f"serving {url}"))

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from pipelines.web.backend import Backend, Busy
@@ -20,7 +21,9 @@ from pipelines.web.evaluation_view import EvaluationView, UnknownRow
 from pipelines.web.examples import Example, find_examples
 from pipelines.web.guard import Guard, Limits
 from pipelines.web.health import health_routes
+from pipelines.web.image_routes import image_routes
 from pipelines.web.images import Images, UnknownImage
+from pipelines.web.label_studio_routes import Pictures, label_studio_routes
 from pipelines.web.map_routes import map_routes
 from pipelines.web.map_view import UnknownMap, open_maps
 from pipelines.web.metrics import Metrics
@@ -36,7 +39,7 @@ logger = logging.getLogger(__name__)
 _SWEEP = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """What an application serves beside the model.
 
@@ -45,6 +48,8 @@ class Setup:
         store: that may be looked at.
         evaluations: folders of one, or of two to compare.
         maps: folders of finished maps.
+        label_studio: address of the one Label Studio whose tasks are answered.
+        label_studio_key: of its API.
         token: that callers must know.
         limits: of requests.
         uploads: bytes of all uploads together.
@@ -56,6 +61,8 @@ class Setup:
     store: str | None = None
     evaluations: list[str] = field(default_factory=list)
     maps: list[str] = field(default_factory=list)
+    label_studio: str | None = None
+    label_studio_key: str | None = None
     token: str | None = None
     limits: Limits = field(default_factory=Limits)
     uploads: int = 2 * 1024**3
@@ -96,6 +103,7 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
     about: dict[str, Any] = {"store": setup.store, "upload": setup.limits.upload}
     about |= {"evaluations": len(setup.evaluations), "maps": len(maps)}
     app.include_router(health_routes(backend, counted))
+    app.include_router(image_routes(images))
     app.include_router(try_routes(desk, examples, about))
     if store is not None:
         app.include_router(store_routes(desk, store))
@@ -103,6 +111,9 @@ def create_app(backend: Backend, setup: Setup = Setup(), metrics: Metrics | None
         app.include_router(evaluation_routes(evaluation))
     if maps:
         app.include_router(map_routes(maps))
+    if setup.label_studio:
+        key, most = setup.label_studio_key, setup.limits.upload
+        app.include_router(label_studio_routes(desk, Pictures(desk, setup.label_studio, key, most)))
     if setup.page:
         _add_page(app)
     _add_errors(app)
@@ -166,6 +177,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     async def _wrong(_: Request, error: Exception) -> JSONResponse:
         return told(422, str(error))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, error: Exception) -> JSONResponse:
+        return told(400, "the connection ended before the body did")
 
     @app.exception_handler(Busy)
     async def _busy(_: Request, error: Exception) -> JSONResponse:

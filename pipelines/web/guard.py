@@ -1,6 +1,7 @@
 """What stands before the application: who may ask, how much and how slowly, and what browsers may do."""
 
 import asyncio
+import base64
 import hmac
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ COOKIE = "unigeoseg_token"
 OPEN = ("/healthz", "/readyz")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Bytes of a request's body, uploads apart.
-_BODY = 256 * 1024
+_BODY = 1024 * 1024
 _DAY = 86_400
 #: No other origin's code, no frames, no forms; pictures also from the page's own memory.
 _POLICY = (
@@ -108,7 +109,7 @@ class Guard:
             return _told(413, f"the body is too large: up to {self._most(scope)} bytes are taken")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
-            return _told(415, "send application/json")
+            return _told(415, "POST takes application/json; a picture goes by PUT to /v1/images")
         return None
 
     def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
@@ -118,8 +119,10 @@ class Guard:
             response = RedirectResponse("/", 303)
             response.set_cookie(COOKIE, given, max_age=_DAY, httponly=True, samesite="strict")
             return response
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._known(bearer.strip()):
+        kind, _, secret = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic":  # all that Label Studio can send: any name, the token as password
+            secret = _password(secret)
+        if kind.lower() in ("bearer", "basic") and self._known(secret.strip()):
             return None
         if any(self._known(value) for value in _cookies(headers, COOKIE)):
             return None
@@ -182,6 +185,13 @@ def _foreign(scope: Scope, headers: Headers, host: str) -> bool:
         return True
     origin = headers.get("origin")
     return origin is not None and origin.partition("://")[2].lower() != host.strip().lower()
+
+
+def _password(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _cookies(headers: Headers, name: str) -> list[str]:

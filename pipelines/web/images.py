@@ -132,10 +132,12 @@ class Images:
                 raise UnknownImage(image)
             known.used = time.monotonic()
             pyramid = self._open.get(image)
-            if pyramid is None:
-                pyramid = known.opener()
+        if pyramid is None:
+            pyramid = known.opener()  # others are served meanwhile
+        with self._lock:
+            pyramid = self._open.get(image, pyramid)  # the first one that was opened, if two were
             self._keep_open(image, pyramid)
-            return Image(image, known.name, pyramid, known.upload is None)
+        return Image(image, known.name, pyramid, known.upload is None)
 
     def remove(self, image: str) -> None:
         """Deletes an upload; others stay.

@@ -1,12 +1,16 @@
 """The page in a browser: clicks hit their pixel, and all of it works from the keyboard."""
 
+import contextlib
 import io
 import json
+import shlex
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from jobs.cli import cli
 from tests.geotiffs import scene, write
 
 YELLOW = (255, 240, 0)
@@ -165,6 +169,28 @@ def test_all_of_it_from_the_keyboard(visit):
     assert said.get_attribute("aria-live") == "polite"
 
 
+def test_undo_goes_back_one_answer_and_not_to_another_picture(visit, marked):
+    seen = visit()
+    seen.answered(1)
+    open_file(seen, marked)
+    page = seen.page
+    page.check("input[value=point]", force=True)
+    box = page.locator("#panel-try canvas").bounding_box()
+    asked = "() => document.querySelector('#answer dl')?.textContent || ''"
+    shown = []
+    for share in (0.3, 0.5, 0.7):
+        before = len(seen.asked)
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        seen.answered(before + 1)
+        shown.append(page.evaluate(asked))
+    assert len(set(shown)) == 3 and len(seen.asked[-1]["points"]) == 3
+    for wanted in (shown[1], shown[0], ""):
+        page.click("#undo")
+        assert page.evaluate(asked) == wanted
+    page.click("#undo")
+    assert page.evaluate(asked) == "" and "marked.png" in page.locator("#panel-try .status").inner_text()
+
+
 def test_store_evaluation_and_map(visit):
     seen = visit("#tab=store")
     page = seen.page
@@ -206,6 +232,45 @@ def test_a_tiff_is_decoded_by_the_server_and_has_an_area(visit, tmp_path):
         seen.page.click("text=RLE JSON")
     told = json.loads(download.value.path().read_text())
     assert told["window"] == [0, 0, 120, 90] and told["mask"]["size"] == [90, 120]
+
+
+def test_what_is_copied_gives_the_same_mask(visit, marked, export, monkeypatch, tmp_path):
+    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+    seen.answered(1)
+    open_file(seen, marked)
+    monkeypatch.chdir(tmp_path)
+    for kind, look in (("text", "whole"), ("point", "around")):
+        seen.page.check(f"input[value={kind}]", force=True)
+        before = len(seen.asked)
+        seen.page.locator("#panel-try select").select_option(look)
+        if kind == "text":
+            seen.page.fill("#words", 'the block\'s "roof"')
+            seen.page.press("#words", "Enter")
+        else:
+            seen.page.mouse.click(*yellow_centre(seen.page, 1))
+        with seen.page.expect_download() as download:
+            seen.answered(before + 1)
+            seen.page.click("text=RLE JSON")
+        told = json.loads(download.value.path().read_text())
+        copied = {}
+        for name in ("command", "Python"):
+            seen.page.click(f"text=Copy as {name}")
+            seen.page.wait_for_timeout(200)
+            copied[name] = seen.page.evaluate("navigator.clipboard.readText()")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(copied["Python"].replace("print(", "print(found.mask.sum(), "), {})
+        assert said.getvalue().split()[:2] == [str(told["area_px"]), str(told["score"])]
+        *cut, predict = copied["command"].splitlines()
+        if cut:
+            _, _, x, y, width, height, _, part = shlex.split(cut[0])
+            x, y, width, height = map(int, (x, y, width, height))
+            Image.open(marked).crop((x, y, x + width, y + height)).save(tmp_path / part)
+        words = shlex.split(predict)
+        assert words[:2] == ["unigeoseg", "predict"]
+        done = CliRunner().invoke(cli, words[1:])
+        assert done.exit_code == 0, done.output
+        assert json.loads((tmp_path / "out/prediction.json").read_text())["mask"] == told["mask"]
 
 
 def test_html_stays_text(visit, tmp_path):

@@ -1,4 +1,4 @@
-"""The examples of every ``--help`` and of the README, as they stand there."""
+"""The examples of every ``--help``, of the README and of the documentation, as they stand there."""
 
 import re
 import shlex
@@ -53,20 +53,27 @@ def help_examples() -> list[Example]:
     return found
 
 
-def readme_examples() -> list[Example]:
-    """The ``unigeoseg …`` lines of the README's blocks of code."""
-    found, inside = [], False
-    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("```"):
-            inside = not inside
-        elif inside and (match := _COMMAND.match(line)):
-            found.append(Example("README.md", match[1].strip()))
+def pages() -> list[Path]:
+    """The README and the pages of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def page_examples() -> list[Example]:
+    """The ``unigeoseg …`` lines of the blocks of code of all pages."""
+    found = []
+    for page in pages():
+        inside = False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if line.startswith("```"):
+                inside = not inside
+            elif inside and (match := _COMMAND.match(line)):
+                found.append(Example(page.name, match[1].strip()))
     return found
 
 
-def readme_mentions() -> list[str]:
-    """Every ``unigeoseg …`` between backticks in the README, the alternatives of ``a|b`` each on its own."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def page_mentions() -> list[str]:
+    """Every ``unigeoseg …`` between backticks on the pages, the alternatives of ``a|b`` each on its own."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages())
     found = []
     for mention in _INLINE.findall(text):
         choices = [""]

@@ -49,7 +49,23 @@ _BENCH = ("--steps", "1", "--warmup", "0")
 _DUBAI = "unigeoseg train --preset small-cpu --store stores/dubai --run dubai"
 _ABSENT = "unigeoseg data build --source synthetic --out stores/absent --set instruct.absent=0.25"
 
+_LISTENS = "tests/integration/test_serve.py"  # they serve until they are told to end
+_ASKS = "tests/unit/web/test_label_studio.py"
+
 PLANS: dict[str, How] = {
+    "unigeoseg app --model runs/quickstart/export": How(covered=_LISTENS),
+    "unigeoseg app --model runs/quickstart/export --image city.tif --store runs/quickstart/store": How(
+        covered=_LISTENS
+    ),
+    "unigeoseg app --model runs/quickstart/export --evaluation runs/quickstart/evaluation --map lakes": How(
+        covered="tests/unit/web/test_views.py"
+    ),
+    "unigeoseg serve --model runs/quickstart/export --no-page": How(covered=_LISTENS),
+    "unigeoseg serve --model runs/quickstart/export --host 0.0.0.0 --token auto --queue 64": How(
+        covered=_LISTENS
+    ),
+    "unigeoseg serve --model runs/quickstart/export --host 0.0.0.0 --token auto": How(covered=_LISTENS),
+    "unigeoseg serve --model runs/quickstart/export --label-studio http://127.0.0.1:8080": How(covered=_ASKS),
     "unigeoseg quickstart --seed 1 --run runs/first --set train.steps=200": How(_RAY, slow=True),
     "unigeoseg plan --preset quickstart --store stores/synthetic --out shares.png": How(),
     "unigeoseg plan --preset paper --store s3://bucket/store --cluster ray_cluster.yaml": How(),
@@ -166,8 +182,16 @@ PLANS: dict[str, How] = {
     'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes --resume': How(
         after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
     ),
+    'unigeoseg map --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes': How(("--out", "on-the-front-page")),
+    'unigeoseg map plan --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes': How(("--out", "planned")),
+    """unigeoseg map --model runs/quickstart/export --input 'tiles/*.tif' --text "the lakes" --out lakes --workers 1-8""": How(
+        covered="tests/integration/test_map_workers.py"
+    ),
     "unigeoseg map export lakes --format geojson --simplify 1 --out lakes-geojson": How(
         after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
+    ),
+    "unigeoseg data build --source synthetic --out stores/absent --set instruct.collective=0.25 --set instruct.absent=0.25": How(
+        ("--out", "stores/collective", *_FEW)
     ),
     "unigeoseg report runs/quickstart": How(),
     "unigeoseg data build --source synthetic --out stores/synthetic": How(

@@ -1,4 +1,4 @@
-"""Every example of every ``--help`` and of the README does what it promises, on small data."""
+"""Every example of every ``--help`` and of every page does what it promises, on small data."""
 
 import os
 import shlex
@@ -13,11 +13,11 @@ import torch
 
 from cluster.s3 import LocalS3
 from jobs.cli import cli, run
-from tests.examples.collect import ROOT, all_commands, help_examples, readme_examples, readme_mentions
+from tests.examples.collect import ROOT, all_commands, help_examples, page_examples, page_mentions
 from tests.examples.plans import PLANS, How
 from tests.examples.workspace import make_workspace, upload
 
-EXAMPLES = sorted({example.text for example in (*help_examples(), *readme_examples())})
+EXAMPLES = sorted({example.text for example in (*help_examples(), *page_examples())})
 TRAINED = "unigeoseg train --preset quickstart --store stores/synthetic"
 #: Commands that are tried in a process of their own.
 _APART = ("train", "bench", "resume")
@@ -124,8 +124,8 @@ def test_every_command_shows_an_example_that_is_tried_or_covered():
             assert any(words[: len(path)] == path for words in shown), path
 
 
-@pytest.mark.parametrize("mention", sorted(set(readme_mentions())))
-def test_what_the_readme_mentions_is_there(mention):
+@pytest.mark.parametrize("mention", sorted(set(page_mentions())))
+def test_what_the_page_mentions_is_there(mention):
     """Each command exists, and each of its options."""
     group, context, words = cli, click.Context(cli), mention.split()[1:]
     while isinstance(group, click.Group) and words and words[0] != "…":

@@ -57,8 +57,8 @@ def _rasters(folder: Path) -> None:
 
 
 def _city(folder: Path) -> None:
-    """The README's own table, and imagery that fits it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The documentation's own table, and imagery that fits it."""
+    text = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
     block = re.search(r"```yaml\n(# my-city\.yaml.*?)```", text, re.DOTALL)
     assert block is not None
     (folder / "my-city.yaml").write_text(block[1])

@@ -1,5 +1,6 @@
 """What a run survives when processes die, with real ones: compared with an undisturbed run, bit by bit."""
 
+import json
 import os
 import signal
 
@@ -85,6 +86,9 @@ def test_a_stopped_worker_is_noticed(undisturbed, tmp_path, tiny_store):
         process.kill()
     assert "has done nothing for 20 s" in output
     (stacks,) = (run / "stacks").glob("*-rank-*.txt")
+    (record,) = (run / "stacks").glob("*-collectives.json")
+    entries = json.loads(record.read_text())["entries"]
+    assert entries and {"gloo:all_reduce"} <= {entry["profiling_name"] for entry in entries}
     assert "stopped" in stacks.read_text() and "pipelines/train/" in stacks.read_text()
     assert_same_run(run, undisturbed)
     assert_tracked_once(own_database(run), "FINISHED", 40)

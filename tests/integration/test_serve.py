@@ -13,8 +13,14 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.geotiffs import scene
+from pipelines.evaluate.evaluate import evaluate_store, write_evaluation
+from pipelines.evaluate.models import ModelSource
+from pipelines.evaluate.worker import EvalJob
+from pipelines.maps.make import make_map
+from pipelines.maps.request import Request
+from tests.geotiffs import scene, write
 from tests.tiny_export import write_export
+from tests.tiny_store import write_store
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -75,9 +81,23 @@ def test_what_is_under_way_is_answered_before_the_end(export, tmp_path):
         process.wait()
 
 
-def test_interrupted_is_a_success_and_a_token_is_told_once(export):
-    process, url = start("app", "--model", export, "--host", "0.0.0.0", "--token", "auto")
+def test_the_page_has_what_the_command_names_and_an_interruption_is_a_success(export, tmp_path):
+    store = str(write_store(tmp_path / "store", 2, 64))
+    job = EvalJob(store, "train", ModelSource(export), keep_predictions=True)
+    write_evaluation(evaluate_store(job), str(tmp_path / "evaluation"), save_predictions=True)
+    raster = write(tmp_path / "city.tif", scene(90, 120))
+    make_map(Request(model=export, inputs=(raster,), out=str(tmp_path / "map"), text="a"), progress=False)
+    names = ("--store", store, "--evaluation", str(tmp_path / "evaluation"), "--map", str(tmp_path / "map"))
+    more = ("--image", raster, "--upload-mb", "3", "--host", "0.0.0.0", "--token", "auto")
+    process, url = start("app", "--model", export, *names, *more)
     try:
+        token = {"authorization": f"Bearer {url.partition('?token=')[2]}"}
+        local = url.partition("?")[0].replace("0.0.0.0", "127.0.0.1")
+        about = requests.get(f"{local}v1/about", headers=token, timeout=60).json()
+        assert (about["store"], about["evaluations"], about["maps"]) == (store, 1, 1)
+        assert about["upload"] == 3 * 2**20 and about["examples"][0]["name"] == "city.tif"
+        for path in ("store", "evaluation", "maps/0"):
+            assert requests.get(f"{local}v1/{path}", headers=token, timeout=60).status_code == 200
         assert "?token=" in url
         assert (
             requests.get(url.partition("?")[0].replace("0.0.0.0", "127.0.0.1"), timeout=60).status_code == 401

@@ -68,8 +68,9 @@ def test_every_dependency_is_pinned():
     assert not missing
 
 
-def test_readme_names_only_files_that_exist():
-    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+def test_pages_name_only_files_that_exist():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
     paths = re.findall(r"`((?:unigeoseg|pipelines|jobs|cluster|tests)/[\w/.\-]+)`", text)
     assert len(paths) > 10
     assert not [path for path in paths if not (ROOT / path).exists()]

@@ -39,10 +39,16 @@ class CocoImage:
     size: list[int] | None
     objects: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def detail(self) -> dict[str, Any]:
-        """What an item carries."""
-        return {"listed_as": self.name, "size": self.size, "objects": self.objects}
+    def detail(self, crowds: bool = False) -> dict[str, Any]:
+        """What an item carries.
+
+        Args:
+            crowds: takes objects that are said to be crowds as any other.
+        """
+        objects = self.objects
+        if crowds:
+            objects = [{part: value for part, value in one.items() if part != "crowd"} for one in objects]
+        return {"listed_as": self.name, "size": self.size, "objects": objects}
 
 
 class CocoFile:

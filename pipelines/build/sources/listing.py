@@ -117,7 +117,7 @@ def _of_coco(
     if label not in files:
         files[label] = CocoFile(root / found.file(label))
     listed = files[label].take(found.file(path))
-    return listed.detail if listed else {}
+    return listed.detail(found.layout.crowds) if listed else {}
 
 
 def _tell_rows(root: Where, labels: list[str], pictures: set[str], aside: Unmatched) -> None:

@@ -101,6 +101,9 @@ class Layout(_Part):
     boxes: Literal["dota", "voc", "fair1m", "labelme", "csv", "coco"] | None = Field(
         None, description="form of the label files"
     )
+    crowds: bool = Field(
+        False, description="of coco: takes objects that say iscrowd; CVAT writes every drawn mask so"
+    )
     key: str | None = Field(None, description="the image's name in the store; default: its path")
     scene: str | None = Field(None, description="the place that an image shows; default: its path")
     group: str | None = Field(None, description="what the split keeps together; default: the scene")
@@ -124,6 +127,8 @@ class Layout(_Part):
             raise ValueError("labels and boxes go together: boxes says in which form the label files are")
         if self.threshold is not None and (self.mask is None or self.encoding != "index"):
             raise ValueError("threshold is for masks of the encoding index")
+        if self.crowds and self.boxes != "coco":
+            raise ValueError("crowds is for boxes: coco")
         if self.splits and "split" not in known:
             raise ValueError("splits needs {split} in the image pattern")
         return self
@@ -199,9 +204,10 @@ class SourceTable(_Part):
         plain = self.model_dump(
             mode="json", include={"name", "licence", "bands", "stretch", "tolerance", "layouts", "classes"}
         )
-        for row in plain["classes"]:
-            if not row["background"]:
-                del row["background"]
+        for rows, name in (("classes", "background"), ("layouts", "crowds")):
+            for row in plain[rows]:  # as before there was such a key
+                if not row[name]:
+                    del row[name]
         if not self.turn:
             plain["turn"] = False
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,20 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+#: Collectives that a rank remembers; a large model's step has some hundreds.
+_RECORDED = 2000
+
+
+def last_collectives() -> bytes:
+    """What this rank's newest collectives were and how far they came, as JSON of PyTorch's flight recorder.
+
+    Laid side by side, the ranks' records show which of them did not come to which collective.
+    """
+    from torch._C import _distributed_c10d  # what PyTorch itself calls on a time-out; it has no public name
+
+    name = "_dump_nccl_trace_json" if torch.cuda.is_available() else "_dump_fr_trace_json"
+    return bytes(getattr(_distributed_c10d, name)())
+
 
 def ensure_process_group() -> bool:
     """Joins the group that the environment describes; alone, makes a group of one without any port.
@@ -17,6 +31,7 @@ def ensure_process_group() -> bool:
     if dist.is_initialized():
         return False
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(_RECORDED))
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())

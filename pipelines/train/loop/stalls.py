@@ -19,6 +19,7 @@ from types import TracebackType
 import psutil
 
 from pipelines.runs.folder import RunFolder
+from pipelines.train.engine.distributed import last_collectives
 from pipelines.train.engine.engine import Engine
 from pipelines.train.loop.channel import Channel
 
@@ -33,7 +34,8 @@ class Watchdog:
 
     Args:
         engine: for the rank and its peers.
-        run: where the stacks are written, as ``stacks/<time>-rank-<n>.txt``.
+        run: where the stacks are written, as ``stacks/<time>-rank-<n>.txt``, and beside them what the rank's
+            last collectives were.
         channel: to the driver.
         seconds: allowed without a sign of life; ``None`` switches the watch off.
     """
@@ -69,7 +71,8 @@ class Watchdog:
     def _end(self) -> None:
         """Stacks, a word to the driver, and the end of this process."""
         assert self._seconds is not None
-        name = f"{STACKS}/{time.strftime('%Y%m%d-%H%M%S')}-rank-{self._engine.rank}.txt"
+        stem = f"{STACKS}/{time.strftime('%Y%m%d-%H%M%S')}-rank-{self._engine.rank}"
+        name = f"{stem}.txt"
         with suppress(Exception):  # nothing may keep a stuck process alive
             self._write(self._run.local(name))
             logger.error(
@@ -82,6 +85,9 @@ class Watchdog:
                 name,
             )
             self._run.publish(name)
+        with suppress(Exception):
+            self._run.local(f"{stem}-collectives.json").write_bytes(last_collectives())
+            self._run.publish(f"{stem}-collectives.json")
         # The others write theirs meanwhile; their clocks differ by less than a step.
         time.sleep(min(20.0, max(3.0, self._seconds / 10)))
         host = socket.gethostname()

@@ -1,7 +1,7 @@
 // The same answer from a terminal and from Python.
 
 const shell = (text) => (/^[\w./:@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-const share = (value) => String(Number(value.toFixed(6)));
+const share = (value) => String(value); // as many digits as make the same number
 
 function asked(page) {
   const { answer: { window: [x0, y0, x1, y1] }, kind, points, box, words } = page;

@@ -51,14 +51,14 @@ export async function open(panel) {
     viewers.forEach((viewer, number) => {
       const answer = sample.answers[number];
       viewer.open(picture);
-      viewer.layers = [{ canvas: answer && answer.mask ? compared(truth, decode(answer.mask)) : tinted(truth, COLOURS.hit), window: [0, 0, picture.width, picture.height], alpha: 0.85 }];
+      viewer.layers = [{ canvas: answer && answer.mask ? compared(truth, decode(answer.mask)) : tinted(truth, COLOURS.truth), window: [0, 0, picture.width, picture.height], alpha: 0.85 }];
       viewer.later();
       if (two) fill(heads[number], `${models[number].model}: ${answer ? answer.iou.toFixed(3) : "not evaluated"}`);
     });
     const saved = sample.answers.length === models.length && sample.answers.every((answer) => answer.mask);
     fill(card, el("p", { class: "asked" }, sample.instruction),
       el("p", { class: "big" }, sample.answers.map((answer) => answer.iou.toFixed(3)).join(" → "), el("span", { class: "quiet" }, " IoU")), legend(),
-      saved ? null : el("p", { class: "quiet" }, "Where there is no saved prediction the truth is drawn alone (evaluate with --save-predictions)."),
+      saved ? null : el("p", { class: "quiet" }, "Where there is no saved prediction the truth is drawn alone, in yellow (evaluate with --save-predictions)."),
       el("p", { class: "quiet" }, [sample.sample_id, sample.task, sample.category, sample.size].join(" · ")));
     speak(`${sample.instruction}. IoU ${sample.answers.map((answer) => answer.iou.toFixed(2)).join(" and ")}`);
   }

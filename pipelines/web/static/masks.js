@@ -37,7 +37,7 @@ function canvasOf(width, height, paint) {
   return canvas;
 }
 
-export const COLOURS = { found: [242, 120, 12], hit: [0, 158, 115], missed: [0, 114, 206], wrong: [225, 60, 20] };
+export const COLOURS = { found: [242, 120, 12], hit: [0, 158, 115], missed: [0, 114, 206], wrong: [225, 60, 20], truth: [250, 214, 40] };
 
 // A mask in one colour with a full edge.
 export function tinted({ mask, width, height }, [red, green, blue] = COLOURS.found) {

@@ -58,7 +58,8 @@ function build(page) {
     card, el("h2", {}, "Picture"), pictures,
     el("p", {}, el("label", { class: "button", for: "file" }, "Open a picture…"), file),
     el("p", { class: "quiet" }, `PNG, JPEG, GeoTIFF, JPEG 2000 up to ${Math.round(page.about.upload / 2 ** 20)} MB. It stays on this server, and is deleted when it is no longer used.`),
-    look);
+    look,
+    el("details", {}, el("summary", {}, "Keys"), el("p", { class: "quiet" }, `Tab to the picture. ${KEYS} With a mouse: wheel to zoom, drag to move (with Space while a box is drawn).`)));
   side.addEventListener("dragover", (event) => event.preventDefault());
   page.viewer.box.addEventListener("dragover", (event) => event.preventDefault());
   page.viewer.box.addEventListener("drop", (event) => { event.preventDefault(); send(page, event.dataTransfer.files[0]); });
@@ -102,8 +103,10 @@ async function choose(page, example, asked) {
 
 async function show(page, picture, asks) {
   page.picture = picture;
+  page.asking?.abort();
   page.answer = null;
   page.past = [];
+  page.settled = null;
   page.points = [];
   page.box = null;
   page.viewer.open(picture);
@@ -139,7 +142,8 @@ function setKind(page, kind) {
 const snapshot = (page) => ({ kind: page.kind, points: page.points, box: page.box, words: page.words, answer: page.answer });
 
 async function change(page, values) {
-  page.past.push(page.settled || snapshot(page));
+  const before = page.settled || snapshot(page);
+  if (page.past.at(-1) !== before) page.past.push(before); // a click that came before the last answer replaces it
   Object.assign(page, values);
   await mark(page);
 }

@@ -212,6 +212,16 @@ def test_an_instruction_does_not_depend_on_the_batch(kind, words):
     torch.testing.assert_close(together[4:], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_was_seen_of_a_picture_answers_the_same(kind, words):
+    model, collator = model_of(kind, words)
+    batch = collator([group(0)])
+    seen = model.eval().look(batch.images)
+    assert torch.equal(model.predict(batch, seen), model.predict(batch))
+    blank = dataclasses.replace(batch, images=torch.zeros_like(batch.images))
+    assert torch.equal(model.predict(blank, seen), model.predict(batch))  # it is not looked at again
+
+
 def test_released_mode_has_no_baselines():
     config = ModelConfig(mode="released", baseline=BaselineConfig(kind="psalm"))
     with pytest.raises(UserError, match=r"model\.mode=paper"):

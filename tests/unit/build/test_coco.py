@@ -268,3 +268,23 @@ def test_real_instances_agree_with_pycocotools(shared):
             mine = region.full(opened.height, opened.width).astype(bool)
             # Theirs rounds corners to pixels, ours takes centres: only the edge may differ.
             assert (truth & mine).sum() / (truth | mine).sum() > 0.8
+
+
+def test_exports_of_labelling_tools(tmp_path):
+    """CVAT writes a drawn mask as a crowd with uncompressed runs; Label Studio writes polygons and runs."""
+    drawn = {"segmentation": {"size": [H, W], "counts": runs(square())}, "iscrowd": 1, "area": 900.0}
+    attributes = {"attributes": {"occluded": False}, "bbox": [10, 20, 30, 30]}
+    write(tmp_path, [(0, 1, drawn | attributes)])
+    _, row = read(tmp_path)
+    assert row["dropped"] == {"crowd": 1}
+    (tmp_path / "t.yaml").write_text(TABLE.replace("boxes: coco,", "boxes: coco, crowds: true,"))
+    (region,), row = read(tmp_path)
+    assert (region.full(H, W) == square()).all() and row["dropped"] == {}
+    listed = [{"id": 0, "file_name": "images/a.png", "width": W, "height": H}]
+    outline = {"segmentation": [SQUARE], "ignore": 0, "iscrowd": 0, "area": 900.0, "bbox": [10, 20, 30, 30]}
+    write(tmp_path, [(0, 1, outline)], images=listed)
+    (region,), _ = read(tmp_path)
+    assert (region.full(H, W) == square()).all()
+    (tmp_path / "t.yaml").write_text(TABLE.replace("boxes: coco,", "boxes: voc, crowds: true,"))
+    with pytest.raises(UserError, match="crowds is for"):
+        read(tmp_path)

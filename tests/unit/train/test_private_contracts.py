@@ -24,6 +24,8 @@ PLACES = {
 }
 #: Module, the name in it, and the parameters that are counted on; ``None``: only the name.
 NAMES = [
+    ("torch._C._distributed_c10d", "_dump_fr_trace_json", None),
+    ("torch._C._distributed_c10d", "_dump_nccl_trace_json", None),
     ("ray._raylet", "GcsClient", None),
     ("ray._raylet", "InnerGcsClient.get_cluster_status", None),
     ("ray.core.generated.autoscaler_pb2", "GetClusterStatusReply.ParseFromString", None),

@@ -124,7 +124,7 @@ def test_too_much_is_refused_while_it_comes(small):
 
     with contextlib.suppress(requests.exceptions.ConnectionError):  # it may close before all is sent
         assert small.put(parts()).status_code == 413  # chunked: its size is not told beforehand
-    assert small.post("/v1/segment", {"image": "scene-0", "text": "a" * 400_000}).status_code == 413
+    assert small.post("/v1/segment", {"image": "scene-0", "text": "a" * 1_400_000}).status_code == 413
     assert not uploads(small)
     noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
     assert small.put(png(noise)).status_code == 413
@@ -143,6 +143,10 @@ def test_slow_bodies_and_slow_headers_end(small, monkeypatch):
         began = time.monotonic()
         answer = raw(small, head)
         assert b" 408 " in answer.split(b"\r\n")[0] + b" " and time.monotonic() - began < 9, answer
+    assert not uploads(small)
+    with contextlib.suppress(OSError):  # and one that ends in the middle of its body
+        raw(small, b"PUT /v1/images HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc", 0.1)
+    time.sleep(0.5)
     assert not uploads(small)
     monkeypatch.setattr(listening, "_HEADERS", 1.0)
     began = time.monotonic()
@@ -192,6 +196,9 @@ def test_a_token_is_needed_and_remembered(locked):
     assert requests.get(f"{locked.url}/?token=wrong", timeout=60).status_code == 401
     bearer = {"authorization": f"Bearer {TOKEN}"}
     assert requests.get(f"{locked.url}/v1/about", timeout=60, headers=bearer).status_code == 200
+    basic = requests.get(f"{locked.url}/v1/about", timeout=60, auth=("anyone", TOKEN))
+    assert basic.status_code == 200
+    assert requests.get(f"{locked.url}/v1/about", timeout=60, auth=(TOKEN, "x")).status_code == 401
     wrong = {"authorization": f"Bearer {TOKEN}x"}
     assert requests.get(f"{locked.url}/v1/about", timeout=60, headers=wrong).status_code == 401
     with requests.Session() as browser:

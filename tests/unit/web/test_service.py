@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,8 +15,11 @@ import rasterio
 import requests
 from PIL import Image
 
+import unigeoseg
 from pipelines.evaluate.predict import predict_file
+from pipelines.evaluate.presence import NoneRule, write_rule
 from pipelines.evaluate.records import decode_mask
+from pipelines.web import desk, pyramid
 from pipelines.web.app import Setup
 from pipelines.web.backend import ThreadBackend
 from tests.geotiffs import AT, scene, write
@@ -98,6 +102,40 @@ def test_a_window_is_what_predict_says_of_that_part(service, export, tmp_path):
     (tmp_path / "near.png").write_bytes(png(pixels[y0:y1, x0:x1]))
     asked = Question.ask(points=[((150.5 - x0) / 64, (90.5 - y0) / 64)])
     assert found["mask"] == predict_file(export, tmp_path / "near.png", asked, tmp_path / "out")["mask"]
+
+
+def test_a_phrase_may_be_answered_with_nothing(export, tmp_path):
+    shutil.copytree(export, tmp_path / "export")
+    write_rule(str(tmp_path / "export"), NoneRule("peak", 0.9999))
+    model = unigeoseg.load(tmp_path / "export", "cpu")
+    (tmp_path / "x.png").write_bytes(png(RGB))
+    asked = Question.ask("the block")
+    told = predict_file(model, tmp_path / "x.png", asked, tmp_path / "out")
+    with running(ThreadBackend(model, "export"), Setup()) as service:
+        known = service.put(png(RGB)).json()["image"]
+        found = service.post("/v1/segment", {"image": known, "text": "the block"}).json()
+        assert found["none"] and found["score"] == 0 and found["presence"] == told["presence"]
+        assert service.get("/v1/about").json()["none_below"] == 0.9999
+        point = service.post("/v1/segment", {"image": known, "points": [[60, 40]]}).json()
+        assert point["presence"] is None and not point["none"]
+
+
+def test_of_a_large_raster_a_part_is_looked_at(service, monkeypatch):
+    monkeypatch.setattr(desk, "WHOLE", 1000)
+    known = service.put(png(np.moveaxis(scene(200, 300, seed=5), 0, -1))).json()["image"]
+    words = service.post("/v1/segment", {"image": known, "text": "the block"})
+    assert words.status_code == 422 and "which part" in words.json()["detail"]
+    whole = service.post("/v1/segment", {"image": known, "text": "the block", "look": "whole"}).json()
+    assert whole["window"] == [0, 0, 300, 200]
+    point = service.post("/v1/segment", {"image": known, "points": [[299.5, 0.5]]}).json()
+    assert point["window"] == [236, 0, 300, 64]  # moved inside
+    box = service.post("/v1/segment", {"image": known, "box": [100, 50, 200, 110]}).json()
+    assert box["window"] == [75, 5, 225, 155]  # half as long again as the box
+    monkeypatch.setattr(pyramid, "WHOLE", 1000)  # and with more pixels at half the size
+    body = {"image": known, "text": "the block", "look": [101, 51, 201, 111]}
+    half = service.post("/v1/segment", body).json()
+    assert half["window"] == [100, 48, 204, 112] and half["mask"]["size"] == [16, 26]
+    assert half["area_px"] == 16 * decode_mask(half["mask"]["counts"], half["mask"]["size"]).sum()
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,19 @@ def test_a_map_over_its_raster(page, mapped):
     )
 
 
+def test_a_map_of_several_rasters(segmenter, export, tmp_path):
+    rasters = [write(tmp_path / f"{name}.tif", scene(90, 110, seed=n)) for n, name in enumerate("ab")]
+    request = Request(model=export, inputs=tuple(rasters), out=str(tmp_path / "out"), text="the block")
+    told = make_map(request, progress=False)
+    with running(ThreadBackend(segmenter, export), Setup(maps=[str(tmp_path / "out")])) as service:
+        assert service.get("/v1/about").json()["maps"] == 2
+        for number, one in enumerate(told["inputs"]):
+            found = service.get(f"/v1/maps/{number}").json()
+            assert (found["input"], found["objects"]) == (one["input"], one["objects"])
+            assert service.get(f"/v1/maps/{number}/tiles/0/0/0").status_code == 200
+            assert service.get(f"/v1/maps/{number}/objects?order=score").json()["n"] == one["objects"]
+
+
 def test_what_is_not_there_is_said_before_anything_is_served(segmenter, export, tmp_path, store, evaluations):
     backend = ThreadBackend(segmenter, export)
     for setup, said in (
