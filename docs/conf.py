@@ -91,8 +91,8 @@ def write_configuration(_: Sphinx) -> None:
 
     lines = [
         "# Configuration",
-        "One tree of settings, given as YAML presets and `--set KEY=VALUE`; unknown keys are refused with the",
-        "nearest valid name. `--print-config` shows what is in force. Paths are of the whole tree.",
+        "One tree of settings, given as YAML presets and `--set KEY=VALUE`; unknown keys are refused with",
+        "the nearest valid name. `--print-config` shows what is in force. Paths are of the whole tree.",
     ]
     for path, kind in _sections(Config):
         plain = {name: hint for name, hint in _fields(kind).items() if _section_of(hint) is None}
