@@ -43,7 +43,7 @@ def yellow_centre(page, ratio):
 def open_file(visit, path):
     visit.page.set_input_files("#file", path)
     visit.page.wait_for_function(
-        "name => document.querySelector('.status').textContent.startsWith(name)", arg=path.name
+        "name => document.querySelector('.status').textContent.startsWith(`${name} ·`)", arg=path.name
     )
 
 

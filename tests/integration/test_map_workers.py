@@ -77,7 +77,9 @@ def alone(export, rasters, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("count", [(1, 1), (1, 2)], ids=["one", "one-to-two"])
+@pytest.mark.parametrize(
+    "count", [pytest.param((1, 1), id="one", marks=pytest.mark.slow), pytest.param((1, 2), id="one-to-two")]
+)
 def test_workers_give_the_bytes_of_one_process(cluster, export, rasters, alone, tmp_path, count):
     result = mapped(export, rasters, tmp_path / "out", workers=count)
     assert bytes_of(tmp_path / "out") == alone
@@ -119,7 +121,9 @@ class _MortalActor(workers._Actor):
         workers.Mapper = _Mortal
 
 
-@pytest.mark.parametrize("deaths", [1, 99], ids=["once", "always"])
+@pytest.mark.parametrize(
+    "deaths", [pytest.param(1, id="once", marks=pytest.mark.slow), pytest.param(99, id="always")]
+)
 def test_a_worker_that_dies(cluster, export, rasters, alone, tmp_path, monkeypatch, deaths):
     """Once: another one computes the block. Always: the block is told, left as 254, and made on resume."""
     variables = {"UNIGEOSEG_TEST_MARK": str(tmp_path / "mark"), "UNIGEOSEG_TEST_DEATHS": str(deaths)}
