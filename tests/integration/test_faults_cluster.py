@@ -4,14 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-import ray
 import yaml
 
-from pipelines.train.driver.avoid import AvoidNodes
-from pipelines.train.loop.channel import Mailbox
 from tests.cluster_commands import unigeoseg
 from tests.fault_cluster import Nodes
 from tests.fault_runs import (
@@ -25,7 +24,7 @@ from tests.fault_runs import (
     wait_for,
     weights,
 )
-from tests.train_runs import finish, start, tiny_values
+from tests.train_runs import ROOT, finish, start, tiny_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 #: With dropout: what is dropped depends on samples and steps, not on how many workers there are.
@@ -136,25 +135,36 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
     assert_tracked_once(own_database(run), "FINISHED", 80)
 
 
-def test_an_unfit_node_gets_no_workers(nodes, monkeypatch):
+_UNFIT = """
+import ray
+
+ray.init(log_to_driver=False)
+known = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+assert len(known) == 2, known
+mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+avoid = AvoidNodes(mailbox)
+assert avoid.on_controller_start_worker_group(scaling_config=None, num_workers=1) is None
+for unfit, other in (known, known[::-1]):
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    ray.get(mailbox.leave_out.remote({unfit: "its device multiplies wrongly"}))
+    selector = AvoidNodes(mailbox).on_controller_start_worker_group(scaling_config=None, num_workers=1)
+    place = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[selector])
+    ray.get(place.ready(), timeout=60)
+    assert list(ray.util.placement_group_table(place)["bundles_to_node_id"].values()) == [other]
+    ray.util.remove_placement_group(place)
+"""
+
+
+def test_an_unfit_node_gets_no_workers(nodes):
     nodes.resize(2)
-    for name, value in nodes.environment.items():
-        monkeypatch.setenv(name, value)
-    ray.init(log_to_driver=False)
-    try:
-        known = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        assert len(known) == 2
-        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-        avoid = AvoidNodes(mailbox)
-        assert avoid.on_controller_start_worker_group(scaling_config=None, num_workers=1) is None
-        ray.get(mailbox.leave_out.remote({known[0]: "its device multiplies wrongly"}))
-        selector = avoid.on_controller_start_worker_group(scaling_config=None, num_workers=1)
-        place = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[selector])
-        ray.get(place.ready(), timeout=60)
-        assert list(ray.util.placement_group_table(place)["bundles_to_node_id"].values()) == [known[1]]
-        ray.util.remove_placement_group(place)
-    finally:
-        ray.shutdown()
+    done = subprocess.run(
+        [sys.executable, "-c", _UNFIT],
+        cwd=ROOT,
+        env={**os.environ, **nodes.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def _world_size(run, step):

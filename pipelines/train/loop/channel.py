@@ -34,6 +34,9 @@ class Channel(Protocol):
     def asked(self) -> int:
         """How many checkpoints before their time the driver has asked for."""
 
+    def answered(self) -> int:
+        """How many of these were written, by this group of workers or one before it."""
+
     def place(self) -> str:
         """Name of the machine that this process runs on."""
 
@@ -48,7 +51,7 @@ class Mailbox:
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
-        self._asked = self._answers = 0
+        self._asked = self._answers = self._answered = 0
         self._unfit: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -56,7 +59,9 @@ class Mailbox:
         """Takes a message."""
         with self._lock:
             self._messages.append((kind, content))
-            self._answers += kind == ANSWER
+            if kind == ANSWER:
+                self._answers += 1
+                self._answered = self._asked
 
     def drain(self) -> list[tuple[str, dict[str, Any]]]:
         """The messages since the last call."""
@@ -84,6 +89,10 @@ class Mailbox:
     def asked(self) -> int:
         """How many were asked for."""
         return self._asked
+
+    def answered(self) -> int:
+        """How many of these were written: several that were asked for at once are one checkpoint."""
+        return self._answered
 
     def place(self) -> str:
         """Of a run without Ray: the host."""
@@ -137,6 +146,12 @@ class RayChannel:
         import ray
 
         return int(ray.get(self._mailbox.asked.remote()))
+
+    def answered(self) -> int:
+        """Asks the mailbox."""
+        import ray
+
+        return int(ray.get(self._mailbox.answered.remote()))
 
     def place(self) -> str:
         """Ray's id of this node."""

@@ -26,6 +26,8 @@ class Wish:
 class Notice:
     """Hears of wishes, in rank 0 from the driver, without Ray from SIGTERM too; a context manager.
 
+    Entering is a collective call. What a group of workers before this one has answered is no wish any more.
+
     Args:
         engine: for agreeing.
         channel: to the driver.
@@ -42,6 +44,8 @@ class Notice:
     def __enter__(self) -> "Notice":
         if self._catch:
             self._before = signal.signal(signal.SIGTERM, self._terminated)
+        answered = self._channel.answered() if self._engine.rank == 0 else 0
+        self._asked = self._done = self._engine.gather(answered)[0]
         if self._engine.rank == 0:
             threading.Thread(target=self._listen, name="notice", daemon=True).start()
         return self
