@@ -117,7 +117,7 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg bench build --source synthetic --set source.size=512": How(("--tiles", "4", "--repeats", "1")),
     "unigeoseg bench data stores/synthetic --preset quickstart --rows threads": How(
-        ("--samples", "64", "--repeats", "1", "--format", "jpeg"), slow=True
+        ("--samples", "64", "--repeats", "1", "--format", "jpeg", *_sets("data.block_positions=8")), slow=True
     ),
     "unigeoseg bench checkpoint --preset quickstart --widths 1,4": How(
         ("--widths", "1", "--saves", "1", "--batch", "2"), slow=True
@@ -127,7 +127,7 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg bench map --model runs/quickstart/export --windows 6": How(("--windows", "2", "--rounds", "1")),
     "unigeoseg bench overhead --preset quickstart": How(
-        ("--steps", "2", "--rounds", "1", "--step-seconds", "0.1", *_sets("scale.workers=1")), slow=True
+        ("--steps", "2", "--rounds", "3", "--step-seconds", "0.1", *_sets("scale.workers=1")), slow=True
     ),
     "unigeoseg export --model runs/mine/export --to released --out checkpoint": How(),
     "unigeoseg export --model runs/mine/export --to released --out CHECKPOINT2": How(),
