@@ -137,6 +137,8 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
 
 _UNFIT = """
 import ray
+from pipelines.train.driver.avoid import AvoidNodes
+from pipelines.train.loop.channel import Mailbox
 
 ray.init(log_to_driver=False)
 known = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
