@@ -3,7 +3,7 @@
 import click
 
 from jobs.bench import as_text
-from jobs.options import emit, json_option
+from jobs.options import device_option, emit, json_option
 
 
 @click.command("map")
@@ -16,7 +16,7 @@ from jobs.options import emit, json_option
     help="On a side of the raster.",
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="The best one counts.")
-@click.option("--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one.")
+@device_option
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Windows at once.")
 @json_option
 def map_command(model: str, windows: int, rounds: int, device: str | None, batch: int, as_json: bool) -> None:

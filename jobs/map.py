@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jobs.options import emit, json_option, threshold_option
+from jobs.options import device_option, emit, json_option, threshold_option, with_options
 
 _SHOWN = 10
 
@@ -116,9 +116,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--batch", type=click.IntRange(1), default=1, show_default=True, help="Windows at once (GPU)."
     ),
-    click.option(
-        "--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one."
-    ),
+    device_option,
     click.option(
         "--workers",
         default="0",
@@ -167,9 +165,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def _request(values: dict[str, Any]) -> Any:

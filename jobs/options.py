@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -65,6 +65,19 @@ threshold_option = _option(
     show_default="the model's own",
     help="Probability above which a pixel belongs to the mask, between 0 and 1.",
 )
+#: ``--device``, parameter ``device``.
+device_option = _option(
+    "--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one."
+)
+
+
+def with_options(command: Callable[..., None], options: Sequence[Callable[..., Any]]) -> Callable[..., None]:
+    """A command with options that several have, in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 #: ``--turn`` and ``--no-turn``, parameter ``turn``; builds have it as ``source.turn``.
 turn_option = _option(
     "--turn/--no-turn",

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from jobs.options import emit, json_option, threshold_option, turn_option
+from jobs.options import device_option, emit, json_option, threshold_option, turn_option
 
 #: Failures that are shown; ``predictions.json`` has all.
 _SHOWN = 5
@@ -52,7 +52,7 @@ _SHOWN = 5
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Of --images: computed at once."
 )
-@click.option("--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one.")
+@device_option
 @click.option(
     "--out",
     required=True,

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from jobs.options import device_option, with_options
+
 _ENGINE: list[Callable[[Any], Any]] = [
     click.option(
         "--model",
@@ -19,9 +21,7 @@ _ENGINE: list[Callable[[Any], Any]] = [
         metavar="FILE",
         help="A picture or raster of any size to offer; path or URL. Repeatable.",
     ),
-    click.option(
-        "--device", metavar="NAME", help="Such as cpu or cuda:1; default: a GPU where there is one."
-    ),
+    device_option,
     click.option(
         "--queue",
         type=click.IntRange(1),
@@ -56,12 +56,12 @@ _ADDRESS: list[Callable[[Any], Any]] = [
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of the model: parameters model, images, device, queue, cache_gb, upload_mb."""
-    return _with(command, _ENGINE)
+    return with_options(command, _ENGINE)
 
 
 def address_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of the address: parameters host, port, token."""
-    return _with(command, _ADDRESS)
+    return with_options(command, _ADDRESS)
 
 
 def listen_at(host: str, port: int, token: str | None) -> Any:
@@ -90,9 +90,3 @@ def upload_limit(megabytes: int) -> Any:
     from pipelines.web.guard import Limits
 
     return Limits(upload=megabytes * 2**20)
-
-
-def _with(command: Callable[..., None], options: list[Callable[[Any], Any]]) -> Callable[..., None]:
-    for option in reversed(options):
-        command = option(command)
-    return command

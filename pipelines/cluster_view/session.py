@@ -64,35 +64,42 @@ def ray_session(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def connected(cpus: int, option: str) -> Iterator[None]:
-    """Connects to the cluster that ``RAY_ADDRESS`` names, else to a local one of so many CPUs; ends it after.
+def connected(least: int, most: int, option: str) -> Iterator[None]:
+    """Connects to the cluster that ``RAY_ADDRESS`` names, else to a local one; ends that after.
 
     A process that is connected stays so.
 
     Args:
-        cpus: that the work wants.
+        least: CPUs that a local cluster must have.
+        most: and that the work could use; this machine's are taken where it has fewer.
         option: of the command line that asks for them, for the message.
 
     Raises:
-        UserError: this machine has fewer.
+        UserError: this machine has fewer than ``least``.
     """
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
-        available = os.cpu_count() or 1
-        if cpus > available:
-            raise UserError(f"{option} wants {cpus} CPUs, and this machine has {available}: ask for fewer")
-        folder = tempfile.mkdtemp(prefix="ugs-")  # Ray's sockets need a short path
-        ray.init(
-            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, _temp_dir=folder
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ugs-", ignore_cleanup_errors=True) as folder:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False)
+        else:
+            available = os.cpu_count() or 1
+            if least > available:
+                raise UserError(
+                    f"{option} wants {least} CPUs, and this machine has {available}: ask for fewer"
+                )
+            ray.init(
+                address="local",
+                num_cpus=min(most, available),
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=folder,  # its sockets need a short path
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _end_on_sigterm() -> None:

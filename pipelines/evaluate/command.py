@@ -74,7 +74,7 @@ def evaluate_command(
         threshold=export_config(export).threshold if threshold is None else threshold,
         turn=turn,
     )
-    with connected(workers, "--workers") if workers else nullcontext():
+    with connected(workers, workers, "--workers") if workers else nullcontext():
         evaluation = evaluate_store(
             job,
             placement=Placement(workers, gpus=gpus_per_worker),

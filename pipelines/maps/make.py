@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +42,21 @@ def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
     Raises:
         UserError: something that is asked for cannot be done; said before anything is computed.
     """
+    if request.workers[1] and request.device:
+        raise UserError("--device is for this process; actors get theirs of Ray: set --gpus-per-worker")
     sheets = lay_out(request)
     out = Path(request.out.removeprefix("file://")).expanduser()
     asked = _asked(out, request, sheets)
-    segmenter = load(sheets.model, request.device)
-    sheets.warnings += check_instruction(segmenter, sheets)
-    _write(out / ASKED, asked)
-    for text in sheets.warnings:
-        logger.warning("%s", text)
     found = {at: done for at, sheet in enumerate(sheets.sheets) if (done := _finished(sheet)) is not None}
     wanted = [at for at in range(len(sheets.sheets)) if at not in found]
-    if wanted:
-        found.update(make_sheets(sheets, wanted, segmenter, asked, progress))
+    with _connected(request) if wanted else nullcontext():  # what is refused there leaves no folder
+        segmenter = load(sheets.model, request.device)
+        sheets.warnings += check_instruction(segmenter, sheets)
+        _write(out / ASKED, asked)
+        for text in sheets.warnings:
+            logger.warning("%s", text)
+        if wanted:
+            found.update(make_sheets(sheets, wanted, segmenter, asked, progress))
     results = [found[at] for at in range(len(sheets.sheets))]
     if len(results) == 1:
         return results[0]
@@ -152,7 +155,7 @@ def make_sheets(
 
         for at in [at for at in wanted if not left[at]]:
             yield at, _finish(sheets, sheets.sheets[at], opened(at), asked)
-        for outcome in _outcomes(sheets, segmenter, left, stack):
+        for outcome in _outcomes(sheets, segmenter, left):
             work = opened(outcome.sheet)
             if outcome.part is None:
                 work.fail(outcome.number, outcome.reason)
@@ -173,18 +176,23 @@ def _left(sheet: Sheet) -> set[int]:
         return set(sheet.numbers) - work.done()
 
 
-def _outcomes(
-    sheets: Sheets, segmenter: Segmenter, left: dict[int, set[int]], stack: ExitStack
-) -> Iterator[Outcome]:
-    """Computes what is left, here or on Ray, which stays connected as long as ``stack``."""
-    keys = [(at, number) for at, numbers in left.items() for number in sorted(numbers)]
-    request = sheets.request
-    if not request.workers[1] or not keys:
-        return computed_here(sheets, segmenter, iter(keys))
+def _connected(request: Request) -> AbstractContextManager[None]:
+    """Ray for as long as it is needed, where workers are asked for."""
+    if not request.workers[1]:
+        return nullcontext()
     # Here, so that a process without Ray can map by itself.
     from pipelines.cluster_view.session import connected
 
-    stack.enter_context(connected(request.workers[1] * max(1, math.ceil(request.cpus)), "--workers"))
+    fewest, most = (math.ceil(count * request.cpus) for count in request.workers)
+    return connected(fewest, most, "--workers")
+
+
+def _outcomes(sheets: Sheets, segmenter: Segmenter, left: dict[int, set[int]]) -> Iterator[Outcome]:
+    """Computes what is left, in this process or on Ray, which is connected."""
+    keys = [(at, number) for at, numbers in left.items() for number in sorted(numbers)]
+    request = sheets.request
+    if not request.workers[1] or not keys:
+        return computed_here(sheets, segmenter, keys)
     return computed_on_ray(sheets, keys, request.workers, request.cpus, request.gpus)
 
 

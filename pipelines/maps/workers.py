@@ -8,8 +8,9 @@ import logging
 import pickle
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -50,9 +51,9 @@ class Outcome:
     reason: str = ""
 
 
-def computed_here(sheets: Sheets, segmenter: Segmenter, keys: Iterator[Key]) -> Iterator[Outcome]:
+def computed_here(sheets: Sheets, segmenter: Segmenter, keys: Sequence[Key]) -> Iterator[Outcome]:
     """Computes parts one after another in this process."""
-    held = _Mappers(sheets, segmenter)
+    held = _Mappers(sheets, lambda: segmenter)
     for sheet, number in keys:
         yield held.compute(sheet, number)
 
@@ -101,7 +102,7 @@ def computed_on_ray(
             left.discard((outcome.sheet, outcome.number))
             yield outcome
         for sheet, number in sorted(left):
-            yield Outcome(sheet, number, None, "the worker that computed it ended each time (out of memory?)")
+            yield Outcome(sheet, number, None, "its worker ended each time (out of memory?)")
     finally:
         context.max_errored_blocks, context.enable_progress_bars = before
 
@@ -113,14 +114,9 @@ class _Actor:
         import ray
 
         torch.set_num_threads(threads)
-        self._sheets = sheets
-        self._packed: list[bytes] = ray.get(packed[0])
-        self._held: _Mappers | None = None
+        self._held = _Mappers(sheets, lambda: load(sheets.model, best_device()), ray.get(packed[0]))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        if self._held is None:
-            device = self._sheets.request.device or best_device()
-            self._held = _Mappers(self._sheets, load(self._sheets.model, device), self._packed)
         found = [
             self._held.compute(int(sheet), int(number))
             for sheet, number in zip(batch["sheet"], batch["number"], strict=True)
@@ -131,9 +127,16 @@ class _Actor:
 class _Mappers:
     """What computes the parts of each raster, some of them open at once."""
 
-    def __init__(self, sheets: Sheets, segmenter: Segmenter, packed: Sequence[bytes] | None = None) -> None:
-        self._sheets, self._segmenter, self._packed = sheets, segmenter, packed
+    def __init__(
+        self, sheets: Sheets, load: Callable[[], Segmenter], packed: Sequence[bytes] | None = None
+    ) -> None:
+        self._sheets, self._load, self._packed = sheets, load, packed
         self._open: dict[int, tuple[Sheet, Mapper]] = {}
+
+    @cached_property
+    def _segmenter(self) -> Segmenter:
+        """Loaded with the first part: what is wrong with the model on one machine is told with that part."""
+        return self._load()
 
     def compute(self, sheet: int, number: int) -> Outcome:
         """Tries to compute a part; whatever is wrong with it, the others can be made."""

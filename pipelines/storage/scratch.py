@@ -25,14 +25,18 @@ _NAME = re.compile(r"unigeoseg-run-(?P<host>.+)-(?P<pid>\d+)-(?P<born>\d+)-\w+")
 _GIB = 2**30
 
 
+def scratch_place() -> Path:
+    """Where folders of processes are made."""
+    return Path(os.environ.get(SCRATCH) or tempfile.gettempdir())
+
+
 def scratch_folder() -> Path:
     """A new folder of this process.
 
     Raises:
         UserError: ``UNIGEOSEG_SCRATCH`` names no folder that can be written.
     """
-    place = os.environ.get(SCRATCH)
-    where = Path(place or tempfile.gettempdir())
+    where = scratch_place()
     sweep(where)
     own = psutil.Process()
     prefix = f"unigeoseg-run-{socket.gethostname()}-{own.pid}-{int(own.create_time())}-"

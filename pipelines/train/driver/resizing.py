@@ -29,7 +29,7 @@ class WholeBatches(ElasticPolicy):
     def __init__(self, scaling: Any, sizes: Sequence[int], mailbox: Any, patience: float) -> None:
         super().__init__(scaling)
         self._sizes, self._mailbox, self._patience = sizes, mailbox, patience
-        #: Answers before the question, and until when one is awaited.
+        #: Number of the wish, and until when an answer is awaited.
         self._asked: tuple[int, float] | None = None
 
     def fitting(self, room: int) -> int:
@@ -47,29 +47,27 @@ class WholeBatches(ElasticPolicy):
         """Whether to change a group's size: when it would, and has written a checkpoint for it."""
         if self._asked is None:
             decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
-            if isinstance(decision, ResizeDecision) and (answers := self._ask()) is not None:
-                self._asked = answers, time.monotonic() + self._patience
+            if isinstance(decision, ResizeDecision) and (wish := self._ask()) is not None:
+                self._asked = wish, time.monotonic() + self._patience
                 return NoopDecision()
             return decision
-        before, deadline = self._asked
-        if self._answers(before) == before and time.monotonic() < deadline:
+        wish, deadline = self._asked
+        if not self._is_answered(wish) and time.monotonic() < deadline:
             return NoopDecision()
         self._asked = None
         self.look_again()  # what there is room for now counts
         return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
 
     def _ask(self) -> int | None:
-        """Asks for a checkpoint; how many were answered before, ``None`` when nobody can be asked."""
+        """Asks for a checkpoint; the wish's number, ``None`` when nobody can be asked."""
         try:
-            answers = int(ray.get(self._mailbox.answers.remote()))
-            ray.get(self._mailbox.ask.remote())
+            return int(ray.get(self._mailbox.ask.remote()))
         except RayError as error:
             logger.warning("resizing without a checkpoint: %s", error)
             return None
-        return answers
 
-    def _answers(self, before: int) -> int:
+    def _is_answered(self, wish: int) -> bool:
         try:
-            return int(ray.get(self._mailbox.answers.remote()))
+            return bool(ray.get(self._mailbox.answered.remote()) >= wish)
         except RayError:
-            return before
+            return False

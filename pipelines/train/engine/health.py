@@ -8,7 +8,6 @@ are known, and all ranks judge all answers alike.
 import shutil
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipelines.storage.scratch import scratch_place
 from pipelines.train.engine.distributed import gathered
 
 #: Side of the matrices, by kind of device, and how often they are multiplied.
@@ -130,8 +130,9 @@ def _room(device: torch.device) -> list[str]:
     doubts = []
     if (free := psutil.virtual_memory().available) < _LITTLE:
         doubts.append(f"{free / 2**30:.1f} GiB of memory left")
-    if (free := shutil.disk_usage(tempfile.gettempdir()).free) < _LITTLE:
-        doubts.append(f"{free / 2**30:.1f} GiB left in {tempfile.gettempdir()}")
+    place = scratch_place()
+    if place.is_dir() and (free := shutil.disk_usage(place).free) < _LITTLE:
+        doubts.append(f"{free / 2**30:.1f} GiB left in {place}")
     if device.type == "cuda":
         unused, whole = torch.cuda.mem_get_info(device)
         others = whole - unused - torch.cuda.memory_reserved(device)

@@ -15,7 +15,7 @@ from pipelines.train.loop.logs import LOGGERS, where
 
 #: Kind of the message that says that a restart is of no use.
 FATAL = "fatal"
-#: Kind of the message that a checkpoint that was asked for is whole.
+#: Kind of the message that a checkpoint that was asked for is whole; ``asked`` is the number of the wish.
 ANSWER = "answer"
 
 
@@ -35,7 +35,7 @@ class Channel(Protocol):
         """How many checkpoints before their time the driver has asked for."""
 
     def answered(self) -> int:
-        """How many of these were written, by this group of workers or one before it."""
+        """Number of the newest of them that was written, by this group of workers or one before it."""
 
     def place(self) -> str:
         """Name of the machine that this process runs on."""
@@ -51,7 +51,7 @@ class Mailbox:
         self._messages: list[tuple[str, dict[str, Any]]] = []
         self._failure: BaseException | None = None
         self._outcome: Outcome | None = None
-        self._asked = self._answers = self._answered = 0
+        self._asked = self._answered = 0
         self._unfit: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -60,8 +60,7 @@ class Mailbox:
         with self._lock:
             self._messages.append((kind, content))
             if kind == ANSWER:
-                self._answers += 1
-                self._answered = self._asked
+                self._answered = max(self._answered, int(content["asked"]))
 
     def drain(self) -> list[tuple[str, dict[str, Any]]]:
         """The messages since the last call."""
@@ -82,16 +81,17 @@ class Mailbox:
         """The error."""
         return self._failure
 
-    def ask(self) -> None:
-        """Asks for a checkpoint before its time."""
+    def ask(self) -> int:
+        """Asks for a checkpoint before its time; the wish's number, from 1."""
         self._asked += 1
+        return self._asked
 
     def asked(self) -> int:
         """How many were asked for."""
         return self._asked
 
     def answered(self) -> int:
-        """How many of these were written: several that were asked for at once are one checkpoint."""
+        """Number of the newest wish that was written; one checkpoint may answer several."""
         return self._answered
 
     def place(self) -> str:
@@ -105,10 +105,6 @@ class Mailbox:
     def unfit_nodes(self) -> dict[str, str]:
         """Machines that must not train any more, and why."""
         return self._unfit
-
-    def answers(self) -> int:
-        """How many were written because they were asked for."""
-        return self._answers
 
     def finish(self, outcome: Outcome) -> None:
         """Takes the result of a run that reached its end."""

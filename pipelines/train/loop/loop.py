@@ -286,7 +286,8 @@ class _Loop:
             self._saved(self.checkpoints.finish())  # written beside training: it counts once it is whole
         if wish.checkpoint and self.engine.rank == 0:
             name = self.checkpoints.committed
-            self.channel.post(ANSWER, {"message": f"wrote {name} before its time, as asked"})
+            message = f"wrote {name} before its time, as asked"
+            self.channel.post(ANSWER, {"message": message, "asked": wish.asked})
         if wish.end:
             raise SystemExit(128 + signal.SIGTERM)
 

@@ -17,10 +17,14 @@ _SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Wish:
-    """What the ranks agreed on after a step: a checkpoint now, and whether to end after it."""
+    """What the ranks agreed on after a step: a checkpoint now, and whether to end after it.
+
+    ``asked`` is the number of the newest wish that the checkpoint answers.
+    """
 
     checkpoint: bool = False
     end: bool = False
+    asked: int = 0
 
 
 class Notice:
@@ -65,7 +69,7 @@ class Notice:
             dist.all_reduce(values, dist.ReduceOp.MAX)
             wanted = values.tolist()
         new, self._done = wanted[0] > self._done, max(self._done, wanted[0])
-        return Wish(new or bool(wanted[1]), bool(wanted[1]))
+        return Wish(new or bool(wanted[1]), bool(wanted[1]), self._done)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         if self._end:  # told twice

@@ -18,6 +18,7 @@ from pipelines.maps.make import make_map
 from pipelines.maps.planning import plan_map, unknown_words
 from pipelines.maps.request import Request
 from pipelines.maps.work import Work
+from pipelines.maps.workers import _Mappers
 from tests.geotiffs import AT, scene, write
 from unigeoseg.errors import UserError
 from unigeoseg.samples.tokens import train_tokenizer
@@ -249,3 +250,23 @@ def test_workers_that_are_no_number(export, raster, tmp_path, capsys, workers):
     assert ended.value.code == 2
     assert "give a number, or two such as 1-8" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_workers_that_cannot_be_had(export, raster, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    asked = request(export, raster, tmp_path / "o", workers=(500, 1000))
+    with pytest.raises(UserError, match="--workers wants 500 CPUs, and this machine has"):
+        make_map(asked, progress=False)
+    with pytest.raises(UserError, match="--device is for this process"):
+        make_map(request(export, raster, tmp_path / "o", workers=(1, 2), device="cuda:1"), progress=False)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_worker_that_cannot_load_the_model_says_so(export, raster, tmp_path):
+    sheets = planning.lay_out(request(export, raster, tmp_path / "o"))
+
+    def nowhere():
+        raise UserError("no model at /elsewhere")
+
+    outcome = _Mappers(sheets, nowhere).compute(0, 0)
+    assert outcome.part is None and outcome.reason == "UserError: no model at /elsewhere"
