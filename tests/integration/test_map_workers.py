@@ -143,7 +143,7 @@ def test_a_worker_that_dies(cluster, export, rasters, alone, tmp_path, monkeypat
     assert (tmp_path / "mark").stat().st_size == workers.TRIES
     failed = [json.loads(line) for line in (tmp_path / "out/a/failed.jsonl").read_text().splitlines()]
     assert {tuple(one["block"]): one["reason"][:20] for one in failed} == {
-        (1, 1): "the worker that comp",
+        (1, 1): "its worker ended eac",
         (2, 0): "RuntimeError: bad bl",
     }
     mapped(export, rasters, tmp_path / "out", workers=(1, 2), resume=True)
