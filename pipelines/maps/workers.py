@@ -63,7 +63,8 @@ def computed_on_ray(
 ) -> Iterator[Outcome]:
     """Computes parts on actors of the connected Ray cluster, in whatever order they finish.
 
-    A part whose actor died is tried by another one, then told as failed.
+    A part whose actor died is tried by another one; what is left then is tried on actors that hold one part
+    at a time, so that no part is told as failed because another one, beside it, ended their actor.
 
     Args:
         sheets: the map.
@@ -82,6 +83,7 @@ def computed_on_ray(
     try:
         packed = ray.put([pickle.dumps(sheet) for sheet in sheets.sheets])
         rows = [{"sheet": sheet, "number": number} for sheet, number in keys]
+        built = sheets.without_sheets(), [packed], max(1, int(cpus))
         fewest, most = (max(1, min(count, len(rows))) for count in workers)
         blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
         with warnings.catch_warnings():
@@ -89,7 +91,7 @@ def computed_on_ray(
             warnings.simplefilter("ignore", RayDeprecationWarning)
             done = blocks.map_batches(
                 _Actor,
-                fn_constructor_args=(sheets.without_sheets(), [packed], max(1, int(cpus))),
+                fn_constructor_args=built,
                 batch_size=1,
                 compute=ActorPoolStrategy(min_size=fewest, max_size=most),
                 num_cpus=cpus,
@@ -101,10 +103,35 @@ def computed_on_ray(
             outcome: Outcome = pickle.loads(zlib.decompress(batch["outcome"][0].as_py()))
             left.discard((outcome.sheet, outcome.number))
             yield outcome
-        for sheet, number in sorted(left):
-            yield Outcome(sheet, number, None, "its worker ended each time (out of memory?)")
+        yield from _one_at_a_time(_Actor, built, sorted(left), most, cpus, gpus)
     finally:
         context.max_errored_blocks, context.enable_progress_bars = before
+
+
+def _one_at_a_time(
+    kind: type["_Actor"], built: tuple[Any, ...], keys: Sequence[Key], most: int, cpus: float, gpus: float
+) -> Iterator[Outcome]:
+    """Tries parts that were left, each alone on its actor; one that ends it is told, the next has another."""
+    import ray
+    from ray.exceptions import RayActorError
+
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(kind)
+    waiting, idle = list(reversed(keys)), list[Any]()
+    running: dict[Any, tuple[Any, Key]] = {}
+    while waiting or running:
+        while waiting and len(running) < most:
+            key = waiting.pop()
+            actor = idle.pop() if idle else remote.remote(*built)
+            running[actor.alone.remote(*key)] = actor, key
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        actor, key = running.pop(ready)
+        try:
+            outcome = ray.get(ready)
+        except RayActorError:
+            outcome = Outcome(*key, None, "its worker ended each time (out of memory?)")
+        else:
+            idle.append(actor)
+        yield outcome
 
 
 class _Actor:
@@ -122,6 +149,10 @@ class _Actor:
             for sheet, number in zip(batch["sheet"], batch["number"], strict=True)
         ]
         return {"outcome": [zlib.compress(pickle.dumps(outcome), 1) for outcome in found]}
+
+    def alone(self, sheet: int, number: int) -> Outcome:
+        """Computes one part."""
+        return self._held.compute(sheet, number)
 
 
 class _Mappers:

@@ -234,6 +234,24 @@ def test_a_tiff_is_decoded_by_the_server_and_has_an_area(visit, tmp_path):
     assert told["window"] == [0, 0, 120, 90] and told["mask"]["size"] == [90, 120]
 
 
+def test_a_click_counts_while_the_picture_is_read(visit, marked):
+    """The words over a picture whose tiles are on their way do not take the click."""
+    seen = visit()
+    seen.answered(1)
+    held = []
+    seen.page.route("**/tiles/**", lambda route: held.append(route))  # it names its handlers
+    open_file(seen, marked)
+    seen.page.wait_for_selector(".reading:visible")
+    seen.page.check("input[value=point]", force=True)
+    canvas = seen.page.locator("#panel-try canvas").bounding_box()
+    before = len(seen.asked)
+    seen.page.mouse.click(canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)
+    seen.answered(before + 1)
+    assert seen.asked[-1]["points"] == [[100.5, 60.5]] and held
+    for route in held:
+        route.continue_()
+
+
 def test_what_is_copied_gives_the_same_mask(visit, marked, export, monkeypatch, tmp_path):
     seen = visit(permissions=["clipboard-read", "clipboard-write"])
     seen.answered(1)
