@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.bench.own_memory import Watch, own_memory
-from pipelines.build.card import card_rows, measured_card
+from pipelines.build.card import CardRows, measured_card
 from pipelines.build.variety import Variety
 from pipelines.curate.lint import check_index, packed
 from pipelines.curate.merge import plan_merge
@@ -91,7 +91,7 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
         "open": lambda: open_all_splits(store),
         "open_again": lambda: open_all_splits(store),
         "plan": lambda: _plan(index(store), Path(folder)),
-        "card": lambda: measured_card(card_rows(store), [], Variety()),
+        "card": lambda: measured_card(CardRows(store), [], Variety()),
         "lint": lambda: _lint(index(store)),
         "merge": lambda: plan_merge(_halves(index(store))),
         "export": lambda: sum(place.nbytes for run in places(index(store)).by_shard() for place in run),

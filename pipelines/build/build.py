@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.build.balance import Balance, Cap, cutoff_of, smallest_ranks
-from pipelines.build.card import card_rows, config_hash, dataset_card, scene_of
+from pipelines.build.card import CardRows, config_hash, dataset_card, scene_of
 from pipelines.build.edition import edition
 from pipelines.build.endpoint.usage import bill
 from pipelines.build.manifest import Listing, Manifest, read_stamps
@@ -325,7 +325,7 @@ class _Build:
         writer.close()
 
     def _finish(self, entries: list[dict[str, Any]], preview: bool) -> None:
-        index = card_rows(self._store)
+        index = CardRows(self._store)
         if preview:
             from pipelines.build.preview import write_previews  # matplotlib is slow to import
 

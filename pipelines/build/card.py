@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,13 @@ from pipelines.build.variety import Variety
 from pipelines.config.building import BuildConfig
 from pipelines.config.endpoint import WITHOUT_EFFECT as ENDPOINT_WITHOUT_EFFECT
 from pipelines.storage.filesystem import open_filesystem
-from pipelines.storage.parquet import read_parquet
-from pipelines.store.index import coded
+from pipelines.storage.parquet import parquet_file, read_parquet
+from pipelines.store.index import coded, numbered
 from pipelines.store.writer import SCHEMA_VERSION
 from unigeoseg.tasks import ABSENT, COLLECTIVE, TASKS
 
-#: Columns of an index that a card is measured from: texts, and numbers.
+#: Columns of texts that a card is measured from.
 _NAMES = ("task", "subtask", "source", "category", "split", "licence", "scene")
-_NUMBERS = ("n", "mask_area", "height", "width", "words")
 #: Settings that decide how a store is built, or whether a source is refused, never the store's bytes.
 _WITHOUT_EFFECT: dict[str, Any] = dict.fromkeys(
     ("workers", "block_images", "max_bad_share", "max_unknown_share", "max_unmatched_share"), True
@@ -47,7 +47,7 @@ def config_hash(source: str, config: BuildConfig, fingerprint: str = "") -> str:
 
 
 def dataset_card(
-    index: pa.Table,
+    index: "CardRows",
     shards: list[dict[str, Any]],
     source: str,
     config: BuildConfig,
@@ -65,35 +65,46 @@ def dataset_card(
     }
 
 
-def measured_card(index: pa.Table, shards: list[dict[str, Any]], variety: Variety) -> dict[str, Any]:
-    """What index and shards of a store say, however it was made; :func:`card_rows` has all it needs."""
-    columns = {name: coded(index.column(name)) for name in _NAMES}
-    task, names = columns["task"]
-    (source, _), (scene, scenes) = columns["source"], columns["scene"]
-    tasks = np.asarray([TASKS.index(name) for name in names], np.int64)[task]
-    area = index.column("mask_area").to_numpy().astype(np.float64)
-    height, width = (index.column(n).to_numpy().astype(np.float64) for n in ("height", "width"))
-    share = area / (height * width)
-    words = index.column("words").to_numpy().astype(np.float64)
+def measured_card(
+    index: "pa.Table | CardRows", shards: list[dict[str, Any]], variety: Variety
+) -> dict[str, Any]:
+    """What index and shards of a store say, however it was made; columns are asked for one after another."""
+    task, names = _coded(index, "task")
+    split = _coded(index, "split")
+    counts = {
+        "task": _counted(task, names),
+        "source": _counted(*_coded(index, "source")),
+        "category": _counted(*_coded(index, "category")),
+        "split": _counted(*split),
+        "task_split": _by_task((task, names), split),
+    } | _kinds((task, names), _coded(index, "subtask"))
+    del split
     first = index.column("n").to_numpy() == 0
-    of = {name: rows for number, name in enumerate(TASKS) if (rows := tasks == number).any()}
+    words = index.column("words").to_numpy()
+    instruction_words = {t: round(float(words[rows].mean()), 3) for t, rows in _of_tasks(task, names)}
+    del words
+    area = index.column("mask_area").to_numpy().astype(np.float64)
+    height, width = index.column("height").to_numpy(), index.column("width").to_numpy()
+    resolution = {"height": _spread(height[first]), "width": _spread(width[first])}
+    share = height.astype(np.float64)
+    share *= width
+    del first, height, width
+    np.divide(area, share, out=share)
     return {
         "schema_version": SCHEMA_VERSION,
         "samples": index.num_rows,
         "images": sum(s["images"] for s in shards),
-        "scenes": len(np.unique(source * (len(scenes) + 1) + scene)),
-        "counts": {name: _counted(*columns[name]) for name in ("task", "source", "category", "split")}
-        | {"task_split": _by_task(columns["task"], columns["split"])}
-        | _kinds(columns["task"], columns["subtask"]),
-        "instruction_words": {t: round(float(words[rows].mean()), 3) for t, rows in of.items()},
+        "scenes": _scenes(index),
+        "counts": counts,
+        "instruction_words": instruction_words,
         "instruction_variety": variety.result(),
         "mask_size": {
             "share": _spread(share),
             "pixels": _spread(area),
-            "share_by_task": {t: round(float(share[rows].mean()), 6) for t, rows in of.items()},
+            "share_by_task": {t: round(float(share[rows].mean()), 6) for t, rows in _of_tasks(task, names)},
         },
-        "resolution": {"height": _spread(height[first]), "width": _spread(width[first])},
-        "licences": _counted(*columns["licence"]),
+        "resolution": resolution,
+        "licences": _counted(*_coded(index, "licence")),
         "shards": shards,
     }
 
@@ -114,20 +125,60 @@ def scene_of(source: Source, config: BuildConfig) -> dict[str, Any]:
     }
 
 
-def card_rows(store: str) -> pa.Table:
-    """What :func:`measured_card` needs of an index, names that repeat being held once."""
-    filesystem, root = open_filesystem(store)
-    filesystem.invalidate_cache()
-    return read_parquet(filesystem, f"{root}/index.parquet", [*_NAMES, *_NUMBERS], _NAMES)
+class CardRows:
+    """The index of a store as a card needs it: each column is read when it is asked for, and held by nobody.
+
+    Args:
+        store: its folder or prefix.
+
+    Raises:
+        OSError: and what else storage raises: there is no index.
+    """
+
+    def __init__(self, store: str) -> None:
+        self._filesystem, root = open_filesystem(store)
+        self._filesystem.invalidate_cache()
+        self._path = f"{root}/index.parquet"
+        with parquet_file(self._filesystem, self._path) as file:
+            self.num_rows: int = file.metadata.num_rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column; names that repeat are held once."""
+        return read_parquet(self._filesystem, self._path, [name], [name] if name in _NAMES else None)[name]
 
 
-def _counted(codes: NDArray[np.int64], names: list[str]) -> dict[str, int]:
+def _coded(index: "pa.Table | CardRows", name: str) -> tuple[NDArray[Any], list[str]]:
+    """As :func:`coded`, in numbers no wider than they must be."""
+    numbers, texts = coded(index.column(name))
+    return numbers.astype(np.min_scalar_type(len(texts))), texts
+
+
+def _of_tasks(task: NDArray[Any], names: list[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """The rows of each task that has any, in the order of the tasks."""
+    for name in TASKS:
+        if name in names and (rows := task == names.index(name)).any():
+            yield name, rows
+
+
+def _scenes(index: "pa.Table | CardRows") -> int:
+    """How many scenes there are; those of two sources are two, whatever their names."""
+    scene, scenes = numbered(index.column("scene"))
+    source, sources = _coded(index, "source")
+    scene += source * np.int64(len(scenes))
+    if len(sources) * len(scenes) > 16 * max(1, len(scene)):
+        return len(np.unique(scene))
+    met = np.zeros(len(sources) * len(scenes), np.bool_)
+    met[scene] = True
+    return int(met.sum())
+
+
+def _counted(codes: NDArray[Any], names: list[str]) -> dict[str, int]:
     counts = np.bincount(codes, minlength=len(names)).tolist()
     return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
 
 
 def _by_task(
-    tasks: tuple[NDArray[np.int64], list[str]], splits: tuple[NDArray[np.int64], list[str]]
+    tasks: tuple[NDArray[Any], list[str]], splits: tuple[NDArray[Any], list[str]]
 ) -> dict[str, dict[str, int]]:
     return {
         name: _counted(splits[0][tasks[0] == number], splits[1])
@@ -136,7 +187,7 @@ def _by_task(
 
 
 def _kinds(
-    tasks: tuple[NDArray[np.int64], list[str]], subtasks: tuple[NDArray[np.int64], list[str]]
+    tasks: tuple[NDArray[Any], list[str]], subtasks: tuple[NDArray[Any], list[str]]
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Collective and absent samples by task, of stores that have any."""
     found = _by_task(subtasks, tasks)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.build.card import card_rows, measured_card
+from pipelines.build.card import CardRows, measured_card
 from pipelines.build.progress import Steps
 from pipelines.build.runner import FULL, no_space
 from pipelines.build.shards import keep_shard, kept_shard, shard_rows
@@ -96,7 +96,7 @@ def merge_stores(
             try:
                 entries = work.run()
                 still_ours()
-                rows = card_rows(out)
+                rows = CardRows(out)
                 if preview:
                     _previews(out)
                 write_card(out, _card(indices, rows, entries, sources, digest, work))
@@ -344,7 +344,7 @@ def _origin(index: StoreIndex) -> dict[str, Any]:
 
 def _card(
     indices: list[StoreIndex],
-    rows: pa.Table,
+    rows: CardRows,
     entries: list[dict[str, Any]],
     sources: list[dict[str, Any]],
     digest: str,

@@ -139,12 +139,19 @@ class StoreIndex:
 
 def coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
     """A number for each text, int64 ``[N]``, and the text of each number."""
+    numbers, texts = numbered(column)
+    return numbers, texts.to_pylist()
+
+
+def numbered(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """As :func:`coded`, the texts being left with Arrow: for columns whose texts hardly repeat."""
     encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
     chunks = encoded.unify_dictionaries().chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
-    numbers = [np.asarray(chunk.indices).astype(np.int64) for chunk in chunks]
-    return np.concatenate([*numbers, np.zeros(0, np.int64)]), chunks[
-        0
-    ].dictionary.to_pylist() if chunks else []
+    numbers, at = np.empty(len(column), np.int64), 0
+    for chunk in chunks:
+        numbers[at : at + len(chunk)] = np.asarray(chunk.indices)
+        at += len(chunk)
+    return numbers, chunks[0].dictionary if chunks else pa.array([], pa.string())
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
