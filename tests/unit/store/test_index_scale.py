@@ -81,7 +81,8 @@ def test_a_card_makes_no_texts_of_its_rows():
     tracemalloc.start()
     try:
         measured_card(table, [], Variety())
-        assert tracemalloc.get_traced_memory()[1] < 60 * number  # three columns at once; a list of texts takes 70 a row
+        # three columns at once; a list of texts takes 70 bytes a row
+        assert tracemalloc.get_traced_memory()[1] < 60 * number
     finally:
         tracemalloc.stop()
 
