@@ -11,9 +11,12 @@ from unigeoseg.samples.prompts import template_texts
 from unigeoseg.samples.tokens import train_tokenizer
 
 
-def write_export(folder: Path, size: int = 64, seed: int = 0, max_positions: int = 256) -> Path:
+def write_export(
+    folder: Path, size: int = 64, seed: int = 0, max_positions: int = 256, threshold: float = 0.5
+) -> Path:
     config = ModelConfig(
         image_size=size,
+        threshold=threshold,
         vision=VisionConfig(embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), window=2, frozen=False),
         connector=ConnectorConfig(stride=1),
         language=LanguageConfig(

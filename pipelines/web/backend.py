@@ -48,7 +48,7 @@ class Ask:
     key: str
     pixels: NDArray[np.uint8]
     question: Question
-    threshold: float = 0.5
+    threshold: float
 
 
 class Backend(Protocol):
@@ -56,6 +56,7 @@ class Backend(Protocol):
 
     model: str
     image_size: int
+    threshold: float
     none_below: float | None
 
     async def answer(self, ask: Ask) -> Prediction:
@@ -99,7 +100,7 @@ class ThreadBackend:
         cache_bytes: int = 1 << 30,
         metrics: Metrics | None = None,
     ) -> None:
-        self.model, self.image_size = model, segmenter.image_size
+        self.model, self.image_size, self.threshold = model, segmenter.image_size, segmenter.threshold
         self._segmenter, self._most, self._cache_bytes = segmenter, most_waiting, cache_bytes
         self._rule = none_rule(segmenter.source, True)
         self.none_below = self._rule.threshold if self._rule else None

@@ -29,19 +29,20 @@ class Function:
         labels: names of the task's labels with commas or semicolons between them, each with ``=`` and what is
             asked where that is not "the" and its name.
         device: such as ``cuda:0``; empty: a GPU where there is one.
-        threshold: probability above which a pixel is in a mask.
+        threshold: probability above which a pixel is in a mask; 0: the model's own.
 
     Raises:
         UserError: there is no such model, no label, or CVAT's SDK is not installed.
     """
 
-    def __init__(self, model: str, labels: str, device: str = "", threshold: float = 0.5) -> None:
+    def __init__(self, model: str, labels: str, device: str = "", threshold: float = 0.0) -> None:
         self._sdk, self._masks = _sdk("cvat_sdk.auto_annotation"), _sdk("cvat_sdk.masks")
         parts = [part.partition("=") for part in labels.replace(";", ",").split(",") if part.strip()]
         self._texts = {name.strip(): text.strip() or f"the {name.strip().lower()}" for name, _, text in parts}
         if not self._texts:
             raise UserError("labels: give the names of the task's labels, such as labels=str:Building,Road")
-        self._segmenter, self._threshold = load(model, device or None), threshold
+        self._segmenter = load(model, device or None)
+        self._threshold = threshold or self._segmenter.threshold
         self._rule = none_rule(self._segmenter.source, True)
 
     @property

@@ -70,12 +70,16 @@ class Desk:
         """
         image = await run_in_threadpool(self.images.get, request.image)
         look = self._look(image, request)
-        return await self.ask(image, look, self._question(request, look.window), request.threshold)
+        return await self.ask(
+            image, look, self._question(request, look.window), request.threshold or self.backend.threshold
+        )
 
     async def whole(self, image: Image, question: Question) -> dict[str, Any]:
         """An answer about a whole picture, whose question has coordinates in [0, 1]."""
         whole = Rect(0, 0, image.pyramid.height, image.pyramid.width)
-        return await self.ask(image, Look(whole, *image.pyramid.fitting(whole)), question, 0.5)
+        return await self.ask(
+            image, Look(whole, *image.pyramid.fitting(whole)), question, self.backend.threshold
+        )
 
     async def ask(self, image: Image, look: Look, question: Question, threshold: float) -> dict[str, Any]:
         """An answer about a part of a picture."""

@@ -20,7 +20,12 @@ class SegmentRequest(BaseModel):
     question: str | None = Field(None, max_length=_TEXT, description="a question that needs reasoning")
     box: Four | None = Field(None, description="x0, y0, x1, y1 in pixels: x right, y down")
     points: list[tuple[FiniteFloat, FiniteFloat]] = Field([], max_length=3, description="x, y in pixels")
-    threshold: float = Field(0.5, gt=0, lt=1, description="probability above which a pixel is in the mask")
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="probability above which a pixel is in the mask; the model's own if left out",
+    )
     look: Literal["auto", "whole", "around"] | Four = Field(
         "auto",
         description="what the model is given: the whole picture, the window around a box or points, or a "
