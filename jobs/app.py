@@ -46,7 +46,8 @@ def app(
     """
     address = listen_at(host, port, token)
     from pipelines.web.app import Setup
-    from pipelines.web.launch import Engine, launch
+    from pipelines.web.engine import Engine
+    from pipelines.web.launch import launch
 
     setup = Setup(
         pictures=list(images),

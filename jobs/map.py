@@ -1,13 +1,12 @@
 """``unigeoseg map``: instructions over whole rasters."""
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from jobs.options import device_option, emit, json_option, threshold_option, with_options
+from jobs.options import count_range, device_option, emit, json_option, threshold_option, with_options
 
 _SHOWN = 10
 
@@ -179,18 +178,9 @@ def _request(values: dict[str, Any]) -> Any:
             "bands": None if bands is None else tuple(int(band) for band in bands),
             "stretch": _stretch(values["stretch"]),
             "none": parse_none(values["none"]),
-            "workers": _workers(values["workers"]),
+            "workers": count_range(values["workers"], "--workers"),
         }
     )
-
-
-def _workers(text: str) -> tuple[int, int]:
-    """Fewest and most actors."""
-    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
-    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-    if fewest > most or (most and not fewest):
-        raise click.UsageError(f"--workers {text}: give a number, or two such as 1-8, the smaller first")
-    return fewest, most
 
 
 @map_group.command()

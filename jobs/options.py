@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -164,3 +165,16 @@ def _plain(value: Any) -> Any:
         if hasattr(value, name):
             return getattr(value, name)()
     return str(value)
+
+
+def count_range(text: str, option: str) -> tuple[int, int]:
+    """Fewest and most of something, from a number or two such as ``1-8``; (0, 0) from 0.
+
+    Raises:
+        click.UsageError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if fewest > most or (most and not fewest):
+        raise click.UsageError(f"{option} {text}: give a number, or two such as 1-8, the smaller first")
+    return fewest, most

@@ -4,6 +4,7 @@ import os
 
 import click
 
+from jobs.options import count_range
 from jobs.serving import address_options, engine_options, listen_at, upload_limit
 
 
@@ -16,6 +17,30 @@ from jobs.serving import address_options, engine_options, listen_at, upload_limi
     help="Answer as a machine learning backend of this Label Studio, at /labelstudio. Pictures are fetched "
     "from it alone, with the key in LABEL_STUDIO_API_KEY.",
 )
+@click.option(
+    "--replicas",
+    default="0",
+    show_default=True,
+    metavar="N|MIN-MAX",
+    help="Copies of the model on Ray Serve, on the cluster of RAY_ADDRESS or on this machine; between MIN "
+    "and MAX they follow the requests. 0: the model is in this process.",
+)
+@click.option(
+    "--cpus-per-replica",
+    "cpus",
+    type=click.FloatRange(0, min_open=True),
+    default=1,
+    show_default=True,
+    help="Of a replica, and its threads.",
+)
+@click.option(
+    "--gpus-per-replica",
+    "gpus",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    help="Of a replica.",
+)
 @address_options
 def serve(
     model: str,
@@ -26,6 +51,9 @@ def serve(
     upload_mb: int,
     page: bool,
     label_studio: str | None,
+    replicas: str,
+    cpus: float,
+    gpus: float,
     host: str,
     port: int,
     token: str | None,
@@ -37,15 +65,22 @@ def serve(
     predict gives. A full queue is answered with 503 and Retry-After. On SIGTERM nothing new is taken, what
     waits is answered, and the exit code is 0.
 
+    With --replicas an instruction whose replica ended is given to another one, and a picture comes again to
+    the replica that has seen it.
+
     \b
     Examples:
       unigeoseg serve --model runs/quickstart/export --no-page
       unigeoseg serve --model runs/quickstart/export --host 0.0.0.0 --token auto --queue 64
+      unigeoseg serve --model runs/quickstart/export --replicas 1-2
       unigeoseg serve --model runs/quickstart/export --label-studio http://127.0.0.1:8080
     """
+    fewest, most = count_range(replicas, "--replicas")
     address = listen_at(host, port, token)
     from pipelines.web.app import Setup
-    from pipelines.web.launch import Engine, launch
+    from pipelines.web.engine import Engine
+    from pipelines.web.launch import launch
+    from pipelines.web.replicas import Scale
 
     setup = Setup(
         pictures=list(images),
@@ -56,4 +91,5 @@ def serve(
         page=page,
     )
     engine = Engine(model, device, queue, round(cache_gb * 2**30))
-    launch(engine, setup, address, lambda url: click.echo(f"serving {url}"))
+    scale = Scale(fewest, most, cpus, gpus) if most else None
+    launch(engine, setup, address, lambda url: click.echo(f"serving {url}"), scale)

@@ -82,7 +82,7 @@ def connected(least: int, most: int, option: str) -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="ugs-", ignore_cleanup_errors=True) as folder:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False)
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)
         else:
             available = os.cpu_count() or 1
             if least > available:
@@ -94,6 +94,7 @@ def connected(least: int, most: int, option: str) -> Iterator[None]:
                 num_cpus=min(most, available),
                 include_dashboard=False,
                 log_to_driver=False,
+                logging_level=logging.WARNING,
                 _temp_dir=folder,  # its sockets need a short path
             )
         try:

@@ -33,6 +33,10 @@ class BadRecord(ValueError):
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions cross process borders by their arguments."""
+        return type(self), (self.reason, self.detail)
+
 
 @dataclass(frozen=True)
 class Fragment:

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from unigeoseg.question import Question
 from unigeoseg.segmenter import Segmenter, check_shape
 
 #: Weight of the last answer in the mean time of one.
-_LATEST = 0.2
+LATEST = 0.2
 
 
 class Busy(RuntimeError):
@@ -32,6 +32,10 @@ class Busy(RuntimeError):
     def __init__(self, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(f"too much is waiting; ask again in {retry_after} s")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions cross process borders by their arguments."""
+        return type(self), (self.retry_after,)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,10 @@ class ThreadBackend:
             self._change.notify()
         return await asyncio.wrap_future(future)
 
+    def knows(self, key: str) -> bool:
+        """Whether what was seen of a picture is kept."""
+        return key in self._seen
+
     def ready(self) -> bool:
         """See :class:`Backend`."""
         return self._thread.is_alive() and not self._closing
@@ -163,7 +171,7 @@ class ThreadBackend:
                 except BaseException as error:  # it belongs to whoever asked
                     future.set_exception(error)
                 took = time.perf_counter() - started
-                self._seconds += _LATEST * (took - self._seconds)
+                self._seconds += LATEST * (took - self._seconds)
                 self._metrics.answered(took)
 
     def _answer(self, ask: Ask) -> Prediction:

@@ -65,17 +65,20 @@ PLANS: dict[str, How] = {
         covered=_LISTENS
     ),
     "unigeoseg serve --model runs/quickstart/export --host 0.0.0.0 --token auto": How(covered=_LISTENS),
+    "unigeoseg serve --model runs/quickstart/export --replicas 1-2": How(
+        covered="tests/integration/test_serve_started.py"
+    ),
     "unigeoseg serve --model runs/quickstart/export --label-studio http://127.0.0.1:8080": How(covered=_ASKS),
     "unigeoseg quickstart --seed 1 --run runs/first --set train.steps=200": How(_RAY, slow=True),
     "unigeoseg plan --preset quickstart --store stores/synthetic --out shares.png": How(),
     "unigeoseg plan --preset paper --store s3://bucket/store --cluster ray_cluster.yaml": How(),
     f"{_DUBAI} --set train.lr=3e-4": How(_TRAIN),
-    f"{_DUBAI} --resume": How((*_TRAIN, *_sets("train.lr=3e-4")), after=(f"{_DUBAI} --set train.lr=3e-4",)),
+    f"{_DUBAI} --resume": How((*_TRAIN, *_sets("train.lr=3e-4")), slow=True, after=(f"{_DUBAI} --set train.lr=3e-4",)),
     "unigeoseg train --preset quickstart --store stores/synthetic": How(_TRAIN),
     "unigeoseg train --preset quickstart --store STORE --set train.steps=200 --set train.lr=3e-4": How(
         _TRAIN, {"STORE": "stores/synthetic"}
     ),
-    "unigeoseg train --preset my.yaml --store STORE": How(_TRAIN, {"STORE": "stores/synthetic"}),
+    "unigeoseg train --preset my.yaml --store STORE": How(_TRAIN, {"STORE": "stores/synthetic"}, slow=True),
     "unigeoseg train --preset small-cpu --store stores/dubai --set init.model=runs/quickstart/export": How(
         _TRAIN
     ),
@@ -105,9 +108,9 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg bench plan --json": How(("--samples", "5k", "--positions", "20000")),
     "unigeoseg bench plan --samples 1.15M,100M": How(("--samples", "5k,20k", "--positions", "20000")),
-    "unigeoseg bench scale --rows 100k,1M,10M": How(("--rows", "5k,20k")),
-    "unigeoseg bench step --preset quickstart --batch 4": How(_BENCH),
-    "unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain": How(_BENCH),
+    "unigeoseg bench scale --rows 100k,1M,10M": How(("--rows", "5k,20k"), slow=True),
+    "unigeoseg bench step --preset quickstart --batch 4": How(_BENCH, slow=True),
+    "unigeoseg bench step --preset quickstart --set model.mode=released --beside-plain": How(_BENCH, slow=True),
     "unigeoseg bench step --preset paper --batch 1 --steps 1 --warmup 0": How(
         _sets("model.language.layers=1", "model.language.hidden_size=64", "model.language.heads=2",
               "model.language.intermediate_size=64", "model.vision.depths=[1,1,1,1]"), slow=True,
@@ -125,7 +128,7 @@ PLANS: dict[str, How] = {
     "unigeoseg bench memory --preset small --stages 2 --workers 2 --batch 2": How(
         ("--workers", "1", "--batch", "1", "--checkpointing", "on", *_sets("model.image_size=128")), slow=True
     ),
-    "unigeoseg bench map --model runs/quickstart/export --windows 6": How(("--windows", "2", "--rounds", "1")),
+    "unigeoseg bench map --model runs/quickstart/export --windows 6": How(("--windows", "2", "--rounds", "1"), slow=True),
     "unigeoseg bench overhead --preset quickstart": How(
         ("--steps", "2", "--rounds", "3", "--step-seconds", "0.1", *_sets("scale.workers=1")), slow=True
     ),

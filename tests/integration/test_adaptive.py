@@ -55,6 +55,7 @@ def test_a_resumed_run_makes_the_same_choices(run, store, tmp_path):
     assert _weights(folder) == _weights(run)
 
 
+@pytest.mark.slow
 def test_two_ray_workers_replay_it(run, store, tmp_path):
     record = yaml.safe_load((run / "replay.yaml").read_text())["pts"]["record"]
     options = {**OPTIONS, "pts.schedule": "recorded", "pts.record": record, "scale.workers": 2}

@@ -12,6 +12,7 @@ from tests.tiny_store import write_store
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_document(tmp_path):
     preset = tmp_path / "tiny.yaml"
     values = {

@@ -58,6 +58,7 @@ def places(tmp_path_factory):
         yield {"folder": str(root), "s3": f"{server.url}/data", "web": web.url}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [pytest.param("web", marks=pytest.mark.slow), "s3"])
 def test_workers_read_elsewhere_what_one_process_reads_here(place, places, tmp_path):
     (tmp_path / "t.yaml").write_text(MASKS)

@@ -86,6 +86,7 @@ def test_workers_give_the_bytes_of_one_process(cluster, export, rasters, alone, 
     assert result["failed"] == 0 and result["computed"] > 0
 
 
+@pytest.mark.slow
 def test_prompts_by_workers(cluster, export, rasters, tmp_path):
     geopandas = pytest.importorskip("geopandas")
     shapely = pytest.importorskip("shapely")
@@ -121,9 +122,8 @@ class _MortalActor(workers._Actor):
         workers.Mapper = _Mortal
 
 
-@pytest.mark.parametrize(
-    "deaths", [pytest.param(1, id="once", marks=pytest.mark.slow), pytest.param(99, id="always")]
-)
+@pytest.mark.parametrize("deaths", [pytest.param(1, id="once"), pytest.param(99, id="always")])
+@pytest.mark.slow
 def test_a_worker_that_dies(cluster, export, rasters, alone, tmp_path, monkeypatch, deaths):
     """Once: another one computes the block. Always: the block is told, left as 254, and made on resume."""
     variables = {"UNIGEOSEG_TEST_MARK": str(tmp_path / "mark"), "UNIGEOSEG_TEST_DEATHS": str(deaths)}
@@ -162,14 +162,13 @@ class _Frail:
         return workers.Outcome(sheet, number, None, str(number + self._add))
 
 
-@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("most", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_was_left_is_tried_alone(cluster, most):
     """A part is told as failed for its own sake only, not for one that shared its actor."""
-    keys = [(0, number) for number in range(4)]
+    keys = [(0, number) for number in range(3)]
     found = list(workers._one_at_a_time(_Frail, (10,), keys, most, 0.5, 0))
     assert sorted((one.number, one.reason[:16]) for one in found) == [
         (0, "10"),
         (1, "its worker ended"),
         (2, "12"),
-        (3, "13"),
     ]

@@ -12,6 +12,7 @@ from tests.train_runs import finish, start
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_chosen_steps_of_chosen_workers_are_traced(tmp_path, tiny_store, undisturbed):
     traced = tmp_path / "traced"
     settings = {"train.profile.steps": [3, 4], "train.profile.ranks": [1], "train.profile.memory": True}

@@ -1,13 +1,8 @@
 """``unigeoseg serve`` and ``unigeoseg app`` as processes: how they start, what they refuse, how they end."""
 
-import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -19,31 +14,17 @@ from pipelines.evaluate.worker import EvalJob
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
 from tests.geotiffs import scene, write
+from tests.serve_process import start
 from tests.tiny_export import write_export
 from tests.tiny_store import write_store
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 RGB = scene(90, 120).transpose(1, 2, 0)
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     return str(write_export(tmp_path_factory.mktemp("serve") / "export", 64))
-
-
-def start(*arguments, **environment):
-    command = [sys.executable, "-m", "jobs.cli", *arguments, "--port", "0"]
-    kept = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    if not found:
-        process.kill()
-        raise AssertionError(line + process.stdout.read())
-    return process, found[0]
 
 
 def test_what_is_under_way_is_answered_before_the_end(export, tmp_path):

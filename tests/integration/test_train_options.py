@@ -62,6 +62,7 @@ def test_a_run_starts_from_an_export_with_adapters_and_resumes(first, store, tmp
         torch.testing.assert_close(resumed[key], value, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_weights_are_found_by_a_path_relative_to_where_the_command_was_given(first, store, tmp_path):
     """Workers of Ray Train have working directories of their own."""
     there = {

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,8 +33,12 @@ class BadSample(UserError):
     """
 
     def __init__(self, reason: str, sample_id: str, detail: str = "") -> None:
-        self.reason, self.sample_id = reason, sample_id
+        self.reason, self.sample_id, self._detail = reason, sample_id, detail
         super().__init__(f"{sample_id}: {reason}" + (f" ({detail})" if detail else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions cross process borders by their arguments."""
+        return type(self), (self.reason, self.sample_id, self._detail)
 
 
 class Collator:

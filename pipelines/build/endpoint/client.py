@@ -37,6 +37,10 @@ class NoAnswer(Exception):
         self.reason = reason
         super().__init__(reason)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions cross process borders by their arguments."""
+        return type(self), (self.reason,)
+
 
 class _Asked:
     """A question that some thread is putting."""
