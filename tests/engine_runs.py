@@ -80,9 +80,11 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
     runs = [Run(f"w{world}-stage{stage}", stage) for stage in range(4)]
     runs += [Run(f"w{world}-stage{stage}-offload", stage, options=OFFLOAD) for stage in (2, 3)]
     runs += [Run(f"w{world}-accumulated", 2, options=small), Run(f"w{world}-recomputed", 3, options=again)]
+    if world > 1:
+        runs.append(Run(f"w{world}-hpz", 3, options={"engine.hpz_partition_size": world}))
     quick = {
         1: ("stage0", "stage3", "accumulated"),
-        2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed"),
+        2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed", "hpz"),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 

@@ -330,6 +330,21 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _hierarchy_fits(self) -> "Config":
+        size, world = self.engine.hpz_partition_size, self.scale.workers
+        if size > 1 and self.engine.zero_stage != 3:
+            raise ValueError(
+                f"engine.hpz_partition_size={size} is a second copy of what stage 3 of ZeRO cuts: use "
+                "engine.zero_stage=3, or leave it at 1"
+            )
+        if world % size:
+            raise ValueError(
+                f"engine.hpz_partition_size={size} does not divide scale.workers={world}: give the workers "
+                "of a node, or 1"
+            )
+        return self
+
     @property
     def micro_batch(self) -> int:
         """Positions a worker holds at once."""
@@ -339,7 +354,8 @@ class Config(Section):
         """Numbers of workers that the run may have, ascending; one number unless it is elastic."""
         most, micro = self.scale.workers, self.train.micro_batch or 1
         least, batch = self.scale.min_workers or most, self.train.global_batch
-        return [n for n in range(least, most + 1) if batch % n == 0 and batch // n % micro == 0]
+        node = self.engine.hpz_partition_size
+        return [n for n in range(least, most + 1) if batch % n == n % node == 0 and batch // n % micro == 0]
 
     def plain(self) -> dict[str, Any]:
         """The effective configuration as plain values."""

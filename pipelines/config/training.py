@@ -96,3 +96,9 @@ class EngineConfig(Section):
 
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload_optimizer: bool = False
+    hpz_partition_size: int = Field(
+        1,
+        ge=1,
+        description="stage 3: a second copy of the weights is cut over so many workers, those of one node, "
+        "and the backward pass gathers it there (hierarchical partitioning of ZeRO++); 1: none",
+    )

@@ -186,6 +186,8 @@ def model_states(
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
         kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + weight * share
+        if (node := config.engine.hpz_partition_size) > 1:
+            kept += whole / node  # the second copy
         passing, gradient, limit = 0.0, float(weight), float(bucket)
         update = 4 * share + own * min(share, _SUBGROUP)
         if world > 1:  # beside them a flat copy (gloo makes another one) and the share that comes back
@@ -202,7 +204,7 @@ def model_states(
 def _bucket(config: Config, stage: int, world: int, trained: int, gpu: bool) -> int:
     """Elements that wait for their reduction: on a CPU no more than there are."""
     values = config.plain()
-    values["engine"]["zero_stage"] = stage
+    values["engine"] |= {"zero_stage": stage, "hpz_partition_size": 1}
     zero = deepspeed_config(Config.model_validate(values), world)["zero_optimization"]
     size = int(zero.get("reduce_bucket_size", _ALLREDUCE))
     return size * (2 if zero.get("overlap_comm") else 1) if gpu else min(size, trained)

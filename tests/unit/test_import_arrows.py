@@ -74,6 +74,7 @@ def test_engine_and_model_load_without_ray(run_python):
         "import sys\n"
         "import unigeoseg.model, unigeoseg.export, unigeoseg.samples.collate, unigeoseg.metrics\n"
         "import pipelines.train.engine.engine\n"
+        "pipelines.train.engine.engine.import_deepspeed()\n"
         "print(sorted({'ray', 'mlflow'} & set(sys.modules)))\n"
     )
     assert done.returncode == 0, done.stderr

@@ -60,6 +60,7 @@ def _zero(config: Config) -> dict[str, Any]:
         }
     if stage == 3:
         zero |= {"overlap_comm": config.scale.gpus_per_worker > 0, "contiguous_gradients": True}
+        zero["zero_hpz_partition_size"] = config.engine.hpz_partition_size
     if config.engine.offload_optimizer and stage:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.scale.gpus_per_worker > 0}
     return zero

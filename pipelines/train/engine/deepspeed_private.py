@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -35,13 +37,27 @@ class Held:
     offset: int
 
 
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Within it a module cannot be imported, unless it has been."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def import_deepspeed() -> Any:
     """DeepSpeed, quiet, and without its shared-memory op.
 
     The op is compiled at the first use on a CPU, which takes minutes and needs a compiler; gloo does without.
     ``import deepspeed.comm.torch`` would give another module under that name, hence ``sys.modules``.
     """
-    import deepspeed
+    with _absent("mlflow"):  # a second of each worker's start, for its tuner, which is not used here
+        import deepspeed
 
     # DeepSpeed decorates Muon's kernels with torch.compile as soon as any optimizer is sharded, which loads
     # all of Inductor: seconds of each worker's start, for an optimizer that is not used here.

@@ -63,6 +63,17 @@ def test_offload_needs_a_stage():
         _config(**{"engine.zero_stage": 0, "engine.offload_optimizer": True})
 
 
+def test_a_second_copy_within_a_node():
+    asked = {"engine.zero_stage": 3, "scale.workers": 8, "train.global_batch": 16, "train.micro_batch": 1}
+    config = _config(**asked, **{"engine.hpz_partition_size": 4, "scale.min_workers": 2})
+    assert deepspeed_config(config, 8)["zero_optimization"]["zero_hpz_partition_size"] == 4
+    assert config.world_sizes() == [4, 8]  # whole nodes
+    with pytest.raises(ValueError, match=r"does not divide scale\.workers=8"):
+        _config(**asked, **{"engine.hpz_partition_size": 3})
+    with pytest.raises(ValueError, match=r"engine\.zero_stage=3, or leave it at 1"):
+        _config(**{**asked, "engine.zero_stage": 2, "engine.hpz_partition_size": 4})
+
+
 def test_an_unknown_backbone_is_refused_before_anything_starts():
     _config(**{"model.vision.backbone": "resnet18", "init.vision": "w.pth"})
     with pytest.raises(ValueError, match=r"backbone=resnet81: timm has no such model; near it: resnet18"):
