@@ -28,7 +28,11 @@ FORMAT = 1
 
 
 def save_export(
-    folder: str | Path, model: UniGeoSeg, tokenizer: Tokenizer, note: dict[str, Any] | None = None
+    folder: str | Path,
+    model: UniGeoSeg,
+    tokenizer: Tokenizer,
+    note: dict[str, Any] | None = None,
+    seen_at: dict[str, Any] | None = None,
 ) -> None:
     """Writes a model that :func:`load_export` reads with one call.
 
@@ -37,9 +41,12 @@ def save_export(
         model: its parameters are saved in float32.
         tokenizer: saved beside it.
         note: anything worth keeping (run, step); not read back.
+        seen_at: at which resolution the model saw its training pictures: ``shrink``, pixels of a picture's
+            side for one of the model's, low, middle and high; ``gsd``, metres of the model's pixel, low and
+            high.
     """
     state = {name: t.detach().float().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_export(folder, state, model.config, tokenizer, note)
+    write_export(folder, state, model.config, tokenizer, note, seen_at)
 
 
 def write_export(
@@ -48,6 +55,7 @@ def write_export(
     config: ModelConfig,
     tokenizer: Tokenizer,
     note: dict[str, Any] | None = None,
+    seen_at: dict[str, Any] | None = None,
 ) -> None:
     """As :func:`save_export`, from a state dict (for weights that were gathered from ZeRO shards)."""
     folder = Path(folder)
@@ -60,6 +68,7 @@ def write_export(
         "model": config.to_dict(),
         "vocab_size": vocab_size(state, tokenizer.vocab_size),
         "note": note or {},
+        **({"seen_at": seen_at} if seen_at else {}),
     }
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 

@@ -113,7 +113,8 @@ def scene_of(source: Source, config: BuildConfig) -> dict[str, Any]:
     """What a scene of a source is, and how its tiles lie; once all items were asked for.
 
     Returns:
-        ``{"is": text, "tile", "stride"}``, the last two in pixels, ``None`` where images stay whole.
+        ``{"is": text, "tile", "stride", "gsd"}``: tile and stride in pixels, ``None`` where images stay
+        whole; least and most metres of a pixel, ``None`` where the source does not tell.
     """
     told = getattr(source, "told", None)
     text = getattr(told, "scene", "") or getattr(source, "scene", "an image")
@@ -122,6 +123,7 @@ def scene_of(source: Source, config: BuildConfig) -> dict[str, Any]:
         "is": text,
         "tile": None if whole else config.tile.size,
         "stride": None if whole else config.tile.stride,
+        "gsd": getattr(source, "gsd", None),
     }
 
 

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -85,6 +86,18 @@ def find_export(path: str | Path) -> str:
         f"no model at {path}: {what} ({CONFIG} and {WEIGHTS}, or a run's export/ with them). "
         "Give --model the export folder of a finished run, such as runs/quickstart/export"
     )
+
+
+def export_seen_at(export: str) -> dict[str, Any]:
+    """At which resolution an export's model saw its training pictures; empty where it does not say."""
+    filesystem, inside = open_filesystem(export)
+    path = f"{inside}/{CONFIG}"
+    if not filesystem.exists(path):
+        return {}
+    try:
+        return dict(json.loads(filesystem.cat_file(path)).get("seen_at") or {})
+    except (AttributeError, TypeError, ValueError):
+        return {}  # a released checkpoint's
 
 
 def export_config(export: str) -> ModelConfig:

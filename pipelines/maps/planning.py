@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipelines.evaluate.models import export_config, find_export
+from pipelines.evaluate.models import export_config, export_seen_at, find_export
 from pipelines.evaluate.predict import none_rule
 from pipelines.evaluate.presence import RULE, NoneRule
 from pipelines.maps.grid import Grid
 from pipelines.maps.inputs import list_inputs, output_folders
 from pipelines.maps.libraries import check_libraries
 from pipelines.maps.request import Request
+from pipelines.maps.resolution import resolution_warnings
 from pipelines.maps.scene import Scene, open_scenes
 from pipelines.maps.shapes import Area, Prompts, lay_prompts, read_shapes
 from unigeoseg.errors import UserError
@@ -160,6 +161,9 @@ def lay_out(request: Request) -> Sheets:
         raise UserError(f"nothing to map: {elsewhere[0]}")
     warnings += [f"left out: {text}" for text in elsewhere]
     rule = none_rule(model, request.none) if question is not None else None
+    if request.scope != "scene":
+        looked = [sheet.scene for sheet in sheets if sheet.prompts or not sheet.grid.single]
+        warnings += resolution_warnings(export_seen_at(model), looked)
     warnings += _word_warnings(request, question, sheets) + _none_warnings(request, question, rule, sheets)
     threshold = config.threshold if request.threshold is None else request.threshold
     return Sheets(request, model, question, sheets, warnings, threshold, rule)

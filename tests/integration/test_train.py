@@ -102,6 +102,12 @@ def test_a_checkpoint_alone_gives_the_run_s_export(alone, tmp_path):
     exported, own = load_file(str(tmp_path / "out/model.safetensors")), weights(alone)
     assert answer["tensors"] == len(exported) and exported.keys() == own.keys()
     assert all((exported[k] == own[k]).all() for k in own)
+    seen = [
+        json.loads((folder / "config.json").read_text())["seen_at"]
+        for folder in (tmp_path / "out", alone / "export")
+    ]
+    assert seen[0] == seen[1] == json.loads((alone / "seen_at.json").read_text())
+    assert seen[0]["shrink"][1] > 0 and seen[0]["gsd"] is None
 
 
 def test_resume_with_another_configuration_is_refused(alone, tiny_store):

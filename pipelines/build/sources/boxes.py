@@ -191,7 +191,7 @@ class BoxSource:
         config: BoxConfig,
         max_unmatched_share: float = 1.0,
     ) -> None:
-        self.name, self.licence = table.name, table.licence
+        self.name, self.licence, self.gsd = table.name, table.licence, table.gsd_range
         self._table, self._share, self._config = table, max_unknown_share, config
         weights = weights_fingerprint(config.model) if config.model else ""
         self.fingerprint = table.fingerprint + weights

@@ -138,7 +138,7 @@ class MaskSource:
         max_unknown_share: float,
         max_unmatched_share: float = 1.0,
     ) -> None:
-        self.name, self.licence = table.name, table.licence
+        self.name, self.licence, self.gsd = table.name, table.licence, table.gsd_range
         self.fingerprint = table.fingerprint
         self._table, self._share = table, max_unknown_share
         self._root, self._wanted, self._max_unmatched = root, layout, max_unmatched_share

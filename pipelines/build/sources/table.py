@@ -158,12 +158,22 @@ class SourceTable(_Part):
     turn: bool = Field(
         True, description="whether pictures are turned as their EXIF orientation says, and labels with them"
     )
+    gsd: (
+        Annotated[float, Field(gt=0)]
+        | tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+        | None
+    ) = Field(
+        None,
+        description="metres that a pixel covers, or the least and the most of all pictures; null: not known",
+    )
     tolerance: int = Field(0, ge=0, le=127, description="most difference per channel from a class's colour")
     layouts: tuple[Layout, ...] = Field(min_length=1)
     classes: tuple[ClassRow, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _sound(self) -> "SourceTable":
+        if isinstance(self.gsd, tuple) and self.gsd[0] > self.gsd[1]:
+            raise ValueError(f"gsd {list(self.gsd)}: the smaller first")
         if self.bands is not None and len(self.bands) not in (1, 3):
             raise ValueError(f"bands must name 1 or 3 bands, got {len(self.bands)}")
         for what in ("name", "value", "colour"):
@@ -192,6 +202,13 @@ class SourceTable(_Part):
     def kind(self) -> str:
         """What the labels are: "masks" or "boxes"."""
         return "masks" if self.layouts[0].mask else "boxes"
+
+    @property
+    def gsd_range(self) -> list[float] | None:
+        """Metres that a pixel covers, at the least and at the most."""
+        if self.gsd is None:
+            return None
+        return list(self.gsd) if isinstance(self.gsd, tuple) else [self.gsd, self.gsd]
 
     @property
     def rules(self) -> Rules:

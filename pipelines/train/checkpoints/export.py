@@ -10,6 +10,7 @@ from torch import Tensor
 from pipelines.config import Config
 from pipelines.models.initial import keep_unused
 from pipelines.models.job_model import exported_state, with_local_language
+from pipelines.plan.seen_at import SEEN_AT
 from pipelines.runs.folder import CONFIG, TOKENIZER, RunFolder
 from pipelines.runs.manifest import MANIFEST, find_problem
 from pipelines.storage.yaml_text import load_yaml
@@ -73,9 +74,16 @@ def _export(run: RunFolder, name: str, out: Path) -> dict[str, Any]:
     tensors = exported_state(config, tensors)
     tokenizer = load_tokenizer(str(run.base / TOKENIZER), config.model.mode)
     note = {"run": run.name, "step": state["step"]}
-    write_export(out, tensors, with_local_language(config).model, tokenizer, note)
+    write_export(out, tensors, with_local_language(config).model, tokenizer, note, read_seen_at(run))
     keep_unused(config, out)
     return {"step": state["step"], "tensors": len(tensors)}
+
+
+def read_seen_at(run: RunFolder) -> dict[str, Any]:
+    """At which resolution a run saw its training pictures; empty where it did not keep that."""
+    if not run.fetch(SEEN_AT):
+        return {}
+    return dict(json.loads((run.base / SEEN_AT).read_text(encoding="utf-8")))
 
 
 def _as_computed(tensor: Tensor, lower: bool) -> Tensor:

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 from pipelines.config import Config
 from pipelines.config.data import DataConfig, PTSConfig
 from pipelines.config.section import Section
-from pipelines.config.training import TrainConfig
+from pipelines.config.training import EngineConfig, TrainConfig
 from pipelines.plan.plan import Plan
+from pipelines.plan.seen_at import SEEN_AT, seen_at
 from pipelines.plan.visible import tell_vanishing
 from pipelines.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, LEDGER, TOKENIZER, RunFolder
 from pipelines.runs.job import Job
@@ -40,7 +41,8 @@ logger = logging.getLogger(__name__)
 _FREE = ("checkpoint.", "tracking.", "evaluation.", "scale.cpus_per_worker", "scale.gpus_per_worker",
          "scale.resources", "train.log_every", "train.profile.",
          "model.threshold", "data.decode", "data.actors", "data.block_positions",
-         "scale.min_workers", "scale.resize_seconds", "scale.workers", "engine.zero_stage", "recovery.",
+         "scale.min_workers", "scale.resize_seconds", "scale.workers", "engine.zero_stage",
+         "engine.hpz_partition_size", "recovery.",
          "data.prefetch_batches", "data.max_bad_share", "build.", "build", "name")  # fmt: skip
 _PACKAGES = ("unigeoseg", "torch", "deepspeed", "ray", "transformers", "timm", "numpy")
 
@@ -103,7 +105,12 @@ def _completed(saved: dict[str, Any]) -> dict[str, Any]:
 
     Their defaults leave every plan, picture and update as it was without them.
     """
-    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig, "train": TrainConfig}
+    sections: dict[str, type[Section]] = {
+        "data": DataConfig,
+        "pts": PTSConfig,
+        "train": TrainConfig,
+        "engine": EngineConfig,
+    }
     filled = {}
     for name, section in sections.items():
         with suppress(ValidationError):  # what another version had besides is told by its name
@@ -216,6 +223,8 @@ def make_job(
         UserError: the configured tokenizer is none.
     """
     tell_vanishing(index, config)
+    run.local(SEEN_AT).write_text(json.dumps(seen_at(index, config)) + "\n", encoding="utf-8")
+    run.publish(SEEN_AT)
     if config.evaluation.every and config.engine.zero_stage == 3:
         logger.warning(
             "evaluation.every=%d does nothing with engine.zero_stage=3, where no worker has whole weights: "

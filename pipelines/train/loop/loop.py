@@ -26,7 +26,7 @@ from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.stream.stream import Stream, StreamItem, StreamStats
 from pipelines.tracking.metric_names import validation_metrics
 from pipelines.train.checkpoints.best import Best, recalled
-from pipelines.train.checkpoints.export import export_checkpoint
+from pipelines.train.checkpoints.export import export_checkpoint, read_seen_at
 from pipelines.train.checkpoints.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint, load_moments
 from pipelines.train.checkpoints.writer import CheckpointWriter, SaveReport
@@ -360,7 +360,8 @@ class _Loop:
             note = {"run": self.run_folder.name, "step": done}
             folder = self.run_folder.local(f"{EXPORT}/config.json").parent
             state = exported_state(self.config, state)
-            write_export(folder, state, with_local_language(self.config).model, self.tokenizer, note)
+            model, seen = with_local_language(self.config).model, read_seen_at(self.run_folder)
+            write_export(folder, state, model, self.tokenizer, note, seen)
             keep_unused(self.config, folder)
             self.run_folder.publish(EXPORT)
         self.engine.barrier()

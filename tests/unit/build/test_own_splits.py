@@ -205,6 +205,33 @@ def test_a_build_that_was_refused_for_its_table_starts_over_with_the_corrected_o
     assert code == 0 and result["samples"]["interactive"] == 1, said
 
 
+def test_metres_of_a_pixel_stand_in_the_card_and_outlive_a_merge(tmp_path, call):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:40, 8:40] = 1
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    for name, gsd, picture in (("one", "gsd: 0.5\n", pictures[0]), ("two", "", pictures[1])):
+        write_image(tmp_path / name / "images/a.png", picture)
+        write_image(tmp_path / name / "masks/a.png", mask)
+        table = tmp_path / f"{name}.yaml"
+        table.write_text(gsd + TABLE.replace("name: mine", f"name: {name}"))
+        code, _, said = call("data", "build", "--source", table, "--root", tmp_path / name, "--out",
+                             tmp_path / f"store-{name}", "--set", "workers=0", "--json")  # fmt: skip
+        assert code == 0, said
+    code, _, said = call(
+        "data", "merge", tmp_path / "store-one", tmp_path / "store-two", "--out", tmp_path / "s", "--json"
+    )
+    assert code == 0, said
+    card = json.loads((tmp_path / "s/dataset.json").read_text())
+    assert {name: row["gsd"] for name, row in card["scene_of"].items()} == {"one": [0.5, 0.5], "two": None}
+    wrong = tmp_path / "one.yaml"
+    for value, words in (("-1", "greater than 0"), ("[2, 1]", "the smaller first")):
+        wrong.write_text(f"gsd: {value}\n" + TABLE)
+        code, _, said = call(
+            "data", "build", "--source", wrong, "--root", tmp_path / "one", "--out", tmp_path / "x", "--json"
+        )
+        assert code == 2 and "one.yaml" in said and words in said, said
+
+
 def test_a_build_that_has_finished_something_is_still_not_replaced(tmp_path, monkeypatch):
     config = BuildConfig(workers=0, block_images=2, source={"scenes": 4})
     from pipelines.build import build
