@@ -4,6 +4,7 @@ Everything that a caller may name by id (pictures, answers) is in the one front,
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,12 +37,22 @@ class _Front:
     """The application of ``unigeoseg serve`` before replicas of the model."""
 
     async def __init__(self, engine: Engine, setup: Setup, handle: Any) -> None:
-        self._setup, self._metrics = setup, Metrics()
+        self._setup, self._metrics = replace(setup, token=_token()), Metrics()
         self._backend = ServeBackend(handle, await handle.facts.remote(), engine, self._metrics)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Which Serve asks for once this is made."""
         return create_app(self._backend, self._setup, self._metrics)
+
+
+def _token() -> str:
+    """From the environment of the process that asks, so that it travels in no argument."""
+    token = os.environ.get("UNIGEOSEG_TOKEN")
+    if not token:
+        raise UserError(
+            "UNIGEOSEG_TOKEN is not set: a service in a cluster is reached by others, and needs one"
+        )
+    return token
 
 
 def build(args: Args) -> Any:
@@ -50,16 +61,10 @@ def build(args: Args) -> Any:
     Raises:
         UserError: there is no token, or Ray Serve is not installed.
     """
-    token = os.environ.get("UNIGEOSEG_TOKEN")
-    if not token:
-        raise UserError(
-            "UNIGEOSEG_TOKEN is not set: a service in a cluster is reached by others, and needs one"
-        )
+    _token()
     serve = ray_serve()
     engine = Engine(args.model, None, args.queue, round(args.cache_gb * 2**30))
-    setup = Setup(
-        pictures=args.images, token=token, limits=Limits(upload=args.upload_mb * 2**20), page=args.page
-    )
+    setup = Setup(pictures=args.images, limits=Limits(upload=args.upload_mb * 2**20), page=args.page)
     model = model_deployment(engine, Scale(args.fewest, max(args.fewest, args.most), args.cpus, args.gpus))
     front = serve.deployment(name="Front", num_replicas=1, max_ongoing_requests=256)(serve.ingress()(_Front))
     return front.bind(engine, setup, model)

@@ -245,7 +245,7 @@ class Config(Section):
             for key in above:
                 section = section.get(key) if isinstance(section, dict) else None
             path = section.get(name) if isinstance(section, dict) else None
-            if isinstance(path, str) and "://" not in path and not path.startswith("timm:"):
+            if isinstance(path, str) and "://" not in path and not path.startswith(("timm:", "package:")):
                 section[name] = str(Path(path).expanduser().absolute())
         return values
 

@@ -8,6 +8,7 @@ that has room.
 import asyncio
 import math
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipelines.evaluate.models import find_export
 from pipelines.evaluate.predict import Prediction
 from pipelines.web.backend import LATEST, Ask, Busy, ThreadBackend
 from pipelines.web.engine import Engine
@@ -95,14 +97,16 @@ def replicas(engine: Engine, scale: Scale, metrics: Metrics) -> Iterator["ServeB
         UserError: Ray Serve is not installed, the model is not there, or the cluster has no room.
     """
     serve = ray_serve()
+    find_export(engine.model)  # what is not there is told before anything starts
     name = f"unigeoseg-{secrets.token_hex(4)}"  # others may serve on the same cluster
     serve.start(proxy_location="Disabled")
     try:
-        handle = serve.run(model_deployment(engine, scale), name=name, route_prefix=None)
-        facts = handle.facts.remote().result(timeout_s=_START)
+        try:
+            handle = serve.run(model_deployment(engine, scale), name=name, route_prefix=None)
+            facts = handle.facts.remote().result(timeout_s=_START)
+        except RuntimeError as error:
+            raise UserError(f"the replicas did not start: {' '.join(str(error).split())[:600]}") from error
         yield ServeBackend(handle, facts, engine, metrics)
-    except RuntimeError as error:
-        raise UserError(f"the replicas did not start: {' '.join(str(error).split())[:600]}") from error
     finally:
         serve.delete(name)
         if not serve.status().applications:
@@ -174,11 +178,12 @@ class ServeBackend:
     ) -> None:
         self._handle, self._metrics = handle, metrics or Metrics()
         self._own = secrets.token_hex(4)  # two fronts may know different pictures by one id
-        self.model, self._most = engine.model, engine.most_waiting
+        self.model = engine.model
         self.image_size: int = facts["image_size"]
         self.threshold: float = facts["threshold"]
         self.none_below: float | None = facts["none_below"]
         self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
         self._under_way, self._seconds, self._closing = 0, 0.5, False
 
     async def answer(self, ask: Ask) -> Prediction:
@@ -235,8 +240,9 @@ class ServeBackend:
         """The pixels in the object store, once for all instructions on them."""
         import ray
 
-        held = self._held.pop(ask.key, None) or (ray.put(ask.pixels), ask.pixels.nbytes)
-        self._held[ask.key] = held
-        while len(self._held) > 1 and sum(size for _, size in self._held.values()) > _HELD:
-            self._held.popitem(last=False)
+        with self._lock:
+            held = self._held.pop(ask.key, None) or (ray.put(ask.pixels), ask.pixels.nbytes)
+            self._held[ask.key] = held
+            while len(self._held) > 1 and sum(size for _, size in self._held.values()) > _HELD:
+                self._held.popitem(last=False)
         return held[0]

