@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pipelines.config import Config
 from pipelines.config.data import DataConfig, PTSConfig
 from pipelines.config.section import Section
-from pipelines.config.training import EngineConfig, TrainConfig
+from pipelines.config.training import TrainConfig
 from pipelines.plan.plan import Plan
 from pipelines.plan.seen_at import SEEN_AT, seen_at
 from pipelines.plan.visible import tell_vanishing
@@ -105,12 +105,7 @@ def _completed(saved: dict[str, Any]) -> dict[str, Any]:
 
     Their defaults leave every plan, picture and update as it was without them.
     """
-    sections: dict[str, type[Section]] = {
-        "data": DataConfig,
-        "pts": PTSConfig,
-        "train": TrainConfig,
-        "engine": EngineConfig,
-    }
+    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig, "train": TrainConfig}
     filled = {}
     for name, section in sections.items():
         with suppress(ValidationError):  # what another version had besides is told by its name

@@ -22,6 +22,7 @@ def run(tmp_path):
     values = yaml.safe_load(path.read_text())
     for name in NEW:
         del values["data"][name]
+    del values["engine"]["hpz_partition_size"]
     for phase in values["pts"]["warmup"]:
         del phase["filters"]
     path.write_text(yaml.safe_dump(values))
