@@ -35,9 +35,7 @@ class Nodes:
         self._environment |= {"OMP_NUM_THREADS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         try:
             size = NodeSize(0, _MEMORY, {})
-            self._gcs, self._dashboard, _ = start_head(
-                LOOPBACK, LOOPBACK, self._temp, size, self._environment
-            )
+            self._gcs, self.dashboard, _ = start_head(LOOPBACK, LOOPBACK, self._temp, size, self._environment)
             self._head = wait_for("the head's raylet", self._raylets)[0].pid
         except BaseException:
             self.__exit__()
@@ -69,10 +67,15 @@ class Nodes:
         found = [p for p in marked_processes(self.mark) if p.name() == "raylet"]
         return sorted(found, key=lambda p: p.create_time())
 
+    @property
+    def token(self) -> str:
+        """Of the dashboard."""
+        return (self._temp / "token").read_text()
+
     def _alive(self) -> int:
-        headers = {"Authorization": f"Bearer {(self._temp / 'token').read_text()}"}
+        headers = {"Authorization": f"Bearer {self.token}"}
         try:
-            answer = requests.get(f"{self._dashboard}/api/v0/nodes?limit=1000", headers=headers, timeout=15)
+            answer = requests.get(f"{self.dashboard}/api/v0/nodes?limit=1000", headers=headers, timeout=15)
             found = answer.json()["data"]["result"]["result"]
         except (requests.RequestException, ValueError, KeyError, TypeError):
             return -1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -113,8 +114,9 @@ def test_two_workers_then_one_then_two(nodes, tmp_path, tiny_store):
         nodes.lose(nodes.raylet_of(_worker_after_checkpoint(nodes, process, run)))
         first = committed(run)[-1]
         sizes.append(_world_size(run, first))
-        survivor = _worker_after_checkpoint(nodes, process, run, step=first + 5)
-        sizes.append(_world_size(run, committed(run)[-1]))
+        # One of two workers may still have come while the node went: what counts is who wrote it.
+        sizes.append(wait_for("a checkpoint of one worker", lambda: _smaller(run, first), process))
+        survivor = _worker_after_checkpoint(nodes, process, run, step=first + 1)
         with slow_motion(survivor):  # so that there are steps left when Ray takes the node in
             nodes.resize(2)
             wait_for("two workers", lambda: len(set(nodes.workers()) - {survivor}) == 2, process)
@@ -167,6 +169,15 @@ def test_an_unfit_node_gets_no_workers(nodes):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def _smaller(run, first):
+    """The world size of a checkpoint after ``first`` that fewer than two workers wrote."""
+    for step in committed(run, first + 1):
+        with suppress(FileNotFoundError):  # it made room for a newer one
+            if (size := _world_size(run, step)) < 2:
+                return size
+    return None
 
 
 def _world_size(run, step):

@@ -19,6 +19,7 @@ from pipelines.runs.manifest import committed_steps, newest_checkpoint
 from pipelines.storage.retry import Retry
 from tests.fault_proxy import Fault, FaultProxy
 from tests.fault_runs import LONG, assert_same_run, assert_tracked_once, committed, own_database, wait_for
+from tests.small_disk import mounted
 from tests.train_runs import finish, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -108,16 +109,8 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own; needs the right to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", 48) as folder:
+        yield folder
 
 
 def test_a_full_disk(small_disk, undisturbed, tmp_path, tiny_store):
