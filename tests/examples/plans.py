@@ -17,7 +17,7 @@ class How:
         slow: minutes, or Ray; marked so.
         after: examples that must run before it, in the same workspace.
         covered: the test file that runs the same command on a real cluster or model, instead.
-        needs: ``cuda``, ``shared`` (the folder of reference data), or nothing.
+        needs: ``cuda``, ``shared`` (the folder of reference data), ``pretrained`` (the extra), or nothing.
     """
 
     more: tuple[str, ...] = ()
@@ -46,6 +46,7 @@ _RAY = (
     *_sets("scale.workers=1", "evaluation.workers=1", "build.workers=1", "build.source.scenes=16"),
 )
 _BENCH = ("--steps", "1", "--warmup", "0")
+_PRETRAINED = "unigeoseg quickstart --preset quickstart-pretrained --run runs/pretrained"
 _DUBAI = "unigeoseg train --preset small-cpu --store stores/dubai --run dubai"
 _ABSENT = "unigeoseg data build --source synthetic --out stores/absent --set instruct.absent=0.25"
 
@@ -70,6 +71,10 @@ PLANS: dict[str, How] = {
     ),
     "unigeoseg serve --model runs/quickstart/export --label-studio http://127.0.0.1:8080": How(covered=_ASKS),
     "unigeoseg quickstart --seed 1 --run runs/first --set train.steps=200": How(_RAY, slow=True),
+    _PRETRAINED: How(_RAY, slow=True, needs="pretrained"),
+    "unigeoseg train --preset small-cpu-pretrained --store stores/dubai --set init.model=runs/pretrained/export": How(
+        _TRAIN, slow=True, after=(_PRETRAINED,), needs="pretrained"
+    ),
     "unigeoseg plan --preset quickstart --store stores/synthetic --out shares.png": How(),
     "unigeoseg plan --preset paper --store s3://bucket/store --cluster ray_cluster.yaml": How(),
     f"{_DUBAI} --set train.lr=3e-4": How(_TRAIN),

