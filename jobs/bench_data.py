@@ -62,6 +62,7 @@ def data(
     import ray
 
     from pipelines.bench.data import bench_data
+    from pipelines.cluster_view.ending import end_ray
 
     config = load_config(preset, sets)
     started = not ray.is_initialized()
@@ -81,7 +82,7 @@ def data(
         )
     finally:
         if started:
-            ray.shutdown()
+            end_ray()
     emit(result, as_json, _as_text)
 
 

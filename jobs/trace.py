@@ -139,6 +139,7 @@ def arrived(
     """The steps as they come out of Ray Data, worker by worker, and the totals."""
     import ray
 
+    from pipelines.cluster_view.ending import end_ray
     from pipelines.stream import open_stream
     from pipelines.stream.quarantine import BadSampleEvent, Quarantine
     from pipelines.stream.tokenizer import prepare_tokenizer
@@ -170,7 +171,7 @@ def arrived(
                     totals = add_stats(totals, items.stats.plain())
         finally:
             if started:
-                ray.shutdown()
+                end_ray()
     quarantine = Quarantine(len(index), config.data.max_bad_share)
     seen = 0
     for step in range(begin, end):

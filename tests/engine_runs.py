@@ -81,7 +81,9 @@ def whole_runs(world: int, every: bool = True) -> list[Run]:
     runs += [Run(f"w{world}-stage{stage}-offload", stage, options=OFFLOAD) for stage in (2, 3)]
     runs += [Run(f"w{world}-accumulated", 2, options=small), Run(f"w{world}-recomputed", 3, options=again)]
     if world > 1:
-        runs.append(Run(f"w{world}-hpz", 3, options={"engine.hpz_partition_size": world, "scale.workers": world}))
+        runs.append(
+            Run(f"w{world}-hpz", 3, options={"engine.hpz_partition_size": world, "scale.workers": world})
+        )
     quick = {
         1: ("stage0", "stage3", "accumulated"),
         2: ("stage1", "stage2", "stage3", "stage2-offload", "recomputed", "hpz"),

@@ -4,13 +4,14 @@ import errno
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
 import cv2
 
+from pipelines.cluster_view.ending import end_ray
 from unigeoseg.errors import UserError
 
 #: Is given a number, or what a task of that number needs.
@@ -71,17 +72,22 @@ def open_runner(workers: int | None) -> Iterator[Runner]:
     bars = context.enable_progress_bars
     context.enable_progress_bars = False
 
+    begun: list[Generator[tuple[int, dict[str, Any]], None, None]] = []
+
     def run(
         work: Work, numbers: Iterable[int], part: Part | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        return _with_ray(work, numbers, part, workers)
+        begun.append(_with_ray(work, numbers, part, workers))
+        return begun[-1]
 
     try:
         yield run
     finally:
+        for one in begun:  # whoever left one in the middle, by an error for instance
+            one.close()
         context.enable_progress_bars = bars
         if started:
-            ray.shutdown()
+            end_ray()
 
 
 def _cpus() -> int:
@@ -98,7 +104,7 @@ def _here(
 
 def _with_ray(
     work: Work, numbers: Iterable[int], part: Part | None, workers: int | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
     import ray
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +116,17 @@ def _with_ray(
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             task, compute=ray.data.TaskPoolStrategy(size=workers)
         )
-        for row in data.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, UserError):
-                raise result
-            yield int(row["number"]), result
+        # Closed at once where it is left: its threads must not outlive Ray (cluster_view/ending.py).
+        with closing(_generator(data.iter_rows())) as found:
+            for row in found:
+                result = pickle.loads(row["result"])
+                if isinstance(result, UserError):
+                    raise result
+                yield int(row["number"]), result
+
+
+def _generator(rows: Iterable[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
+    yield from rows
 
 
 def rounds(numbers: Iterable[int], part: Part | None, most: int) -> Iterator[list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from pipelines.cluster_view.autoscaler import autoscaler_could
+from pipelines.cluster_view.ending import end_ray
 from pipelines.cluster_view.ray_private import AUTHENTICATION_LOGGER
 from pipelines.config import Config
 from unigeoseg.errors import UserError
@@ -60,7 +61,7 @@ def ray_session(config: Config) -> Iterator[None]:
         # Ray's waiting calls replace an exit's status with 1.
         raise SystemExit(128 + _received[-1] if _received else error.code) from error
     finally:
-        ray.shutdown()
+        end_ray()
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def connected(least: int, most: int, option: str) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            end_ray()
 
 
 def _end_on_sigterm() -> None:

@@ -19,7 +19,7 @@ from pipelines.maps.report import REPORT, write_report
 from pipelines.maps.request import Request
 from pipelines.maps.vectors import Layer, epoch_date, fitting, write_layers
 from pipelines.maps.work import WORK, Work
-from pipelines.maps.workers import Outcome, computed_here, computed_on_ray
+from pipelines.maps.workers import Outcomes, computed_here, computed_on_ray
 from unigeoseg.errors import UserError
 from unigeoseg.segmenter import Segmenter, load
 
@@ -155,7 +155,9 @@ def make_sheets(
 
         for at in [at for at in wanted if not left[at]]:
             yield at, _finish(sheets, sheets.sheets[at], opened(at), asked)
-        for outcome in _outcomes(sheets, segmenter, left):
+        outcomes = _outcomes(sheets, segmenter, left)
+        stack.callback(outcomes.close)  # an error leaves it in the middle
+        for outcome in outcomes:
             work = opened(outcome.sheet)
             if outcome.part is None:
                 work.fail(outcome.number, outcome.reason)
@@ -187,7 +189,7 @@ def _connected(request: Request) -> AbstractContextManager[None]:
     return connected(fewest, most, "--workers")
 
 
-def _outcomes(sheets: Sheets, segmenter: Segmenter, left: dict[int, set[int]]) -> Iterator[Outcome]:
+def _outcomes(sheets: Sheets, segmenter: Segmenter, left: dict[int, set[int]]) -> Outcomes:
     """Computes what is left, in this process or on Ray, which is connected."""
     keys = [(at, number) for at, numbers in left.items() for number in sorted(numbers)]
     request = sheets.request

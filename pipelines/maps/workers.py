@@ -8,10 +8,10 @@ import logging
 import pickle
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -51,7 +51,10 @@ class Outcome:
     reason: str = ""
 
 
-def computed_here(sheets: Sheets, segmenter: Segmenter, keys: Sequence[Key]) -> Iterator[Outcome]:
+Outcomes: TypeAlias = Generator[Outcome, None, None]
+
+
+def computed_here(sheets: Sheets, segmenter: Segmenter, keys: Sequence[Key]) -> Outcomes:
     """Computes parts one after another in this process."""
     held = _Mappers(sheets, lambda: segmenter)
     for sheet, number in keys:
@@ -60,7 +63,7 @@ def computed_here(sheets: Sheets, segmenter: Segmenter, keys: Sequence[Key]) -> 
 
 def computed_on_ray(
     sheets: Sheets, keys: Sequence[Key], workers: tuple[int, int], cpus: float, gpus: float
-) -> Iterator[Outcome]:
+) -> Outcomes:
     """Computes parts on actors of the connected Ray cluster, in whatever order they finish.
 
     A part whose actor died is tried by another one; what is left then is tried on actors that hold one part

@@ -1,12 +1,15 @@
 """Construction through Ray Data: the same bytes whatever the number of workers."""
 
 import hashlib
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from cluster.s3 import LocalS3
 from pipelines.build import BuildConfig, build_store, runner
+from pipelines.cluster_view import ending
 from pipelines.storage.filesystem import open_filesystem
 from tests.release_layouts import LAYOUTS
 from tests.unit.build.layouts import write_image
@@ -83,3 +86,32 @@ def test_no_more_parts_are_made_than_a_round_has(tmp_path, monkeypatch):
         for number, found in run(lambda one: {"is": one}, range(8), part):
             done.append((number, found["is"]))
     assert sorted(done) == [(n, n + 1) for n in range(8)] and most <= 3
+
+
+def test_nothing_of_a_dataset_outlives_ray(monkeypatch):
+    """A thread that asks Ray for something after its end takes the whole process along, without a word."""
+    import ray
+
+    at_end = []
+    shutdown = ray.shutdown
+
+    def ended():
+        at_end.extend(t.name for t in threading.enumerate() if ending._of_ray_data(t))
+        shutdown()
+
+    monkeypatch.setattr(ray, "shutdown", ended)
+
+    def work(number):
+        time.sleep(0.2)
+        if number == 3:
+            raise UserError("the third")
+        return {"is": number}
+
+    with pytest.raises(UserError, match="the third"), runner.open_runner(2) as run:
+        for _ in run(work, range(30)):
+            met = [t.name for t in threading.enumerate() if ending._of_ray_data(t)]
+    assert met and at_end == []
+    with pytest.raises(KeyError), runner.open_runner(2) as run:
+        for number, _ in run(lambda number: {"is": number}, range(30)):
+            raise KeyError(number)
+    assert at_end == [] and not ray.is_initialized()
