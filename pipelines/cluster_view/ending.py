@@ -5,7 +5,7 @@ import time
 
 #: Seconds for what Ray Data still does; it is told to stop by then, and needs a moment.
 _PATIENCE = 15.0
-#: A thread that waits for blocks which never come once its dataset is left: it asks for nothing and never ends.
+#: A thread that waits for blocks which never come once its dataset is left: it asks for nothing, for good.
 _PARKED = "Prefetcher"
 
 
