@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,9 @@ def replicas(engine: Engine, scale: Scale, metrics: Metrics) -> Iterator["ServeB
     try:
         try:
             handle = serve.run(model_deployment(engine, scale), name=name, route_prefix=None)
-            facts = handle.facts.remote().result(timeout_s=_START)
+            # Serve refuses to wait where an event loop runs, as in a notebook.
+            with ThreadPoolExecutor(1) as pool:
+                facts = pool.submit(lambda: handle.facts.remote().result(timeout_s=_START)).result()
         except RuntimeError as error:
             raise UserError(f"the replicas did not start: {' '.join(str(error).split())[:600]}") from error
         yield ServeBackend(handle, facts, engine, metrics)
