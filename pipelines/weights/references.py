@@ -52,12 +52,17 @@ def resolved(text: str) -> str:
     return _mirrored(HubReference.parse(text)) or text
 
 
+def package_folder(name: str) -> Path | None:
+    """Where an installed Python package lies; ``None``: there is none of that name."""
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    return Path(found.origin).parent if found is not None and found.origin else None
+
+
 def _in_package(text: str) -> Path:
     name, _, inside = text.removeprefix(PACKAGE).partition("/")
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or not found.origin:
+    folder = package_folder(name)
+    if folder is None:
         raise UserError(f"{text}: no package {name} is installed here: pip install {name.replace('_', '-')}")
-    folder = Path(found.origin).parent
     if inside:
         if not (folder / inside).exists():
             raise UserError(f"{text}: the package has no {inside}; look into {folder}")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cluster.local.processes import free_ports
 from jobs.cli import cli
-from jobs.service import Args, build
+from jobs.serve_application import Args, build
 from pipelines.evaluate.predict import predict_file
 from tests.geotiffs import scene
 from tests.serve_process import start
@@ -41,7 +41,7 @@ def test_the_manifests_application(export, monkeypatch):
     """What the RayService deploys, as Serve reads it: the front behind Serve's own proxy."""
     service = yaml.safe_load((ROOT / "cluster/kuberay/service/rayservice.yaml").read_text())
     (told,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-    assert told["import_path"] == "jobs.service:build"
+    assert told["import_path"] == "jobs.serve_application:build"
     monkeypatch.delenv("UNIGEOSEG_TOKEN", raising=False)
     args = {**told["args"], "model": export, "fewest": 1, "most": 1, "cpus": 0.5, "gpus": 0}
     with pytest.raises(UserError, match="UNIGEOSEG_TOKEN"):

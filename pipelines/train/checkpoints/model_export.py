@@ -1,16 +1,15 @@
 """From one layout of a model to the other: our export, and the released checkpoint."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.evaluate.models import find_export
+from pipelines.evaluate.models import export_seen_at, find_export
 from pipelines.evaluate.presence import RULE
 from pipelines.train.checkpoints.export import export_checkpoint, is_checkpoint
 from unigeoseg.errors import UserError
-from unigeoseg.export import CONFIG, load_export, save_export
+from unigeoseg.export import load_export, save_export
 from unigeoseg.released.folder import is_released, load_released, read_unused, save_released, write_unused
 
 RELEASED, OURS = "released", "unigeoseg"
@@ -51,10 +50,7 @@ def convert_model(model: str | Path, to: str, out: str | Path) -> dict[str, Any]
         written = save_released(out, state, network.config, tokenizer, unused)
         count, zeros = written["keys"], written["zeros"]
     else:
-        seen_at = (
-            json.loads((folder / CONFIG).read_text()).get("seen_at") if (folder / CONFIG).is_file() else None
-        )
-        save_export(out, network, tokenizer, {"source": str(folder)}, seen_at)
+        save_export(out, network, tokenizer, {"source": str(folder)}, export_seen_at(str(folder)))
         if unused:
             write_unused(out, unused)
     if (folder / RULE).is_file():  # when it says "none" belongs to the model, whatever its layout

@@ -1,4 +1,4 @@
-"""The service as an application of Ray Serve: ``import_path: jobs.service:build`` in a RayService.
+"""The service as an application of Ray Serve: ``import_path: jobs.serve_application:build`` in a RayService.
 
 Everything that a caller may name by id (pictures, answers) is in the one front, the model in its replicas.
 """
