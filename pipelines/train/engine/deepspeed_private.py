@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -68,6 +68,32 @@ def import_deepspeed() -> Any:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     return deepspeed
+
+
+def cut_parameters(module: nn.Module, settings: dict[str, Any], dtype: torch.dtype) -> None:
+    """Cuts a model's weights as stage 3 of ZeRO does, one after the other; a collective call.
+
+    ``deepspeed.initialize`` would first convert the whole model and bring it to the worker's device, and cut
+    it then: every worker would hold all of it for a moment.
+
+    Args:
+        module: on the CPU, the same on every worker.
+        settings: DeepSpeed's configuration.
+        dtype: in which the model computes.
+    """
+    import deepspeed
+
+    deepspeed.init_distributed(dist_init_required=False)  # else it takes this worker for the only one
+    first: Any = None
+    for parameter in module.parameters():
+        # A copy: what the first worker sends would else be written into the mapped pages of a file, all of
+        # which then stay until the last weight of that file is cut.
+        parameter.data = parameter.data.to(dtype, copy=True)
+        if first is None:
+            deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=settings)
+            first = parameter
+        else:
+            first.convert_to_zero_parameters(param_list=[parameter])
 
 
 def whole_shape(parameter: Tensor) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.deepspeed_private import (
+    cut_parameters,
     drop_gradient,
     import_deepspeed,
     publish_weights,
@@ -93,10 +94,14 @@ class Engine:
         optimizer, self._rate_scales = make_optimizer(
             model, config.train, fused=not config.engine.offload_optimizer
         )
+        settings = deepspeed_config(config, self.world)
+        if config.engine.zero_stage == 3:
+            narrow = config.train.precision == "bf16"
+            cut_parameters(self._wrapped, settings, torch.bfloat16 if narrow else torch.float32)
         self._engine: Any = deepspeed.initialize(
             model=self._wrapped,
             optimizer=optimizer,
-            config=deepspeed_config(config, self.world),
+            config=settings,
             dist_init_required=False,
         )[0]
         optimizer.place(spans(self._engine, model, config.engine.zero_stage, self.rank, (0, 1)))

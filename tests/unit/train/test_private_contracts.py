@@ -98,6 +98,7 @@ ATTRIBUTES = [
     ("deepspeed.runtime.bf16_optimizer", "self.fp32_groups_flat_partition"),
     ("deepspeed.runtime.zero.stage3", "self.grad_position"),
     ("deepspeed.runtime.zero.stage3", "self.fp32_partitioned_groups_flat"),
+    ("deepspeed.runtime.zero.partition_parameters", "param.convert_to_zero_parameters"),
     ("deepspeed.runtime.zero.partition_parameters", "ds_shape"),
     ("deepspeed.runtime.zero.partition_parameters", "ds_numel"),
     ("deepspeed.utils.tensor_fragment", "_hp_mapping"),
