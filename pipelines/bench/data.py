@@ -1,6 +1,5 @@
 """Images per second from store to batch: our stream beside bare decoding and other loaders, in one run."""
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from pipelines.bench.ours import MODES, anonymous_s3, fetch_only, ours, ours_in_
 from pipelines.config import Config
 from pipelines.models.machine import machine
 from pipelines.plan.plan import Plan
+from pipelines.storage.ahead import cores
 from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import parse_fragment
@@ -96,7 +96,7 @@ class _Place:
         self.tokenizer = str(folder / "tokenizer")
         prepare_tokenizer(config, index, folder / "tokenizer")
         self.items = export(index, plan.positions(0, plan.steps * plan.batch_size).rows, folder / "files")
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = cores()
 
     def works(self, peer_python: str | None, turn: int) -> tuple[list[Work], dict[str, str]]:
         """What is measured in a round, in order, and what cannot be."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import cv2
 
 from pipelines.cluster_view.ending import end_ray
+from pipelines.storage.ahead import cores
 from unigeoseg.errors import UserError
 
 #: Is given a number, or what a task of that number needs.
@@ -65,7 +66,7 @@ def open_runner(workers: int | None) -> Iterator[Runner]:
     if started:
         # A driver must not join whatever cluster happens to run on this machine, unless it is told to.
         remote = bool(os.environ.get("RAY_ADDRESS"))
-        options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers or _cpus()}
+        options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers or cores()}
         ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line for each dataset is too much
     context = ray.data.DataContext.get_current()
@@ -88,11 +89,6 @@ def open_runner(workers: int | None) -> Iterator[Runner]:
         context.enable_progress_bars = bars
         if started:
             end_ray()
-
-
-def _cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _here(

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from pipelines.build.progress import Steps
 from pipelines.curate.export_target import Target
 from pipelines.labels.taxonomy import taxonomy
-from pipelines.storage.ahead import ahead
+from pipelines.storage.ahead import ahead, cores
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, decode_mask, parse_fragment
 from pipelines.store.scan import Places, check_schema, fragments, of_split, open_all_splits, places
@@ -29,6 +29,9 @@ _SHARD_BYTES = 256 * 1024 * 1024
 _MOST_OF_KEY = 80
 #: Images whose files are made and written at a time.
 _WRITES_AT_ONCE = 8
+#: Rows of a picture from which its masks are made on a thread for each CPU; with smaller ones the threads
+#: wait for one another, and take twice as long as one.
+_LARGE = 256
 #: Categories that the taxonomy lacks are numbered from here in COCO files.
 _OWN_CATEGORIES = 1001
 _RELEASE_TASK = {REFERRING: "ref", INTERACTIVE: "intera"}
@@ -163,7 +166,8 @@ def _webdataset(part: _Part) -> dict[str, int]:
 
 def _records(part: _Part, wanted: Places, image: int, skip: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Each sample's members, and the place behind it: an image, and how many of its samples are written."""
-    for members in ahead(_members, part.images(wanted), _WRITES_AT_ONCE):
+    threads = cores() if np.median(part.index.table["height"]) >= _LARGE else 1
+    for members in ahead(_members, part.images(wanted), threads):
         for n in range(skip, len(members)):
             yield members[n], (image, n + 1) if n + 1 < len(members) else (image + 1, 0)
         image, skip = image + 1, 0

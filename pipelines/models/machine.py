@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import psutil
 
+from pipelines.storage.ahead import cores
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory in GiB, load over the last minute, and versions."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),

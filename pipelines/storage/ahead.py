@@ -1,5 +1,6 @@
-"""Work that waits for storage, on several threads, its results in order and few of them waiting."""
+"""Work on several threads, its results in order and few of them waiting."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 #: Requests under way at a time; an answer takes tens of milliseconds, whoever waits for it.
 THREADS = 32
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead(
