@@ -18,6 +18,7 @@ from unigeoseg.modules.pixel_decoder import PixelDecoder
 from unigeoseg.modules.query import InstructionPooling, QueryBuilder
 from unigeoseg.modules.tate import TATE
 from unigeoseg.modules.vision import make_encoder
+from unigeoseg.modules.where import Labelled
 from unigeoseg.samples.batch import Batch
 from unigeoseg.tasks import TASKS
 
@@ -103,7 +104,7 @@ class UniGeoSeg(nn.Module):
         predictions, states = self._run(batch)
         weights = self.config.loss
         bce, dice = mask_losses(predictions, batch.masks, batch.keys, weights, generator)
-        language = self._language_loss(states, batch.labels)  # [B]
+        language = self._language_loss(states, batch.located().labelled)  # [B]
         return sum_losses(
             batch,
             {
@@ -151,15 +152,16 @@ class UniGeoSeg(nn.Module):
         """Template, image tokens, enhanced instruction, reply: ``[B, L, d]``."""
         embedded = self.language.embed(batch.input_ids)
         image_tokens = self.connector(res5)[batch.image_index]  # [B, N, d]
-        embedded = embedded.masked_scatter(batch.image_mask[..., None], image_tokens.to(embedded.dtype))
+        where, tokens = batch.located().image, image_tokens.to(embedded.dtype).flatten(0, 1)
+        embedded = embedded.flatten(0, 1).index_copy(0, where, tokens).unflatten(0, embedded.shape[:2])
         return self._enhance(embedded, batch)
 
     def _enhance(self, embedded: Tensor, batch: Batch) -> Tensor:
         """TATE on the instruction's tokens; all others stay as they are."""
-        rows, columns, mask = instruction_window(batch.instruction_mask)
-        text = embedded[rows, columns]  # [B, Li, d]
-        enhanced = self.tate(text, mask, batch.task, batch.coordinates, batch.coordinate_mask)
-        return embedded.masked_scatter(batch.instruction_mask[..., None], enhanced[mask])
+        window = batch.located().instruction
+        text = window.take(embedded)  # [B, Li, d]
+        enhanced = self.tate(text, window.given, batch.task, batch.coordinates, batch.coordinate_mask)
+        return window.put(embedded, enhanced)
 
     def _read(self, embeddings: Tensor, batch: Batch) -> Tensor:
         """Final hidden states of the language model, ``[B, L, d]``."""
@@ -169,9 +171,9 @@ class UniGeoSeg(nn.Module):
         """Memory and pooling: one state per instruction, ``[B, d]``."""
         return self.pooling(self.lkm(states), batch.instruction_mask)
 
-    def _language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+    def _language_loss(self, states: Tensor, labelled: Labelled) -> Tensor:
         """Cross-entropy float32 ``[B]``."""
-        return self.language.loss(states, labels)
+        return self.language.loss(states, labelled)
 
 
 def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Tensor) -> Losses:
@@ -188,19 +190,6 @@ def sum_losses(batch: Batch, parts: dict[str, tuple[float, Tensor]], watched: Te
         total=each.sum(),
         parts={name: value.detach().sum() for name, (_, value) in parts.items()},
         per_task=zeros.index_add(0, batch.task, each.detach()),
-        counts=torch.bincount(batch.task, minlength=len(TASKS)),
+        counts=batch.located().tasks,
         watched=watched.new_zeros(len(watched), len(TASKS)).index_add(1, batch.task, watched),
     )
-
-
-def instruction_window(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the instruction's tokens lie, for a gather: rows ``[B, 1]``, columns and validity ``[B, Li]``.
-
-    ``mask [B, L]`` is true on one run of tokens per row; Li is the longest run.
-    """
-    lengths = mask.sum(1)
-    offsets = torch.arange(int(lengths.max()), device=mask.device)[None]
-    starts = mask.int().argmax(1, keepdim=True)
-    columns = (starts + offsets).clamp(max=mask.shape[1] - 1)
-    rows = torch.arange(len(mask), device=mask.device)[:, None]
-    return rows, columns, offsets < lengths[:, None]

@@ -58,7 +58,7 @@ class PlainStep(ReleasedUniGeoSeg):
             mask_losses(level[None], batch.masks, batch.keys, weights, generator) for level in predictions
         ]
         bce, dice = (torch.stack(parts).sum(0) for parts in zip(*levels, strict=True))
-        language = self._language_loss(states, batch.labels)
+        language = self._plain_language_loss(states, batch.labels)
         return sum_losses(
             batch,
             {
@@ -97,7 +97,7 @@ class PlainStep(ReleasedUniGeoSeg):
         ).last_hidden_state
         return states
 
-    def _language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+    def _plain_language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
         logits = self.language.model.get_output_embeddings()(states).float()
         targets = labels[:, 1:].flatten()
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=_IGNORE)

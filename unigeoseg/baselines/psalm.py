@@ -83,7 +83,7 @@ class PsalmLike(UniGeoSeg):
                 "mask_bce": (weights.bce, bce),
                 "mask_dice": (weights.dice, dice),
                 "query_class": (class_weight, classes.view(matched.shape).sum(0)),
-                "language": (weights.language, self._language_loss(states, batch.labels)),
+                "language": (weights.language, self._language_loss(states, batch.located().labelled)),
             },
             watch_masks(masks[-1][rows, scores[-1].argmax(-1)], batch.masks, logit(self.config.threshold)),
         )

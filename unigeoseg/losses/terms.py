@@ -48,8 +48,8 @@ def shifted_points(base: Tensor, keys: Tensor) -> Tensor:
 
     So the points depend on the step (through ``base``) and on the sample, never on the rest of the batch.
     """
-    factors = torch.tensor(_SHIFT, device=keys.device, dtype=torch.int64)
-    shift = ((keys[:, None] * factors) & 0xFFFFFF).to(torch.float32) / 0x1000000
+    turned = torch.stack([keys * factor for factor in _SHIFT], 1)
+    shift = (turned & 0xFFFFFF).to(torch.float32) / 0x1000000
     return (base[None] + shift[:, None]) % 1.0
 
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unigeoseg.config import LanguageConfig
 from unigeoseg.modules.causal_lm import build_causal_lm
 from unigeoseg.modules.packed_attention import PACKED, takes_packing
 from unigeoseg.modules.packing import Packing
+from unigeoseg.modules.where import Labelled
 
 
 class LanguageModel(nn.Module):
@@ -60,20 +60,16 @@ class LanguageModel(nn.Module):
         ).last_hidden_state
         return states
 
-    def loss(self, states: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, states: Tensor, labelled: Labelled) -> Tensor:
         """Cross-entropy per sample, float32 ``[B]``: the mean over the sample's labelled tokens.
 
-        ``labels [B, L]`` are aligned with the inputs (token t is predicted from state t - 1); -100 is
-        ignored. A sample without labels gives 0.
+        A sample without labels gives 0.
         """
-        totals, counts = self.loss_sums(states, labels)
-        return totals / counts.clamp(min=1)
+        return self.loss_sums(states, labelled) / labelled.counts.clamp(min=1)
 
-    def loss_sums(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy float32 ``[B]``, labelled tokens int64 ``[B]``; see :meth:`loss`."""
-        targets = labels[:, 1:]
-        rows, columns = (targets >= 0).nonzero(as_tuple=True)
-        logits = self.model.get_output_embeddings()(states[rows, columns])
-        losses = nn.functional.cross_entropy(logits.float(), targets[rows, columns], reduction="none")
-        totals = losses.new_zeros(len(labels)).index_add(0, rows, losses)
-        return totals, torch.bincount(rows, minlength=len(labels))
+    def loss_sums(self, states: Tensor, labelled: Labelled) -> Tensor:
+        """Summed cross-entropy float32 ``[B]``; see :meth:`loss`."""
+        chosen = states.flatten(0, 1).index_select(0, labelled.states)
+        logits = self.model.get_output_embeddings()(chosen)
+        losses = nn.functional.cross_entropy(logits.float(), labelled.targets, reduction="none")
+        return losses.new_zeros(len(labelled.counts)).index_add(0, labelled.rows, losses)

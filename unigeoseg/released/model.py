@@ -6,8 +6,9 @@ from torch import Tensor
 
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
-from unigeoseg.model import UniGeoSeg, instruction_window
+from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.query import InstructionPooling
+from unigeoseg.modules.where import Labelled, Window
 from unigeoseg.released.tate import ReleasedMemory, ReleasedTATE
 from unigeoseg.samples.batch import Batch
 
@@ -30,16 +31,16 @@ class ReleasedUniGeoSeg(UniGeoSeg):
 
     def _enhance(self, embedded: Tensor, batch: Batch) -> Tensor:
         template = template_mask(batch)
-        rows, columns, mask = instruction_window(template)
+        window = Window.of(template)
         enhanced = self.released_tate(
-            embedded[rows, columns],
-            mask,
+            window.take(embedded),
+            window.given,
             batch.task,
             batch.coordinates,
             batch.coordinate_mask,
             self.pooling.query,
         )
-        embedded = embedded.masked_scatter(template[..., None], enhanced[mask])
+        embedded = window.put(embedded, enhanced)
         tokens = batch.attention_mask if batch.token_mask is None else batch.token_mask
         return embedded * tokens[..., None].to(embedded.dtype)
 
@@ -50,10 +51,10 @@ class ReleasedUniGeoSeg(UniGeoSeg):
         pooled = self.pooling(states, batch.instruction_mask)
         return self.released_memory.recall(pooled, batch.task, self.config.lkm.task_of == "first")
 
-    def _language_loss(self, states: Tensor, labels: Tensor) -> Tensor:
+    def _language_loss(self, states: Tensor, labelled: Labelled) -> Tensor:
         """Shares of the batch's token mean: their sum over B samples is B times that mean."""
-        totals, counts = self.language.loss_sums(states, labels)
-        return totals * (len(labels) / counts.sum().clamp(min=1))
+        totals = self.language.loss_sums(states, labelled)
+        return totals * (len(totals) / labelled.counts.sum().clamp(min=1))
 
 
 def template_mask(batch: Batch) -> Tensor:

@@ -116,7 +116,7 @@ def run_set(fixture: Fixture, model: ReleasedUniGeoSeg, name: str, batch: Batch,
     points = _points(fixture, model, predictions.detach(), expected)
     assert batch.masks is not None
     bce, dice = (part.mean(1).flip(0) for part in losses_at(predictions, batch.masks, points))
-    language = model._language_loss(states, batch.labels).mean()
+    language = model._language_loss(states, batch.located().labelled).mean()
     if str(fixture.arrays("inputs", name)["dataset_type"][0]) != "reason_seg":
         language = language * 0
     weights = model.config.loss

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unigeoseg.modules.packing import Packing
+from unigeoseg.modules.where import Where
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Batch:
         token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
         places, first: of its :class:`~unigeoseg.modules.packing.Packing`; ``None``: the padded sequences are
             read.
+        where: indices of the masks' tokens; :meth:`to` makes them before the batch leaves the host.
     """
 
     images: Tensor
@@ -97,6 +99,7 @@ class Batch:
     token_mask: Tensor | None = None
     places: Tensor | None = None
     first: Tensor | None = None
+    where: Where | None = None
 
     @property
     def packing(self) -> Packing | None:
@@ -117,7 +120,13 @@ class Batch:
             for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **moved, where=self.located().to(device))
+
+    def located(self) -> Where:
+        """Where the tokens of each kind are."""
+        if self.where is not None:
+            return self.where
+        return Where.of(self.image_mask, self.instruction_mask, self.labels, self.task)
 
     def __len__(self) -> int:
         return int(self.task.shape[0])

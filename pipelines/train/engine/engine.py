@@ -145,12 +145,12 @@ class Engine:
             if place:  # closes the micro-step before; only the last one's updates the weights
                 self._engine.step()
             total = self._forward(step, place, batch, totals, seconds)
+            scaled = total * scale
             if place == self.accumulation - 1:
                 reduced = totals.reduced(self.device)
-                if not reduced.finite:  # no gradient either then, whatever its own would be: see _update
-                    scale = math.nan
+                scaled = reduced.scaled(total, scale)  # no gradient where a sum is no number: see _update
             started = time.perf_counter()
-            self._engine.backward(total * scale)
+            self._engine.backward(scaled)
             seconds.backward += time.perf_counter() - started
         norms = self._module_norms() if by_module else {}
         started = time.perf_counter()

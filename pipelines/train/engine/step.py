@@ -124,7 +124,7 @@ class StepTotals:
         ]
 
     def reduced(self, device: torch.device) -> "ReducedTotals":
-        """The sums over all ranks: one small all-reduce in float64."""
+        """The sums over all ranks: one small all-reduce in float64, whose result nobody waits for yet."""
         names = sorted(self._losses[0].parts)
         rows = [
             torch.cat(
@@ -133,26 +133,31 @@ class StepTotals:
                     losses.per_task.double(),
                     losses.counts.double(),
                     losses.watched.double().flatten(),
-                    torch.tensor(
-                        [len(batch.images), batch.tokens],
-                        dtype=torch.float64,
-                        device=losses.per_task.device,
-                    ),
+                    losses.per_task.new_full((1,), len(batch.images), dtype=torch.float64),
+                    losses.per_task.new_full((1,), batch.tokens, dtype=torch.float64),
                 ]
             )
             for losses, batch in zip(self._losses, self._batches, strict=True)
         ]
         values = torch.stack(rows).sum(0).to(device)
         dist.all_reduce(values)
-        return ReducedTotals(names, values.cpu())
+        return ReducedTotals(names, values)
 
 
 @dataclass
 class ReducedTotals:
-    """Global sums of a step: total, parts, tasks' sums, tasks' counts, tasks' watched, images, tokens."""
+    """Global sums of a step: total, parts, tasks' sums, tasks' counts, tasks' watched, images, tokens.
+
+    They stay on the device until they are asked for: whoever asks waits for all that was queued before.
+    """
 
     names: list[str]
     values: Tensor
+
+    def scaled(self, total: Tensor, scale: float) -> Tensor:
+        """``total * scale``; NaN where a sum is no number, so that no gradient is one either."""
+        finite = torch.isfinite(self.values).all().to(total.device)
+        return total * torch.where(finite, scale, math.nan).to(total.dtype)
 
     @property
     def finite(self) -> bool:

@@ -14,6 +14,7 @@ from unigeoseg.losses.terms import (
     uncertain_points,
 )
 from unigeoseg.modules.language import LanguageModel
+from unigeoseg.modules.where import Labelled
 
 CONFIG = LossConfig(points=40, oversample=3.0, importance=0.75)
 KEYS = torch.tensor([11, 987654321, 5])
@@ -88,7 +89,7 @@ def test_language_loss_is_the_mean_over_a_samples_labelled_tokens():
     states = torch.randn(3, 6, 32)
     labels = torch.full((3, 6), -100)
     labels[0, 3:], labels[2, 5] = torch.tensor([4, 9, 1]), 7
-    loss = language.loss(states, labels)
+    loss = language.loss(states, Labelled.of(labels))
     head = language.model.get_output_embeddings()
     logits = (states.double() @ head.weight.double().T + head.bias.double()).detach().numpy()
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
