@@ -34,6 +34,7 @@ from pipelines.train.engine.distributed import (
     local_device,
     mixed_seed,
 )
+from pipelines.train.engine.host_memory import keep_freed_memory
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.optimizer import make_optimizer
 from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, set_steps
@@ -82,6 +83,8 @@ class Engine:
         self._own_group = ensure_process_group()
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = local_device()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.accumulation = accumulation_steps(config, self.world)
         torch.manual_seed(config.seed)
         model = build_model()

@@ -97,7 +97,7 @@ class MuonAdamW(torch.optim.AdamW):
         state["step"] += 1
         gradient: Tensor = weight.grad  # type: ignore[assignment]
         state["exp_avg"].lerp_(gradient, 1 - _MOMENTUM)
-        return gradient.lerp(state["exp_avg"], _MOMENTUM)
+        return gradient.lerp_(state["exp_avg"], _MOMENTUM)  # in its place: nothing asks for it after the step
 
     def _turn_cut(self, parts: list[tuple[Span, Tensor, Tensor]], group: dict[str, Any]) -> None:
         """Matrices that several ranks hold parts of: every rank takes part in putting them together."""
