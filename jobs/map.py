@@ -125,8 +125,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="Windows at once. With 8 a small model takes half the time, on a CPU too; a score may then differ "
-        "by one of its 250 steps.",
+        help="Windows at once. With 8 a small model takes half the time, on a CPU too; a score may then "
+        "differ by one of its 250 steps.",
     ),
     device_option,
     click.option(
