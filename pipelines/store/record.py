@@ -18,6 +18,9 @@ from unigeoseg.tasks import ABSENT, INTERACTIVE, REASONING
 
 _NO_MEMBER = bytes(tarfile.BLOCKSIZE)
 _JPEG = b"\xff\xd8\xff"
+#: Kinds of a tar member that are files, and the mark of the form that Python's ``tarfile`` writes.
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_USTAR = b"ustar\x0000"
 
 
 class BadRecord(ValueError):
@@ -70,18 +73,33 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
         header = data[at : at + tarfile.BLOCKSIZE]
         if header == _NO_MEMBER:
             return
-        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-        if info.type not in tarfile.REGULAR_TYPES or info.sparse is not None:  # long names and the like
+        plain = _plain_header(header)
+        if plain is None:  # long names and the like, or damage
             with tarfile.open(fileobj=io.BytesIO(data[at:]), mode="r:") as tar:
                 for member in tar:
                     if (file := tar.extractfile(member)) is not None:
                         yield member.name, file.read()
             return
+        name, size = plain
         at += tarfile.BLOCKSIZE
-        if at + info.size > len(data):
-            raise EOFError(f"{info.name} is cut short")
-        yield info.name, data[at : at + info.size]
-        at += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if at + size > len(data):
+            raise EOFError(f"{name} is cut short")
+        yield name, data[at : at + size]
+        at += -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _plain_header(header: bytes) -> tuple[str, int] | None:
+    """Name and size that a plain file's ustar header gives; ``None``: it is of another kind, or damaged."""
+    if header[156:157] not in _REGULAR or header[257:265] != _USTAR:
+        return None
+    try:
+        size, checksum = int(header[124:135], 8), int(header[148:154], 8)
+    except ValueError:
+        return None
+    if size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        return None
+    name, prefix = (part.partition(b"\0")[0] for part in (header[:100], header[345:500]))
+    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape"), size
 
 
 def decode_image(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
