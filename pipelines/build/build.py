@@ -221,6 +221,7 @@ class _Build:
             source=self._source,
             config=self._config,
             store=self._store,
+            splits=self._manifest.splits,
             cutoff=self._cutoff(done),
         )
         with self._bar("tiles", "image", self._manifest.images) as bar:

@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 from pipelines.build.describe import open_describer
 from pipelines.build.endpoint.usage import since, spent
 from pipelines.build.manifest import FOLDER, read_block, stamp
-from pipelines.build.process import Draft, categories_of, process_item
+from pipelines.build.paste import Cutouts
+from pipelines.build.process import Draft, categories_of, pasted_item, process_item
+from pipelines.build.seeds import generator
 from pipelines.build.sources.base import Source, UnusableImage
+from pipelines.build.split import Splits
 from pipelines.build.tile import Tile
 from pipelines.config.building import BuildConfig
 from pipelines.labels.stages import StageCounts
@@ -95,7 +98,19 @@ class _Block:
                 self._waiting.append((place, draft))
                 self.finish(self._ahead)
         except UnusableImage as error:
-            self.bad[place] = {"file": error.where, "reason": error.reason, "detail": error.detail}
+            self._refuse(place, error)
+
+    def paste(self, place: int, drafts: Iterator[Draft]) -> None:
+        """Drafts of the same image with pasted objects; how many categories they show decides nothing."""
+        try:
+            for draft in drafts:
+                self._waiting.append((place, draft))
+                self.finish(self._ahead)
+        except UnusableImage as error:
+            self._refuse(place, error)
+
+    def _refuse(self, place: int, error: UnusableImage) -> None:
+        self.bad[place] = {"file": error.where, "reason": error.reason, "detail": error.detail}
 
     def finish(self, left: int = 0) -> None:
         """Writes tiles until only so many are left."""
@@ -106,7 +121,7 @@ class _Block:
 
 
 def run_block(
-    number: int, source: Source, config: BuildConfig, store: str, cutoff: float = 0.0
+    number: int, source: Source, config: BuildConfig, store: str, splits: Splits, cutoff: float = 0.0
 ) -> dict[str, Any]:
     """Processes a block of images and writes its tiles and its report.
 
@@ -115,6 +130,7 @@ def run_block(
         source: adapter.
         config: of the build.
         store: folder or prefix.
+        splits: which images are for training; objects are pasted among those of a block.
         cutoff: fewest categories of a tile that an endpoint is asked to reason about.
 
     Returns:
@@ -135,9 +151,20 @@ def run_block(
         open_describer(config, store, cutoff) as describe,
     ):
         block = _Block(writer, describe.ahead)
+        training = set[int]()
+        cutouts = None
+        if config.paste.copies:
+            training = {n for n, item in enumerate(items) if splits.of(item.group, item.split) == "train"}
+            cutouts = Cutouts(config.paste, generator(config.seed, "cutouts", source.name, items[0].key))
         for place, item in enumerate(items):
             counts = StageCounts()
-            block.take(place, process_item(source, item, config, counts, describe), counts)
+            offered = cutouts if place in training else None
+            drafts = process_item(source, item, config, counts, describe, cutouts=offered)
+            block.take(place, drafts, counts)
+        if cutouts is not None:
+            for place in sorted(training - block.bad.keys()):
+                own = block.counts[place]
+                block.paste(place, pasted_item(source, items[place], config, own, describe, cutouts))
         block.finish()
     total, diversity, seen = StageCounts(), Counter[int](), set[int]()
     for place, counts in block.counts.items():

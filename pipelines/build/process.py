@@ -14,6 +14,7 @@ from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
 from pipelines.build.kinds import Kinds, wanted, with_kinds
 from pipelines.build.labelled import Labelled
+from pipelines.build.paste import Cutouts, pasted
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
 from pipelines.build.sources.base import Source, SourceImage, SourceItem
@@ -23,7 +24,8 @@ from pipelines.config.building import BuildConfig, RuleConfig
 from pipelines.labels.regions import Region, split_instances, split_semantic
 from pipelines.labels.stages import StageCounts
 from pipelines.labels.taxonomy import taxonomy
-from pipelines.labels.tiling import Window, windows
+from pipelines.labels.tiling import windows
+from unigeoseg.errors import UserError
 from unigeoseg.tasks import INTERACTIVE
 
 
@@ -49,6 +51,7 @@ def process_item(
     counts: StageCounts,
     describe: Describer = EMBEDDED,
     most: int | None = None,
+    cutouts: Cutouts | None = None,
 ) -> Iterator[Draft]:
     """Opens an image and drafts its tiles, one at a time from the top to the bottom.
 
@@ -59,14 +62,20 @@ def process_item(
         counts: of all stages.
         describe: who writes.
         most: only so many tiles, evenly spaced; stage "tile" then says how many there are.
+        cutouts: are offered the objects of each tile.
 
     Raises:
         UnusableImage: the image cannot be used; tiles that came before do not count.
-        UserError: the source is wrong.
+        UserError: the source is wrong, or has ready samples where objects are to be pasted.
     """
     image = source.read(item)
     counts.add("read", 1, 1, noted={f"also_in_{split}": 1 for split in item.detail.get("also", ())})
     if isinstance(image, SourceImage) and image.triplets is not None:
+        if config.paste.copies:
+            raise UserError(
+                f"paste.copies: {source.name} has ready instructions, which would not fit pasted pictures; "
+                "use paste.copies=0"
+            )
         counts.add("tile", 1, 1)
         ready = ready_tile(source, item, image, counts)
         yield Draft(ready.categories, lambda: ready)
@@ -78,10 +87,50 @@ def process_item(
         part = image.cut(window)
         if whole:
             part.encoded, part.extension = image.encoded, image.extension
-        yield _draft(source, item, part, window, whole, config, counts, describe)
+        key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
+        yield _draft(source, item, part, key, config, counts, describe, cutouts)
     counts.add("tile", len(cuts), len(chosen))
     if most is None:
         image.count(counts)
+
+
+def pasted_item(
+    source: Source,
+    item: SourceItem,
+    config: BuildConfig,
+    counts: StageCounts,
+    describe: Describer,
+    cutouts: Cutouts,
+) -> Iterator[Draft]:
+    """Opens an image again and drafts its tiles with objects of others pasted in, ``paste.copies`` of each.
+
+    Args:
+        source: adapter.
+        item: the image, which is for training.
+        config: rules.
+        counts: of all stages.
+        describe: who writes.
+        cutouts: the objects.
+
+    Raises:
+        UnusableImage: the image cannot be used.
+        UserError: the source is wrong.
+    """
+    image = source.read(item)
+    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
+    made = 0
+    for window in cuts:
+        part = image.cut(window)
+        place = "" if len(cuts) == 1 else f"_y{window.y:05d}_x{window.x:05d}"
+        for number in range(config.paste.copies):
+            key = f"{item.key}{place}_pasted{number}"
+            rng = generator(config.seed, "paste", source.name, key)
+            changed = pasted(part, cutouts, config.paste, rng)
+            if changed is not None:
+                made += 1
+                yield _draft(source, item, changed, key, config, counts, describe)
+    asked = len(cuts) * config.paste.copies
+    counts.add("tile", asked, made, {"no_object_to_paste": asked - made}, {"pasted": made})
 
 
 def categories_of(source: Source, item: SourceItem, config: BuildConfig) -> list[int]:
@@ -102,15 +151,16 @@ def _draft(
     source: Source,
     item: SourceItem,
     part: SourceImage,
-    window: Window,
-    whole: bool,
+    key: str,
     config: BuildConfig,
     counts: StageCounts,
     describe: Describer,
+    cutouts: Cutouts | None = None,
 ) -> Draft:
     regions, noise = regions_of(part, config.rules)
     counts.add("split", len(regions) + noise, len(regions), {"noise": noise})
-    key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
+    if cutouts is not None:
+        cutouts.offer(part, regions)
     name = f"{source.name}/{key}"
     plain = begin_samples(name, regions, part.pixels, config, counts, describe)
     kinds = None

@@ -70,6 +70,34 @@ class InstructConfig(_Section):
     )
 
 
+class PasteConfig(_Section):
+    """Objects of training pictures pasted into others: ``pipelines/build/paste.py``."""
+
+    copies: int = Field(
+        0, ge=0, description="further tiles for each training tile, with objects of other pictures pasted in"
+    )
+    instances: tuple[int, int] = Field(
+        (2, 6), description="fewest and most objects that are pasted into a tile"
+    )
+    scale: tuple[float, float] = Field((0.8, 1.25), description="factor on an object's sides, from and to")
+    min_area: float = Field(0.0005, gt=0, description="smallest object as a share of its tile")
+    max_area: float = Field(0.12, le=1, description="largest object as a share of its tile")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "PasteConfig":
+        if not 1 <= self.instances[0] <= self.instances[1]:
+            raise ValueError(
+                f"instances {list(self.instances)}: give two numbers from 1 on, the smaller first"
+            )
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise ValueError(
+                f"scale {list(self.scale)}: give two factors between 0.1 and 10, the smaller first"
+            )
+        if self.min_area > self.max_area:
+            raise ValueError(f"min_area {self.min_area:g} is above max_area {self.max_area:g}; lower it")
+        return self
+
+
 class SplitConfig(_Section):
     """Shares of scenes per split; the rest is for training, nothing where they make 1."""
 
@@ -105,6 +133,7 @@ class BuildConfig(_Section):
     tile: TileConfig = TileConfig()
     rules: RuleConfig = RuleConfig()
     instruct: InstructConfig = InstructConfig()
+    paste: PasteConfig = PasteConfig()
     split: SplitConfig = SplitConfig()
     boxes: BoxConfig = BoxConfig()
     endpoint: EndpointConfig = EndpointConfig()
@@ -134,6 +163,15 @@ class BuildConfig(_Section):
         "works in this process, without Ray",
     )
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")
+
+    @model_validator(mode="after")
+    def _pasted_tiles_have_a_writer(self) -> "BuildConfig":
+        if self.paste.copies and self.endpoint.model is not None:
+            raise ValueError(
+                "paste.copies: pasted tiles are described by the embedded writer alone; leave endpoint.model "
+                "out, or use paste.copies=0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _views_have_a_writer(self) -> "BuildConfig":

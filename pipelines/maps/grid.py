@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Strides on a side of a block.
-BLOCK = 12
+#: Strides on a side of a block, and those of windows up to :data:`SMALL` pixels. Windows at a block's edges
+#: are computed by both blocks: a sixth more work with 12 strides, a twelfth with 24, at four times the memory.
+BLOCK, SMALL_BLOCK = 12, 24
+SMALL = 256
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Rect:
             slice(self.top - other.top, self.bottom - other.top),
             slice(self.left - other.left, self.right - other.left),
         )
+
+
+def block_strides(size: int) -> int:
+    """Strides on a side of a block, for windows of a side of ``size`` pixels."""
+    return SMALL_BLOCK if size <= SMALL else BLOCK
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.evaluate.models import export_config, export_seen_at, find_export
 from pipelines.evaluate.predict import none_rule
 from pipelines.evaluate.presence import RULE, NoneRule
-from pipelines.maps.grid import Grid
+from pipelines.maps.grid import Grid, block_strides
 from pipelines.maps.inputs import list_inputs, output_folders
 from pipelines.maps.libraries import check_libraries
 from pipelines.maps.request import Request
@@ -137,7 +137,7 @@ def lay_out(request: Request) -> Sheets:
     }
     sheets, warnings, elsewhere = [], [], []
     for scene, folder in zip(open_scenes(paths, request, size), folders, strict=True):
-        grid = Grid(scene.height, scene.width, size, request.strides)
+        grid = Grid(scene.height, scene.width, size, request.strides or block_strides(size))
         if grid.single:
             shape = np.broadcast_to(np.uint8(0), (grid.height, grid.width, 3))
             check_shape(shape, size, config.vision.patch, scene.path)

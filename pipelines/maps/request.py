@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipelines.maps.grid import BLOCK
 from pipelines.pictures.picture import Stretch
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
@@ -39,7 +38,7 @@ class Request:
         simplify: tolerance of outlines in pixels; 0: along pixel edges.
         formats: of the objects: gpkg, parquet, geojson.
         asset: of STAC items; ``None``: the first raster that is for looking at.
-        strides: of a block.
+        strides: of a block; ``None``: by the window's size.
         batch: windows computed at once; sums of another order may round otherwise.
         device: such as ``cuda:1``.
         workers: fewest and most actors of Ray; (0, 0): this process alone.
@@ -70,7 +69,7 @@ class Request:
     simplify: float = 0.0
     formats: tuple[str, ...] = ("gpkg",)
     asset: str | None = None
-    strides: int = BLOCK
+    strides: int | None = None
     batch: int = 1
     device: str | None = None
     workers: tuple[int, int] = (0, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.maps.blend import CLIP, NO_DATA, NOT_COMPUTED, SCALE, Sums, quantised, score_levels
-from pipelines.maps.grid import Grid, Rect, reflected
+from pipelines.maps.grid import Grid, Rect, block_strides, reflected
 
 
 @pytest.mark.parametrize("size", [64, 100, 101, 8])
@@ -37,6 +37,16 @@ def test_blocks_part_the_raster_and_own_each_window_once(strides):
             if reaches:
                 owned[window] += grid.owns(number, window)
     assert (seen == 1).all() and (owned == 1).all()
+
+
+@pytest.mark.parametrize("size", [64, 128, 256, 512, 1024])
+def test_windows_that_two_blocks_compute_are_few_and_blocks_no_larger_than_they_need_be(size):
+    strides = block_strides(size)
+    side = strides * (size - size // 4)
+    grid = Grid(4 * side, 4 * side, size, strides)
+    rows, columns = grid.windows_of(grid.block(1, 1))
+    assert len(rows) * len(columns) <= (1.09 if size <= 256 else 1.18) * strides**2
+    assert side <= 12 * (max(size, 512) - max(size, 512) // 4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 40])
