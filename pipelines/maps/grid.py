@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Strides on a side of a block, and those of windows up to :data:`SMALL` pixels. Windows at a block's edges
-#: are computed by both blocks: a sixth more work with 12 strides, a twelfth with 24, at four times the memory.
+#: are computed by both: a sixth more work with 12 strides, a twelfth with 24, at four times the memory.
 BLOCK, SMALL_BLOCK = 12, 24
 SMALL = 256
 
