@@ -16,7 +16,7 @@ from pipelines.build.sources.base import SourceImage
 from pipelines.config.building import PasteConfig
 from pipelines.labels.regions import Region
 
-#: Objects that are held at a time: with a tile of 512 pixels at most some 30 MB.
+#: Objects that are held at a time: of tiles of 512 pixels some tens of megabytes.
 _HELD = 256
 #: Pixels around an object that come along, so that its rim can be blended.
 _MARGIN = 4

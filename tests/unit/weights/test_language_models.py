@@ -15,6 +15,7 @@ from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.language import LanguageModel
+from unigeoseg.modules.where import Labelled
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.tokens import load_tokenizer
 
@@ -63,7 +64,7 @@ def test_states_and_loss_are_the_folders_own(folder):
     states = language(language.embed(ids))
     want = reference(ids, output_hidden_states=True, labels=ids)
     torch.testing.assert_close(states, want.hidden_states[-1], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(language.loss(states, ids).mean(), want.loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(language.loss(states, Labelled.of(ids)).mean(), want.loss, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
