@@ -64,7 +64,8 @@ def test_states_and_loss_are_the_folders_own(folder):
     states = language(language.embed(ids))
     want = reference(ids, output_hidden_states=True, labels=ids)
     torch.testing.assert_close(states, want.hidden_states[-1], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(language.loss(states, Labelled.of(ids)).mean(), want.loss, rtol=1e-5, atol=1e-5)
+    loss = language.loss(states, Labelled.of(ids)).mean()
+    torch.testing.assert_close(loss, want.loss, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
