@@ -19,6 +19,7 @@ from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.export import CONFIG, WEIGHTS, load_export, vocab_size
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.modules.causal_lm import shapes_only
 from unigeoseg.released.folder import is_released
 from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.segmenter import best_device as best_device
@@ -52,7 +53,8 @@ class ModelSource:
     def _load(self, folder: str, device: str) -> tuple[UniGeoSeg, Tokenizer]:
         model, tokenizer = load_export(folder, device)
         if self.untrained_seed is not None:
-            with torch.random.fork_rng():
+            # An export holds the architecture of a language model given by path, and no weights of its own.
+            with torch.random.fork_rng(), shapes_only():
                 torch.manual_seed(self.untrained_seed)
                 size = vocab_size(model.state_dict(), tokenizer.vocab_size)
                 model = build_model(model.config, size).to(device).eval()

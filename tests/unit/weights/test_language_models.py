@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as Inner
 from tokenizers import models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
 
+from pipelines.evaluate.models import ModelSource
 from tests.unit.model.conftest import group, tiny_config
 from unigeoseg.config import LanguageConfig
 from unigeoseg.errors import UserError
@@ -96,6 +97,10 @@ def test_the_whole_model_runs_and_its_export_needs_the_folder_no_more(folder, tm
     assert torch.equal(loaded.predict(batch), model.predict(batch))
     save_export(tmp_path / "second", loaded, again)
     assert torch.equal(load_export(tmp_path / "second")[0].predict(batch), model.predict(batch))
+    # The yardstick of every evaluation at a run's end: the same architecture with fresh weights.
+    fresh, once_more = (ModelSource(str(tmp_path / "export"), untrained_seed=3).load()[0] for _ in range(2))
+    assert torch.equal(fresh.predict(batch), once_more.predict(batch))
+    assert not torch.equal(fresh.predict(batch), model.predict(batch))
 
 
 def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
