@@ -85,10 +85,11 @@ def cut_parameters(module: nn.Module, settings: dict[str, Any], dtype: torch.dty
 
     deepspeed.init_distributed(dist_init_required=False)  # else it takes this worker for the only one
     first: Any = None
+    # What the first worker sends would else be written into the mapped pages of a file, all of which then
+    # stay until the last weight of that file is cut. One place for all leaves no holes between the parts.
+    place = torch.empty(max((p.numel() for p in module.parameters()), default=0), dtype=dtype)
     for parameter in module.parameters():
-        # A copy: what the first worker sends would else be written into the mapped pages of a file, all of
-        # which then stay until the last weight of that file is cut.
-        parameter.data = parameter.data.to(dtype, copy=True)
+        parameter.data = place[: parameter.numel()].view(parameter.shape).copy_(parameter.data)
         if first is None:
             deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=settings)
             first = parameter
