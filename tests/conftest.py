@@ -47,7 +47,9 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_module() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``python -m module arguments…`` in a fresh process at the repository's root."""
 
-    def run(module: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        module: str, *arguments: str | int | Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=ROOT,

@@ -17,14 +17,14 @@ from pipelines.build.labelled import Labelled
 from pipelines.build.paste import Cutouts, pasted
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
-from pipelines.build.sources.base import Source, SourceImage, SourceItem
+from pipelines.build.sources.base import OpenImage, Source, SourceImage, SourceItem
 from pipelines.build.tile import Tile
 from pipelines.build.triplets import ready_tile
 from pipelines.config.building import BuildConfig, RuleConfig
 from pipelines.labels.regions import Region, split_instances, split_semantic
 from pipelines.labels.stages import StageCounts
 from pipelines.labels.taxonomy import taxonomy
-from pipelines.labels.tiling import windows
+from pipelines.labels.tiling import Window, windows
 from unigeoseg.errors import UserError
 from unigeoseg.tasks import INTERACTIVE
 
@@ -80,14 +80,14 @@ def process_item(
         ready = ready_tile(source, item, image, counts)
         yield Draft(ready.categories, lambda: ready)
         return
-    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
+    cuts = _cuts(image, config)
     whole = len(cuts) == 1
     chosen = cuts if most is None else cuts[:: -(-len(cuts) // most)]
     for window in chosen:
         part = image.cut(window)
         if whole:
             part.encoded, part.extension = image.encoded, image.extension
-        key = item.key if whole else f"{item.key}_y{window.y:05d}_x{window.x:05d}"
+        key = f"{item.key}{_place(window, whole)}"
         yield _draft(source, item, part, key, config, counts, describe, cutouts)
     counts.add("tile", len(cuts), len(chosen))
     if most is None:
@@ -117,13 +117,12 @@ def pasted_item(
         UserError: the source is wrong.
     """
     image = source.read(item)
-    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
+    cuts = _cuts(image, config)
     made = 0
     for window in cuts:
         part = image.cut(window)
-        place = "" if len(cuts) == 1 else f"_y{window.y:05d}_x{window.x:05d}"
         for number in range(config.paste.copies):
-            key = f"{item.key}{place}_pasted{number}"
+            key = f"{item.key}{_place(window, len(cuts) == 1)}_pasted{number}"
             rng = generator(config.seed, "paste", source.name, key)
             changed = pasted(part, cutouts, config.paste, rng)
             if changed is not None:
@@ -143,8 +142,17 @@ def categories_of(source: Source, item: SourceItem, config: BuildConfig) -> list
     image = source.read(item)
     if isinstance(image, SourceImage) and image.triplets is not None:
         return [0]
-    cuts = windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
+    cuts = _cuts(image, config)
     return [len({r.category_id for r in regions_of(image.cut(w), config.rules)[0]}) for w in cuts]
+
+
+def _cuts(image: SourceImage | OpenImage, config: BuildConfig) -> list[Window]:
+    return windows(image.height, image.width, config.tile, getattr(image, "in_blocks", False))
+
+
+def _place(window: Window, whole: bool) -> str:
+    """What a tile's key says of its place; nothing where it is the whole image."""
+    return "" if whole else f"_y{window.y:05d}_x{window.x:05d}"
 
 
 def _draft(

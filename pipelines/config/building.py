@@ -165,19 +165,17 @@ class BuildConfig(_Section):
     source: dict[str, Any] = Field(default_factory=dict, description="options of the source adapter")
 
     @model_validator(mode="after")
-    def _pasted_tiles_have_a_writer(self) -> "BuildConfig":
-        if self.paste.copies and self.endpoint.model is not None:
-            raise ValueError(
-                "paste.copies: pasted tiles are described by the embedded writer alone; leave endpoint.model "
-                "out, or use paste.copies=0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _views_have_a_writer(self) -> "BuildConfig":
-        if self.instruct.views and self.endpoint.model is not None:
+    def _needs_the_embedded_writer(self) -> "BuildConfig":
+        if self.endpoint.model is None:
+            return self
+        if self.instruct.views:
             raise ValueError(
                 "instruct.views=true needs meanings that are known: those of the embedded writer; leave "
                 "endpoint.model out, or use instruct.views=false"
+            )
+        if self.paste.copies:
+            raise ValueError(
+                "paste.copies: pasted tiles are described by the embedded writer alone; leave endpoint.model "
+                "out, or use paste.copies=0"
             )
         return self

@@ -1,15 +1,10 @@
 """A language model of a folder never lies whole in a worker's own memory on its way to stage 3's parts."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from transformers import PhiConfig, PhiForCausalLM
-
-from tests.train_runs import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -30,16 +25,9 @@ def language_model(tmp_path_factory):
 @pytest.mark.parametrize(
     ("precision", "width"), [pytest.param("fp32", 4, marks=pytest.mark.slow), ("bf16", 2)]
 )
-def test_each_rank_holds_its_part_and_little_more(language_model, precision, width):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS), "-m"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "tests.host_memory", str(language_model), precision],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+def test_each_rank_holds_its_part_and_little_more(run_module, language_model, precision, width):
+    ranks = ["--standalone", "--nproc-per-node", RANKS, "-m", "tests.host_memory"]
+    done = run_module("torch.distributed.run", *ranks, language_model, precision, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(found) == RANKS

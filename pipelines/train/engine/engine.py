@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.config import Config
+from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.deepspeed_private import (
     cut_parameters,
@@ -34,7 +35,6 @@ from pipelines.train.engine.distributed import (
     local_device,
     mixed_seed,
 )
-from pipelines.train.engine.host_memory import keep_freed_memory
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.optimizer import make_optimizer
 from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, set_steps

@@ -7,7 +7,7 @@ import pytest
 ALLOCATE = """
 import resource, sys
 import torch
-from pipelines.train.engine.host_memory import keep_freed_memory
+from pipelines.train.engine.allocator import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
