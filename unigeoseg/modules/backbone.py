@@ -36,6 +36,7 @@ class BackboneEncoder(Encoder):
         norms = [m for m in self.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._fixed_norms = norms
         self._last = _channels_last(self.backbone, config.backbone, image_size)
+        self._depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.backbone.modules())
         self._freeze()
         self.train(self.training)
 
@@ -51,11 +52,15 @@ class BackboneEncoder(Encoder):
         return [self.backbone]
 
     def _features(self, pixels: Tensor) -> list[Tensor]:
+        if self._depthwise and pixels.device.type == "cpu":
+            # Depthwise convolutions take two thirds of the time on pixels whose channels lie side by side;
+            # ordinary ones gain nothing.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         if self._recompute():
             maps = checkpoint(self.backbone, pixels, use_reentrant=False)
         else:
             maps = self.backbone(pixels)
-        return [m.permute(0, 3, 1, 2).contiguous() if self._last else m for m in maps]
+        return [(m.permute(0, 3, 1, 2) if self._last else m).contiguous() for m in maps]
 
 
 def check_backbone(name: str) -> None:

@@ -47,6 +47,14 @@ def test_maps_are_those_of_timm_on_pixels_normalised_as_it_does(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "beside"), [("resnet18", False), (LITE, True)])
+def test_depthwise_convolutions_get_their_channels_side_by_side_and_give_them_in_order(name, beside):
+    encoder, seen = BackboneEncoder(_config(name), 64), []
+    encoder.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    assert all(m.is_contiguous() for m in encoder(_images()))
+    assert [p.is_contiguous(memory_format=torch.channels_last) for p in seen] == [beside]
+
+
 def test_the_whole_model_trains_on_it_and_norms_keep_their_statistics(batch):
     model = _model().train()
     before = {n: b.clone() for n, b in model.vision.named_buffers() if "running" in n}
