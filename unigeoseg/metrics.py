@@ -12,12 +12,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # who adds up counts need not load torch
+    from torch import Tensor
 
 #: Added to a sample's union, and to the sum of unions (released evaluator).
 SAMPLE_EPSILON, TOTAL_EPSILON = 1e-5, 1e-10
@@ -41,7 +43,7 @@ def iou(intersection: int, union: int) -> float:
     return 1.0 if union == 0 else intersection / (union + SAMPLE_EPSILON)
 
 
-def mask_counts(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def mask_counts(prediction: "Tensor", truth: "Tensor") -> tuple["Tensor", "Tensor"]:
     """Pixel counts of intersection and union, exact.
 
     Args:

@@ -28,9 +28,9 @@ from unigeoseg.metrics import logit
 from unigeoseg.model import Seen, UniGeoSeg
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.letterbox import Letterbox, unletterbox
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer
 
 #: The module that knows storage and picture files: ``open_model(reference, device)`` and ``read(path)``.

@@ -13,9 +13,9 @@ from pipelines.store.record import decode_image, decode_mask, decode_sample, par
 from pipelines.stream.carry import pack, unpack
 from pipelines.stream.layout import Micro
 from pipelines.stream.stream import Arrival
-from unigeoseg.samples.batch import ImageGroup
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.letterbox import letterbox_image, letterbox_mask
+from unigeoseg.samples.sample import ImageGroup
 from unigeoseg.samples.tokens import load_tokenizer
 
 

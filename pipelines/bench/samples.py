@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import Config
-from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.prompts import interactive_sentence, template_texts
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer, load_tokenizer, train_tokenizer
 from unigeoseg.tasks import INTERACTIVE, REASONING, REFERRING
 

@@ -19,7 +19,7 @@ from pipelines.store.reader import Loaded, StoreReader
 from pipelines.store.scan import open_all_splits
 from pipelines.store.writer import atomic_write
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 from unigeoseg.tasks import TASKS
 
 _COLUMNS = 4

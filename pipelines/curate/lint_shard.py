@@ -17,8 +17,8 @@ from pipelines.store.fetch import FetchStats, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, Fragment, decode_image, decode_sample, parse_fragment
 from pipelines.store.scan import WINDOW, Place, places
-from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.prompts import parse_coordinates
+from unigeoseg.samples.sample import Sample
 from unigeoseg.tasks import ABSENT, INTERACTIVE
 
 Error = dict[str, str]

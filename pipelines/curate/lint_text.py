@@ -11,7 +11,7 @@ from pipelines.build.instruct.roles import names_category
 from pipelines.build.instruct.words import plural
 from pipelines.labels.taxonomy import taxonomy
 from pipelines.triplets.layouts import LAYOUTS
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 from unigeoseg.tasks import ABSENT, REASONING, REFERRING
 
 #: Unicode categories of characters that are not seen, and those of them that text may hold.

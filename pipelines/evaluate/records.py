@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from pipelines.evaluate.yardsticks import Masks
 from unigeoseg.metrics import box_counts, iou
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 
 #: Yardsticks, each an IoU with the sample's truth (see :mod:`pipelines.evaluate.yardsticks`).
 YARDSTICKS = ("untrained_iou", "all_foreground_iou", "swapped_iou", "filled_box_iou", "category_iou")

@@ -17,8 +17,8 @@ from pipelines.evaluate.plots import literal, new_figure, save
 from pipelines.evaluate.predictions import Predictions
 from pipelines.evaluate.records import decode_mask
 from pipelines.evaluate.yardsticks import Masks
-from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.letterbox import letterbox_image, letterbox_mask
+from unigeoseg.samples.sample import Sample
 
 
 @dataclass(frozen=True)

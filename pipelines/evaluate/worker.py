@@ -27,9 +27,9 @@ from pipelines.evaluate.yardsticks import (
 )
 from pipelines.store.reader import Loaded
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import BadSample, Collator
 from unigeoseg.samples.letterbox import letterbox_mask, unletterbox
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.tasks import INTERACTIVE
 

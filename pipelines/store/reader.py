@@ -14,7 +14,7 @@ from pipelines.store.fetch import FetchStats, Range, RangeFetcher
 from pipelines.store.index import StoreIndex
 from pipelines.store.record import BadRecord, Fragment, decode_image, decode_sample, parse_fragment
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.sample import ImageGroup, Sample
 
 
 @dataclass(frozen=True)

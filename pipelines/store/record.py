@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 from unigeoseg.samples.view import OTHER_TURNS
 from unigeoseg.tasks import ABSENT, INTERACTIVE, REASONING
 

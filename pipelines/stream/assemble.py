@@ -15,9 +15,10 @@ from pipelines.stream.augment import Augment
 from pipelines.stream.layout import Micro
 from pipelines.stream.quarantine import BadSampleEvent, what_to_do
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.collate import BadSample, Collator
 from unigeoseg.samples.prompts import PromptTokens
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import load_tokenizer
 
 _ATTEMPTS = 64

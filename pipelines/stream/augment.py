@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.config.data import AugmentConfig
 from pipelines.plan.permute import derive_key
-from unigeoseg.samples.batch import ImageGroup, Sample
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.view import Extent, Freedom, View, extent_to_keep, freedom, retold
 
 #: A blur of fewer pixels changes nothing that one could see.

@@ -18,8 +18,8 @@ from pipelines.triplets.categories import taxonomy_id
 from pipelines.triplets.folder import Folder
 from pipelines.triplets.truth import Truth, decode_picture, interior_point, read_upright
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import Sample
 from unigeoseg.samples.prompts import interactive_sentence
+from unigeoseg.samples.sample import Sample
 from unigeoseg.tasks import ABSENT, COLLECTIVE, INTERACTIVE, REASONING
 
 Box = tuple[float, float, float, float]

@@ -12,7 +12,7 @@ from pipelines.pictures.remote import Where, where_is
 from pipelines.web.images import Images, Opener
 from pipelines.web.pyramid import Pyramid
 from pipelines.web.store_view import StoreView
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 
 #: Examples of a store, and instructions of each.
 _MOST, _ASKS = 6, 5

@@ -18,7 +18,7 @@ from pipelines.web.pyramid import Pyramid
 from unigeoseg.errors import UserError
 from unigeoseg.metrics import iou
 from unigeoseg.question import Question
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 
 #: Columns that samples are chosen by.
 FILTERS = ("task", "subtask", "category", "source", "split")

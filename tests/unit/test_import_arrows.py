@@ -81,11 +81,13 @@ def test_engine_and_model_load_without_ray(run_python):
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_data_are_read_without_the_language_models_library(run_python):
-    """It takes seconds to import: of each command on stores, and of each process that checks or reads one."""
+def test_data_are_built_and_read_without_the_models_libraries(run_python):
+    """They take seconds to import: of each command on stores, and of each process that makes or reads one."""
     code = (
-        "import sys, pipelines.build.parts, pipelines.curate.lint_shard, pipelines.store.reader\n"
-        "print('transformers' in sys.modules)"
+        "import sys, pipelines.build.build, pipelines.build.parts, pipelines.build.preview\n"
+        "import pipelines.curate.lint, pipelines.curate.merge, pipelines.curate.export\n"
+        "import pipelines.store.reader, pipelines.evaluate.report, pipelines.runs.listing\n"
+        "print(sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))"
     )
     done = run_python(code)
-    assert done.stdout == "False\n", done.stdout + done.stderr
+    assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pipelines.build.instruct.meaning import AtEdge, Coloured, InZone, Ranked, Shaped, Sized
 from pipelines.build.instruct.words import wordings
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.place_words import speaks_of_place, speaks_of_surroundings
 from unigeoseg.samples.prompts import interactive_sentence, parse_coordinates
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.view import OTHER_TURNS, Freedom, View, extent_to_keep, freedom, retold
 
 TURNS = list(itertools.product((False, True), range(4)))

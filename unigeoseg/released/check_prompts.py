@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from unigeoseg.released.fixture import Fixture
-from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.prompts import parse_coordinates
 from unigeoseg.samples.released_tokenizer import load_released_tokenizer
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.tasks import TASKS
 
 _TASK_NAMES = {"interactive": "intera", "referring": "ref", "reasoning": "reason"}

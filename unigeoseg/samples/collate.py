@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.modules.packing import packed_places
-from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.letterbox import Letterbox, letterbox_image, letterbox_mask
 from unigeoseg.samples.prompts import PromptEncoder, PromptTokens, check_prompt
 from unigeoseg.samples.released_text import ReleasedPromptEncoder
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.tasks import INTERACTIVE, TASK_IDS
 

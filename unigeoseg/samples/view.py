@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.place_words import speaks_of_place, speaks_of_surroundings
 from unigeoseg.samples.prompts import (
     count_coordinates,
@@ -21,6 +20,7 @@ from unigeoseg.samples.prompts import (
     without_coordinates,
     write_coordinates,
 )
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.tasks import INTERACTIVE
 
 Point = tuple[float, float]

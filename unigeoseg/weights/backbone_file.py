@@ -12,7 +12,7 @@ from torch import Tensor
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.backbone import BackboneEncoder
-from unigeoseg.weights.pickle_file import read_checkpoint
+from unigeoseg.weights.checkpoint_file import read_checkpoint
 from unigeoseg.weights.report import LoadReport, load_named
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from unigeoseg.errors import UserError
+from unigeoseg.weights.checkpoint_file import read_checkpoint
 from unigeoseg.weights.names import ABSENT_BIASES, DETECTRON2, HUGGING_FACE, Spelling, rename
-from unigeoseg.weights.pickle_file import read_checkpoint
 from unigeoseg.weights.report import LoadReport, load_named
 
 PARTS = ("vision", "pixel_decoder", "mask_decoder")

@@ -20,7 +20,7 @@ from pipelines.triplets.layouts import LAYOUTS, open_layout
 from pipelines.triplets.plain import as_plain, of_plain
 from pipelines.triplets.truth import stretched_from
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 
 #: Splits from the one that must not leak on: an image in several stays in the first of these.
 _HELD_OUT = ("test", "val")

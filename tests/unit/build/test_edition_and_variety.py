@@ -78,7 +78,7 @@ def test_whatever_a_build_imports_counts_or_is_known_to_have_no_say(tmp_path):
     no_say |= {
         "pipelines.cluster_view.ending",
         "pipelines.storage.filesystem",
-        "unigeoseg.samples.batch",
+        "unigeoseg.samples.sample",
         "unigeoseg.errors",
         "unigeoseg.samples.tokens",
     }

@@ -31,7 +31,7 @@ from pipelines.store.record import parse_fragment
 from pipelines.store.scan import fragments, open_all_splits, places
 from pipelines.store.writer import INDEX_SCHEMA, IndexWriter, ShardWriter, shard_path, write_card
 from tests.unit.build.texts import faults, tile
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 from unigeoseg.tasks import ABSENT, COLLECTIVE, REASONING, REFERRING
 
 NAMES = ("Building", "Pond", "Lake", "Ship", "Tennis Court", "Road", "Cropland", "Storage Tank")

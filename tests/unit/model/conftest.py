@@ -14,9 +14,10 @@ from unigeoseg.config import (
     VisionConfig,
 )
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.samples.batch import Batch, ImageGroup, Sample
+from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.prompts import interactive_sentence, template_texts
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer, train_tokenizer
 
 POINTS = ((0.2, 0.3), (0.5, 0.6), (0.25, 0.4))

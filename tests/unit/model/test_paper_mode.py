@@ -10,9 +10,9 @@ from tests.unit.model.conftest import BOX, POINTS, group, tiny_config
 from unigeoseg.errors import UserError
 from unigeoseg.export import load_export, save_export
 from unigeoseg.model import UniGeoSeg
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.prompts import interactive_sentence
+from unigeoseg.samples.sample import ImageGroup, Sample
 
 
 def mixed() -> ImageGroup:

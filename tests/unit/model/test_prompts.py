@@ -7,10 +7,10 @@ from tokenizers import models
 
 from tests.unit.model.conftest import BOX, POINTS, group
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.collate import IGNORE, BadSample
 from unigeoseg.samples.letterbox import Letterbox, letterbox_image, letterbox_mask, unletterbox
 from unigeoseg.samples.prompts import interactive_sentence, parse_coordinates
+from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import load_tokenizer
 
 

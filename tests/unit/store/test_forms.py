@@ -23,7 +23,7 @@ from pipelines.models.device import peak_flops
 from pipelines.store.scan import open_all_splits
 from pipelines.store.writer import IndexWriter, ShardWriter, fitting_name, shard_path, write_card
 from tests.unit.build.test_own_splits import phrases
-from unigeoseg.samples.batch import Sample
+from unigeoseg.samples.sample import Sample
 
 RLE = coco.encode(np.asfortranarray(np.ones((8, 8), np.uint8)))
 RLE = RLE | {"counts": RLE["counts"].decode()}

@@ -14,8 +14,8 @@ from pipelines.stream.tokenizer import prepare_tokenizer
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
 from tests.unit.test_cli_errors import check, here
-from unigeoseg.samples.batch import ImageGroup, Sample
 from unigeoseg.samples.prompts import interactive_sentence
+from unigeoseg.samples.sample import ImageGroup, Sample
 
 EVERYTHING = {
     "brightness": 0.3,

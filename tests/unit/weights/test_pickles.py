@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from unigeoseg.errors import UserError
+from unigeoseg.weights.checkpoint_file import read_checkpoint
 from unigeoseg.weights.mask2former import load_mask2former
-from unigeoseg.weights.pickle_file import read_checkpoint, read_pickle
+from unigeoseg.weights.pickle_file import read_pickle
 
 
 class Runs:
