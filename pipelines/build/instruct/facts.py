@@ -12,10 +12,13 @@ from pipelines.labels.taxonomy import taxonomy
 
 #: Width of the rim around a region in which its surroundings are looked up.
 _RIM_PX = 3
+_RIM = np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)
 
 
 class TileFacts:
     """Geometry of all regions of a tile (also of those that may not become samples).
+
+    What was measured once is kept: dozens of predicates ask for the same.
 
     Args:
         regions: every region of the tile.
@@ -28,7 +31,10 @@ class TileFacts:
         self.categories = np.asarray([r.category_id for r in regions], dtype=np.int64)
         self.areas = np.asarray([r.area for r in regions], dtype=np.float64)
         self.colours = [r.colour for r in regions]
+        self._members: dict[int, NDArray[np.int64]] = {}
         self._fields: dict[int, NDArray[np.float32]] = {}
+        self._distances: dict[int, dict[int, float]] = {}
+        self._rims: dict[int, tuple[NDArray[np.int64], int]] = {}
 
     @cached_property
     def centres(self) -> NDArray[np.float64]:
@@ -60,20 +66,29 @@ class TileFacts:
 
         A region at the tile's border has no whole rim there: what lies outside counts as not covered.
         """
-        return np.asarray([self._rim_share(self.regions[int(i)], anchor) for i in places])
+        numbers = 1 + self.members(anchor)
+        rims = [self._rim(int(i)) for i in places]
+        return np.asarray([float(around[numbers].max(initial=0)) / max(size, 1) for around, size in rims])
 
-    def _rim_share(self, region: Region, anchor: int) -> float:
-        padded = np.pad(region.crop.astype(np.uint8), _RIM_PX)
-        ring = cv2.dilate(padded, np.ones((2 * _RIM_PX + 1,) * 2, np.uint8)) > padded
-        rows, columns = np.nonzero(ring)
-        rows, columns = rows + region.y0 - _RIM_PX, columns + region.x0 - _RIM_PX
-        inside = (rows >= 0) & (rows < self.height) & (columns >= 0) & (columns < self.width)
-        around = np.bincount(self.number_map[rows[inside], columns[inside]], minlength=len(self.regions) + 1)
-        return float(around[1 + self.members(anchor)].max(initial=0)) / max(len(rows), 1)
+    def _rim(self, place: int) -> tuple[NDArray[np.int64], int]:
+        """How much of a region's rim each region covers, by number, and how large the rim is; in pixels."""
+        if place not in self._rims:
+            region, (h, w) = self.regions[place], self.regions[place].crop.shape
+            padded = np.zeros((h + 2 * _RIM_PX, w + 2 * _RIM_PX), np.uint8)
+            padded[_RIM_PX : _RIM_PX + h, _RIM_PX : _RIM_PX + w] = region.crop
+            ring = cv2.dilate(padded, _RIM) > padded
+            top, left = region.y0 - _RIM_PX, region.x0 - _RIM_PX
+            inside = ring[max(-top, 0) : self.height - top, max(-left, 0) : self.width - left]
+            there = self.number_map[max(top, 0) : region.y1 + _RIM_PX, max(left, 0) : region.x1 + _RIM_PX]
+            around = np.bincount(there[inside], minlength=len(self.regions) + 1)
+            self._rims[place] = around, int(np.count_nonzero(ring))
+        return self._rims[place]
 
     def members(self, category: int) -> NDArray[np.int64]:
-        """Places of the regions of a category."""
-        return np.flatnonzero(self.categories == category)
+        """Places of the regions of a category; not to be written to."""
+        if category not in self._members:
+            self._members[category] = np.flatnonzero(self.categories == category)
+        return self._members[category]
 
     def sole(self, category: int) -> int | None:
         """The place of the only region of a category, or ``None``."""
@@ -86,19 +101,28 @@ class TileFacts:
 
     def distances(self, anchor: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Least distance from ``places`` to category ``anchor``, as a share of the tile's longer side."""
+        known, side = self._distances.setdefault(anchor, {}), max(self.height, self.width)
+        for place in {int(i) for i in places} - known.keys():
+            region = self.regions[place]
+            known[place] = float(self._field(anchor)[region.window][region.crop].min()) / side
+        return np.asarray([known[int(i)] for i in places])
+
+    def _field(self, anchor: int) -> NDArray[np.float32]:
+        """Distance of each pixel to category ``anchor`` in pixels, float32 ``[H, W]``."""
         if anchor not in self._fields:
             away = np.ones((self.height, self.width), np.uint8)
             for region in (self.regions[int(i)] for i in self.members(anchor)):
                 away[region.window][region.crop] = 0
             self._fields[anchor] = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        field, side = self._fields[anchor], max(self.height, self.width)
-        chosen = [self.regions[int(i)] for i in places]
-        return np.asarray([float(field[r.window][r.crop].min()) / side for r in chosen])
+        return self._fields[anchor]
 
     def boxes(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Tight rectangles x0, y0, x1, y1 in [0, 1], float64 ``[len(places), 4]``."""
-        chosen = [self.regions[int(i)] for i in places]
-        pixels = np.asarray([[r.x0, r.y0, r.x1, r.y1] for r in chosen], np.float64).reshape(-1, 4)
+        return self._boxes[places]
+
+    @cached_property
+    def _boxes(self) -> NDArray[np.float64]:
+        pixels = np.asarray([[r.x0, r.y0, r.x1, r.y1] for r in self.regions], np.float64).reshape(-1, 4)
         return pixels / np.asarray([self.width, self.height, self.width, self.height])
 
 

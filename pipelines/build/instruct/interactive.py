@@ -26,18 +26,18 @@ def draw_points(
     region: Region, height: int, width: int, config: InstructConfig, rng: np.random.Generator
 ) -> list[tuple[float, float]]:
     """Centres of one to three distinct pixels of the region; one when it is small."""
-    rows, columns = np.nonzero(region.crop)
+    pixels = np.flatnonzero(region.crop)
     count = 1
-    if len(rows) >= config.small_region_px:
+    if len(pixels) >= config.small_region_px:
         shares = np.asarray(config.point_counts, dtype=np.float64)
         count = 1 + int(rng.choice(3, p=shares / shares.sum()))
-    chosen = rng.choice(len(rows), count, replace=False)
+    chosen = pixels[rng.choice(len(pixels), count, replace=False)]
     return [
         (
-            round((region.x0 + int(columns[i]) + 0.5) / width, _DIGITS),
-            round((region.y0 + int(rows[i]) + 0.5) / height, _DIGITS),
+            round((region.x0 + column + 0.5) / width, _DIGITS),
+            round((region.y0 + row + 0.5) / height, _DIGITS),
         )
-        for i in chosen
+        for row, column in (divmod(int(pixel), region.crop.shape[1]) for pixel in chosen)
     ]
 
 
