@@ -122,18 +122,26 @@ def _sides(predicate: Predicate) -> set[str]:
     return set()
 
 
+#: Predicates and their truth, a row each and a column for each region of the category.
+_Evaluated = tuple[list[Predicate], Truth]
+
+
+def _rows(truths: list[Truth], columns: int) -> Truth:
+    return np.stack(truths) if truths else np.empty((0, columns), np.int8)
+
+
 class CandidateWriter:
     """Finds meanings for the regions of one tile; predicates are evaluated once a category."""
 
     def __init__(self, facts: TileFacts) -> None:
         self._facts = facts
-        self._known: dict[int, dict[str, list[tuple[Predicate, Truth]]]] = {}
+        self._known: dict[int, dict[str, _Evaluated]] = {}
 
-    def _evaluated(self, category: int) -> dict[str, list[tuple[Predicate, Truth]]]:
+    def _evaluated(self, category: int) -> dict[str, _Evaluated]:
         if category not in self._known:
             members = self._facts.members(category)
             self._known[category] = {
-                kind: [(p, p.truth(self._facts, members)) for p in predicates]
+                kind: (predicates, _rows([p.truth(self._facts, members) for p in predicates], len(members)))
                 for kind, predicates in _offered(self._facts, category).items()
             }
         return self._known[category]
@@ -144,25 +152,34 @@ class CandidateWriter:
         members = self._facts.members(category)
         wanted = np.where(members == target, TRUE, -TRUE)
         found: dict[str, list[Meaning]] = {}
-        holding: list[tuple[Predicate, Truth]] = []
-        for kind, true in self._true(target).items():
-            found[kind] = [Meaning(category, (p,)) for p, t in true if (t == wanted).all()]
+        holding: list[Predicate] = []
+        rows: list[Truth] = []
+        for kind, (true, truth) in self._true(target).items():
+            suffices = (truth == wanted).all(1)
+            found[kind] = [Meaning(category, (p,)) for p, alone in zip(true, suffices, strict=True) if alone]
             if kind in ("zone", "relation", "trait"):
-                holding += [(p, t) for p, t in true if not isinstance(p, Nearest)]
+                kept = [i for i, p in enumerate(true) if not isinstance(p, Nearest)]
+                holding += [true[i] for i in kept]
+                rows.append(truth[kept])
+        together = np.concatenate(rows)
+        first, second = np.triu_indices(len(holding), 1)  # in the order of combinations()
+        suffice = (np.minimum(together[first], together[second]) == wanted).all(1)
         found["pair"] = [
-            Meaning(category, (p, q))
-            for (p, t), (q, u) in combinations(holding, 2)
-            if agree(p, q) and (np.minimum(t, u) == wanted).all()
+            Meaning(category, (holding[i], holding[j]))
+            for i, j in zip(first[suffice].tolist(), second[suffice].tolist(), strict=True)
+            if agree(holding[i], holding[j])
         ]
         return found
 
-    def _true(self, target: int) -> dict[str, list[tuple[Predicate, Truth]]]:
+    def _true(self, target: int) -> dict[str, _Evaluated]:
+        """What is true of a region, by kind."""
         category = int(self._facts.categories[target])
-        place = int(np.flatnonzero(self._facts.members(category) == target)[0])
-        return {
-            kind: [(p, t) for p, t in predicates if t[place] == TRUE]
-            for kind, predicates in self._evaluated(category).items()
-        }
+        place = int(np.searchsorted(self._facts.members(category), target))
+        found = {}
+        for kind, (predicates, truth) in self._evaluated(category).items():
+            true = np.flatnonzero(truth[:, place] == TRUE)
+            found[kind] = [predicates[i] for i in true.tolist()], truth[true]
+        return found
 
     def choose(
         self, target: int, rng: np.random.Generator, unsaid: frozenset[int] = frozenset()
@@ -195,8 +212,8 @@ class CandidateWriter:
         """The meaning, sometimes with one more thing that is true of the region, or with a count."""
         more = [
             p
-            for true in self._true(target).values()
-            for p, _ in true
+            for true, _ in self._true(target).values()
+            for p in true
             if all(agree(p, q) for q in meaning.predicates)
             and not unsaid & {*anchors(p)}
             and not (isinstance(p, Ranked) and p.rank > 1)

@@ -1,6 +1,6 @@
 """What the writer knows of a tile: where its regions lie, how large they are, how far apart."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 
 import cv2
@@ -35,6 +35,13 @@ class TileFacts:
         self._fields: dict[int, NDArray[np.float32]] = {}
         self._distances: dict[int, dict[int, float]] = {}
         self._rims: dict[int, tuple[NDArray[np.int64], int]] = {}
+        self._truths: dict[Hashable, NDArray[np.int8]] = {}
+
+    def once(self, key: Hashable, truth: Callable[[], NDArray[np.int8]]) -> NDArray[np.int8]:
+        """What is true of every region, int8 ``[N]``: found when it is first asked for under ``key``."""
+        if key not in self._truths:
+            self._truths[key] = truth()
+        return self._truths[key]
 
     @cached_property
     def centres(self) -> NDArray[np.float64]:
@@ -118,10 +125,11 @@ class TileFacts:
 
     def boxes(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Tight rectangles x0, y0, x1, y1 in [0, 1], float64 ``[len(places), 4]``."""
-        return self._boxes[places]
+        return self.all_boxes[places]
 
     @cached_property
-    def _boxes(self) -> NDArray[np.float64]:
+    def all_boxes(self) -> NDArray[np.float64]:
+        """Those of all regions, float64 ``[N, 4]``."""
         pixels = np.asarray([[r.x0, r.y0, r.x1, r.y1] for r in self.regions], np.float64).reshape(-1, 4)
         return pixels / np.asarray([self.width, self.height, self.width, self.height])
 

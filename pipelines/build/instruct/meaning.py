@@ -5,6 +5,7 @@ region of the category: an unclear case (a centroid near a border, two sizes alm
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -62,20 +63,25 @@ class InZone:
     def truth(self, facts: TileFacts, members: NDArray[np.int64]) -> Truth:
         """See :class:`Predicate`."""
         found = np.full(len(members), TRUE, np.int8)
-        boxes = facts.boxes(members)
         for name, axis in ((self.vertical, 1), (self.horizontal, 0)):
-            value = facts.centres[members, axis]
-            if name is not None:  # what spans the tile is not "at" any part of it
-                spans = boxes[:, axis + 2] - boxes[:, axis] > SPAN
-                found = np.minimum(found, np.where(spans, UNCLEAR, TRUE).astype(np.int8))
-            if name == "middle":
-                inner = (value >= _MID_TRUE[0]) & (value <= _MID_TRUE[1])
-                outer = (value >= _MID_FALSE[0]) & (value <= _MID_FALSE[1])
-                found = np.minimum(found, graded(inner, outer))
-            elif name is not None:
-                low = value if name in ("top", "left") else 1.0 - value
-                found = np.minimum(found, graded(low <= _EDGE_TRUE, low <= _EDGE_FALSE))
+            if name is not None:
+                everywhere = facts.once((name, axis), partial(_at, facts, name, axis))
+                found = np.minimum(found, everywhere[members])
         return found
+
+
+def _at(facts: TileFacts, name: str, axis: int) -> Truth:
+    """Whether each region lies at this part of an axis; what spans the tile is not "at" any part of it."""
+    value, boxes = facts.centres[:, axis], facts.all_boxes
+    spans = boxes[:, axis + 2] - boxes[:, axis] > SPAN
+    if name == "middle":
+        inner = (value >= _MID_TRUE[0]) & (value <= _MID_TRUE[1])
+        outer = (value >= _MID_FALSE[0]) & (value <= _MID_FALSE[1])
+        there = graded(inner, outer)
+    else:
+        low = value if name in ("top", "left") else 1.0 - value
+        there = graded(low <= _EDGE_TRUE, low <= _EDGE_FALSE)
+    return np.minimum(there, np.where(spans, UNCLEAR, TRUE).astype(np.int8))
 
 
 @dataclass(frozen=True)

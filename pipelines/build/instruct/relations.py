@@ -1,6 +1,7 @@
 """Predicates that relate a region to regions of other categories: sides, distances, what lies between."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +34,20 @@ class SideOf:
         place = facts.sole(self.anchor)
         if place is None:
             return np.full(len(members), UNCLEAR, np.int8)
-        offset = facts.centres[members] - facts.centres[place]
-        theirs, anchor = facts.boxes(members), facts.boxes(np.asarray([place]))[0]
-        axis = 0 if self.side in ("left", "right") else 1
-        first = self.side in ("left", "top")
-        along = -offset[:, axis] if first else offset[:, axis]
-        gap = anchor[axis] - theirs[:, axis + 2] if first else theirs[:, axis] - anchor[axis + 2]
-        steep = along > 1.5 * np.abs(offset[:, 1 - axis])
-        possible = along > 0.02  # a diagonal position may pass for this side, so it counts against
-        return graded((along > 0.1) & steep & (gap > -_OVERLAP), possible)
+        return facts.once(self, partial(_to_a_side, facts, self.side, place))[members]
+
+
+def _to_a_side(facts: TileFacts, side: Side, place: int) -> Truth:
+    """Whether each region lies to a side of region ``place``."""
+    offset = facts.centres - facts.centres[place]
+    theirs, anchor = facts.all_boxes, facts.all_boxes[place]
+    axis = 0 if side in ("left", "right") else 1
+    first = side in ("left", "top")
+    along = -offset[:, axis] if first else offset[:, axis]
+    gap = anchor[axis] - theirs[:, axis + 2] if first else theirs[:, axis] - anchor[axis + 2]
+    steep = along > 1.5 * np.abs(offset[:, 1 - axis])
+    possible = along > 0.02  # a diagonal position may pass for this side, so it counts against
+    return graded((along > 0.1) & steep & (gap > -_OVERLAP), possible)
 
 
 @dataclass(frozen=True)
