@@ -97,6 +97,8 @@ def option_runs(world: int, every: bool = True) -> list[Run]:
     runs = [Run(f"w{world}-stage{stage}-lora", stage, options=ADAPTERS) for stage in range(4)]
     runs += [Run(f"w{world}-stage{stage}-bf16", stage, options=narrow) for stage in range(4)]
     runs += [Run(f"w{world}-stage{stage}-bf16-offload", stage, options=narrow | OFFLOAD) for stage in (2, 3)]
+    single = narrow | {"train.micro_batch": 1, "engine.reduction_dtype": "fp32"}
+    runs += [Run(f"w{world}-stage{stage}-bf16-accumulated", stage, options=single) for stage in (1, 2, 3)]
     runs += [Run(f"w{world}-stage{stage}-muon", stage, options=MUON) for stage in range(3)]
     runs.append(Run(f"w{world}-stage1-bf16-muon", 1, options=narrow | MUON))
     runs += [Run(f"w{world}-stage{stage}-dropout", stage, options=DROPOUT) for stage in (0, 2, 3)]
@@ -104,7 +106,7 @@ def option_runs(world: int, every: bool = True) -> list[Run]:
         1: ("stage0-lora", "stage0-bf16", "stage2-muon", "stage0-dropout"),
         2: (
             *("stage2-lora", "stage3-lora", "stage2-bf16", "stage3-bf16", "stage0-muon", "stage2-muon"),
-            "stage2-dropout",
+            *("stage2-bf16-accumulated", "stage2-dropout"),
         ),
     }
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]

@@ -96,6 +96,16 @@ class EngineConfig(Section):
 
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload_optimizer: bool = False
+    accumulation_dtype: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="what gradients of a step's micro-batches are summed in where train.precision=bf16, in "
+        "stages 2 and 3 without offload (the others have their own way)",
+    )
+    reduction_dtype: Literal["fp32", "bf16"] = Field(
+        "bf16",
+        description="what gradients are summed over workers in where train.precision=bf16, in stages 1 to 3: "
+        "fp32 sends twice the bytes and rounds no sum of many workers",
+    )
     hpz_partition_size: int = Field(
         1,
         ge=1,

@@ -2,10 +2,11 @@
 
 Per trained parameter (Rajbhandari et al. 2020, ZeRO, section 3; what DeepSpeed 0.19 does besides, read in its
 code and measured): the weight; its gradient; from stage 1 on a float32 master, in float32 training too; two
-float32 moments; while the optimizer works a float32 gradient and its own intermediates. Stage 1 divides
-master and moments among the workers, stage 2 the gradients, stage 3 the weights. Frozen weights are held in
-the training precision. Under stage 3 DeepSpeed keeps up to a thousand million parameters gathered, and a
-place for its share of the gradients.
+float32 moments; while the optimizer works a float32 gradient and its own intermediates. Where bfloat16
+gradients of several micro-batches are summed in float32, that sum takes the gradient's place. Stage 1
+divides master and moments among the workers, stage 2 the gradients, stage 3 the weights. Frozen weights are
+held in the training precision. Under stage 3 DeepSpeed keeps up to a thousand million parameters gathered,
+and a place for its share of the gradients.
 
 A step has two peaks, and the higher one counts: somewhere in the forward and backward pass, where activations
 go while gradients come, and in the update. Activations are counted module by module on the model itself
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.config import Config
-from pipelines.train.engine.deepspeed_config import deepspeed_config
+from pipelines.train.engine.deepspeed_config import deepspeed_config, sums_apart
 
 STAGES = (0, 1, 2, 3)
 #: DeepSpeed's ``stage3_max_live_parameters``.
@@ -181,11 +182,14 @@ def model_states(
     bucket = _bucket(config, stage, world, trained, gpu) * weight
     gradient = weight / (world if stage > 1 else 1)
     single = 4 * share if half else 0.0  # the float32 gradient; in float32 it is the gradient itself
+    summed = weight
+    if sums_apart(config, stage, offload) and config.train.global_batch > world * config.micro_batch:
+        summed, gradient, single = 4, 4 / world, 0.0  # the sum is the float32 gradient
     states, update = 12 * share, gradient * trained + single + own * share
     kept, passing, limit, reduction = float(whole), float(bucket), math.inf, 0.0
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
-        kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + weight * share
+        kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + summed * share
         if (node := config.engine.hpz_partition_size) > 1:
             kept += whole / node  # the second copy
         passing, gradient, limit = 0.0, float(weight), float(bucket)

@@ -40,7 +40,20 @@ def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
     if train.precision == "bf16" and stage == 0:
         # Without ZeRO there are no float32 master weights: keep the weights in float32, compute in bfloat16.
         content["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif train.precision == "bf16":
+        content["communication_data_type"] = config.engine.reduction_dtype
+        if accumulation > 1 and sums_apart(config, stage, config.engine.offload_optimizer):
+            content["data_types"] = {"grad_accum_dtype": "fp32"}
     return content
+
+
+def sums_apart(config: Config, stage: int, offload: bool) -> bool:
+    """Whether a bfloat16 run sums its micro-batches' gradients in float32, in a place of their own.
+
+    DeepSpeed's stage 1 would put another optimizer in ours' place for it; offload sums on the host.
+    """
+    asked = config.train.precision == "bf16" and config.engine.accumulation_dtype == "fp32"
+    return asked and stage in (2, 3) and not offload
 
 
 def _zero(config: Config) -> dict[str, Any]:

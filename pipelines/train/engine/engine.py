@@ -10,7 +10,6 @@ step.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from pipelines.config import Config
 from pipelines.train.engine.allocator import keep_freed_memory
+from pipelines.train.engine.clock import StepClock, event_of
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.deepspeed_private import (
     cut_parameters,
@@ -40,7 +40,7 @@ from pipelines.train.engine.optimizer import make_optimizer
 from pipelines.train.engine.pieces import WEIGHT, Piece, held_pieces, own_pieces, set_steps
 from pipelines.train.engine.shards import ShardReader
 from pipelines.train.engine.spans import spans
-from pipelines.train.engine.step import NonFiniteLossError, StepResult, StepSeconds, StepTotals
+from pipelines.train.engine.step import NonFiniteLossError, StepResult, StepTotals
 from unigeoseg.losses.terms import Losses
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.dropout import SampleDropout, draw_dropout
@@ -142,41 +142,36 @@ class Engine:
         rate = learning_rate(self.config.train, step, self.steps)
         for group, factor in zip(self._engine.optimizer.param_groups, self._rate_scales, strict=True):
             group["lr"] = rate * factor
-        totals, seconds = StepTotals(), StepSeconds(wait=wait)
+        totals, clock = StepTotals(), StepClock(wait, event_of(self.device))
         scale = self.world * self.accumulation / instruction_count
         for place, batch in enumerate(micro_batches):
             if place:  # closes the micro-step before; only the last one's updates the weights
                 self._engine.step()
-            total = self._forward(step, place, batch, totals, seconds)
+            total = self._forward(step, place, batch, totals, clock)
             scaled = total * scale
             if place == self.accumulation - 1:
                 reduced = totals.reduced(self.device)
                 scaled = reduced.scaled(total, scale)  # no gradient where a sum is no number: see _update
-            started = time.perf_counter()
-            self._engine.backward(scaled)
-            seconds.backward += time.perf_counter() - started
+            with clock.part("backward"):
+                self._engine.backward(scaled)
         norms = self._module_norms() if by_module else {}
-        started = time.perf_counter()
-        norm = self._update()
-        seconds.optimizer += time.perf_counter() - started
-        result = reduced.result(step, rate, norm, norms, seconds)
+        with clock.part("optimizer"):
+            norm = self._update()
+        result = reduced.result(step, rate, norm, norms, clock.seconds())
         if not result.finite:
             what = "gradient norm" if reduced.finite else "loss"
             raise NonFiniteLossError(result, what, self.gather(totals.by_batch))
         return result
 
-    def _forward(
-        self, step: int, place: int, batch: Batch, totals: StepTotals, seconds: StepSeconds
-    ) -> Tensor:
+    def _forward(self, step: int, place: int, batch: Batch, totals: StepTotals, clock: StepClock) -> Tensor:
         seed = self.config.seed
         torch.manual_seed(mixed_seed(seed, step, self.rank, place))
         points = torch.Generator().manual_seed(mixed_seed(seed, step))
-        started = time.perf_counter()
-        total = self._engine(batch.to(self.device), points)
+        with clock.part("forward"):
+            total = self._engine(batch.to(self.device), points)
         losses = self._wrapped.last
         assert losses is not None
         totals.add(losses, batch)
-        seconds.forward += time.perf_counter() - started
         return total
 
     def _update(self) -> float:

@@ -16,7 +16,7 @@ from unigeoseg.tasks import TASKS
 
 @dataclass
 class StepSeconds:
-    """Wall-clock seconds of this rank in the parts of a step (on a GPU, as launched)."""
+    """Seconds of this rank in the parts of a step: wall-clock, on a GPU of the work itself."""
 
     wait: float = 0.0
     forward: float = 0.0

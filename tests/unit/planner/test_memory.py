@@ -37,18 +37,31 @@ def test_states_of_stage_2_and_3_are_deepspeeds_estimates(world):
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     own = 4 * SIZES.trained // world  # AdamW's intermediates, which they leave out
-    states = model_states(_config(), SIZES, 2, False, world, world)
+    whole = _config(**{"scale.workers": world})
+    states = model_states(whole, SIZES, 2, False, world, world)
     assert (
         states.kept + states.update - own
         == estimate_zero2_model_states_mem_needs(SIZES.trained, world, 1, cpu_offload=False)[1]
     )
-    states = model_states(_config(), SIZES, 3, False, world, world)
+    states = model_states(whole, SIZES, 3, False, world, world)
     gathered = 2 * SIZES.total
     theirs = estimate_zero3_model_states_mem_needs(
         SIZES.trained, SIZES.largest, world, 1, cpu_offload=False, cpu_offload_params=False
     )
     own_weights = 2 * SIZES.trained // world  # a worker's share of them is not in their 18 bytes
     assert states.kept + states.update - own - gathered - own_weights == theirs[1] - theirs[2]
+
+
+def test_a_sum_of_micro_batches_in_float32_takes_the_place_of_both_gradients():
+    """Stage 2: 4 bytes of a share instead of 2 of all and 4; stage 3: a share's place in float32."""
+    share, config = SIZES.trained // 8, _config(**{"train.global_batch": 32, "train.micro_batch": 2})
+    narrow = _config(
+        **{"train.global_batch": 32, "train.micro_batch": 2, "engine.accumulation_dtype": "bf16"}
+    )
+    (apart, plain) = (model_states(c, SIZES, 2, False, 8, 8) for c in (config, narrow))
+    assert plain.update - apart.update == 2 * share and apart.gradient == 2 * plain.gradient == 0.5
+    (apart, plain) = (model_states(c, SIZES, 3, False, 8, 8) for c in (config, narrow))
+    assert apart.kept - plain.kept == 2 * share
 
 
 def test_each_stage_divides_more():

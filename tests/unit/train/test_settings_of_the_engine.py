@@ -56,6 +56,25 @@ def test_precision_and_stage(stage, precision):
     assert ("torch_autocast" in made) == (precision == "bf16" and stage == 0)
 
 
+@pytest.mark.parametrize(
+    ("stage", "micro", "more", "kept"),
+    [
+        (2, 1, {}, "fp32"),
+        (3, 1, {}, "fp32"),
+        (2, None, {}, None),  # one micro-batch: nothing is summed
+        (1, 1, {}, None),
+        (2, 1, {"engine.offload_optimizer": True}, None),
+        (2, 1, {"engine.accumulation_dtype": "bf16"}, None),
+        (2, 1, {"train.precision": "fp32"}, None),
+    ],
+)
+def test_micro_batches_are_summed_in_float32_unless_asked_otherwise(stage, micro, more, kept):
+    asked = {"engine.zero_stage": stage, "train.micro_batch": micro, "train.precision": "bf16"} | more
+    made = deepspeed_config(_config(**asked, **{"engine.reduction_dtype": "fp32"}), 2)
+    assert made.get("data_types", {}).get("grad_accum_dtype") == kept
+    assert made.get("communication_data_type") == (None if "train.precision" in more else "fp32")
+
+
 def test_offload_needs_a_stage():
     config = _config(**{"engine.zero_stage": 2, "engine.offload_optimizer": True})
     assert "offload_optimizer" in deepspeed_config(config, 1)["zero_optimization"]
