@@ -185,14 +185,16 @@ def model_states(
     summed = weight
     if sums_apart(config, stage, offload) and config.train.global_batch > world * config.micro_batch:
         summed, gradient, single = 4, 4 / world, 0.0  # the sum is the float32 gradient
+    # A bucket that is reduced in float32 is copied for it.
+    wide = 2 * bucket if half and config.engine.reduction_dtype == "fp32" else 0
     states, update = 12 * share, gradient * trained + single + own * share
-    kept, passing, limit, reduction = float(whole), float(bucket), math.inf, 0.0
+    kept, passing, limit, reduction = float(whole), float(bucket + wide), math.inf, 0.0
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
         kept = whole / world + weight * min(trained + frozen, _LIVE_PARAMETERS) + summed * share
         if (node := config.engine.hpz_partition_size) > 1:
             kept += whole / node  # the second copy
-        passing, gradient, limit = 0.0, float(weight), float(bucket)
+        passing, gradient, limit = float(wide), float(weight), float(bucket)
         update = 4 * share + own * min(share, _SUBGROUP)
         if world > 1:  # beside them a flat copy (gloo makes another one) and the share that comes back
             reduction = min(bucket, weight * trained) * (2 if gpu else 3) + weight * share

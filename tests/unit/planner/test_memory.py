@@ -64,6 +64,14 @@ def test_a_sum_of_micro_batches_in_float32_takes_the_place_of_both_gradients():
     assert apart.kept - plain.kept == 2 * share
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_bucket_that_is_summed_over_workers_in_float32_is_there_twice(stage):
+    narrow, wide = (_config(**{"engine.reduction_dtype": dtype}) for dtype in ("bf16", "fp32"))
+    before, after = (model_states(c, SIZES, stage, False, 8, 8) for c in (narrow, wide))
+    bucket = before.limit if stage == 3 else before.passing
+    assert after.passing == before.passing + 2 * bucket and after.kept == before.kept
+
+
 def test_each_stage_divides_more():
     config = _config()
     rows = {(r.stage, r.offload, r.checkpointing): r for r in memory_rows(config, SIZES, 8, 8)}
