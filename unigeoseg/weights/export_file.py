@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
@@ -18,7 +19,7 @@ _WEIGHTS = "model.safetensors"
 def load_export_weights(
     model: UniGeoSeg, folder: str | Path, strict: bool = True, tokenizer: Tokenizer | None = None
 ) -> LoadReport:
-    """Takes every parameter from an export folder; rows of words follow the words.
+    """Takes every parameter from an export folder; rows of words follow the words, norms the image's size.
 
     Args:
         model: the target.
@@ -42,7 +43,31 @@ def load_export_weights(
     report = LoadReport(str(folder), "export")
     if tokenizer is not None:
         _follow_words(model, tensors, tokenizer, folder, report)
+    _follow_size(model, tensors, report)
     return load_named(model, tensors, report, strict=strict)
+
+
+def _follow_size(model: UniGeoSeg, tensors: dict[str, Tensor], report: LoadReport) -> None:
+    """Resamples what the connector's norms hold for each position of the map, for images of another size.
+
+    Nothing else of the model has a place for each position.
+    """
+    moved = []
+    for number, norm in enumerate((model.connector.norm1, model.connector.norm2), 1):
+        width, *sides = norm.normalized_shape
+        for kind in ("weight", "bias"):
+            name = f"connector.norm{number}.{kind}"
+            found = tensors.get(name)
+            if found is None or found.ndim != 3 or len(found) != width or [*found.shape[1:]] == sides:
+                continue
+            tensors[name] = functional.interpolate(found[None].float(), sides, mode="bilinear")[0]
+            moved.append((found.shape[1], sides[0]))
+    if moved:
+        before, after = moved[0]
+        report.notes.append(
+            f"another image size: the connector's norms went from {before} x {before} to {after} x {after} "
+            "positions"
+        )
 
 
 def _follow_words(
