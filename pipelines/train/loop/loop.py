@@ -4,11 +4,11 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -22,8 +22,7 @@ from pipelines.storage.background import in_background
 from pipelines.storage.lease import Hold, LeaseLostError
 from pipelines.storage.retry import NO_SPACE, Retry
 from pipelines.store.index import StoreIndex
-from pipelines.stream.quarantine import BadSampleEvent
-from pipelines.stream.stream import Stream, StreamItem, StreamStats
+from pipelines.stream.stream import Stream
 from pipelines.tracking.metric_names import validation_metrics
 from pipelines.train.checkpoints.best import Best, recalled
 from pipelines.train.checkpoints.export import export_checkpoint, read_seen_at
@@ -36,14 +35,15 @@ from pipelines.train.loop.adaptive import AdaptiveShares
 from pipelines.train.loop.channel import ANSWER, Channel
 from pipelines.train.loop.logs import at_step
 from pipelines.train.loop.machines import check_machines
+from pipelines.train.loop.out_of_memory import out_of_memory
 from pipelines.train.loop.preemption import Notice, Wish
 from pipelines.train.loop.profiler import StepProfiler
 from pipelines.train.loop.recorder import Recorder
 from pipelines.train.loop.skipping import Skipping
 from pipelines.train.loop.stalls import Watchdog
+from pipelines.train.loop.step_input import StepInput, steps_of
 from pipelines.train.loop.validation import Validation
 from unigeoseg.errors import UserError
-from unigeoseg.samples.batch import Batch
 from unigeoseg.samples.tokens import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -51,22 +51,6 @@ logger = logging.getLogger(__name__)
 OpenStream = Callable[..., Stream]
 #: What was loaded from where, before the first step.
 WEIGHTS = "weights.json"
-
-
-@dataclass
-class StepInput:
-    """A step's micro-batches of this rank, how long they were waited for, what was replaced in them."""
-
-    step: int
-    batches: list[Batch]
-    wait: float
-    stats: StreamStats
-    events: list[BadSampleEvent]
-
-    @property
-    def sample_ids(self) -> list[str]:
-        """Of all micro-batches, in plan order."""
-        return [name for batch in self.batches for name in batch.sample_ids]
 
 
 def run_loop(
@@ -303,6 +287,8 @@ class _Loop:
         except NonFiniteLossError as error:
             self.skipping.met(error)
             return error.result
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, self.config, self.run_folder, item, self.engine.rank) from error
 
     def _checkpoint(self, done: int, metrics: dict[str, float]) -> None:
         """Starts the checkpoint of ``done`` steps; ``metrics`` are of an evaluation after them, if any."""
@@ -389,17 +375,3 @@ class _Loop:
             return self.job.tokenizer
         self.run_folder.fetch(TOKENIZER)
         return str(Path(self.run_folder.base) / TOKENIZER)
-
-
-def steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:
-    """The stream's micro-batches, a step's together."""
-    batches: list[Batch] = []
-    events: list[BadSampleEvent] = []
-    wait = 0.0
-    for item in stream:
-        batches.append(item.batch)
-        events += item.events
-        wait += item.wait_s
-        if len(batches) == micro_batches:
-            yield StepInput(item.step, batches, wait, item.stats, events)
-            batches, events, wait = [], [], 0.0
