@@ -11,7 +11,7 @@ from pipelines.config import Config
 from pipelines.models.device import peak_flops
 from pipelines.models.info import OF_IMAGE, describe
 from pipelines.plan.plan import Plan
-from pipelines.planner.memory import MemoryRow, ModuleSizes, Sizes, memory_rows
+from pipelines.planner.memory import ModuleSizes, Sizes, memory_rows, needed, way_in
 from pipelines.planner.prices import Prices, read_prices
 from pipelines.storage.yaml_text import load_yaml
 from pipelines.store.index import StoreIndex
@@ -182,13 +182,16 @@ def _group(
     world = config.scale.workers
     per_node = gpus or max(1, int(group["resources"].get("CPU", 1) // config.scale.cpus_per_worker))
     nodes = -(-world // per_node)
-    row = _needed(config, sizes, world, min(world, per_node))
+    row = needed(config, sizes, world, min(world, per_node))
     usable = (facts.gpu_gib if facts else 0) * GIB * USABLE
     reasons = []
     if nodes > group.get("max_workers", 0):
         reasons.append(f"{nodes} nodes needed, max_workers is {group.get('max_workers', 0)}")
     if gpus and usable and row.device > usable:
-        reasons.append(f"{row.device / GIB:.1f} GiB needed on a GPU, {usable / GIB:.1f} usable")
+        way = way_in(config, sizes, world, min(world, per_node), usable)
+        reasons.append(
+            f"{row.device / GIB:.1f} GiB needed on a GPU, {usable / GIB:.1f} usable" + (way and f" ({way})")
+        )
     if group["resources"].get("CPU", 0) < config.scale.cpus_per_worker * min(world, per_node):
         reasons.append("too few CPUs for its workers")
     result: dict[str, Any] = {
@@ -235,16 +238,6 @@ def _beside(head: dict[str, Any], groups: list[dict[str, Any]], prices: Prices) 
     return found + [
         f"nodes of {row['name']} ({told(row['machine'])} each)" for row in groups if not row["gpus"]
     ]
-
-
-def _needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow:
-    return next(
-        row
-        for row in memory_rows(config, sizes, world, per_node)
-        if (row.stage, row.offload, row.checkpointing)
-        == (config.engine.zero_stage, config.engine.offload_optimizer and config.engine.zero_stage > 0,
-            config.train.activation_checkpointing)
-    )  # fmt: skip
 
 
 def _warnings(config: Config, groups: list[dict[str, Any]], fitting: list[Any], mfu: float) -> list[str]:

@@ -137,6 +137,37 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
     return rows
 
 
+def needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow:
+    """The row of the configuration's own stage, offload and checkpointing."""
+    engine, stage = config.engine, config.engine.zero_stage
+    wanted = (stage, engine.offload_optimizer and stage > 0, config.train.activation_checkpointing)
+    rows = memory_rows(config, sizes, world, per_node)
+    return next(row for row in rows if (row.stage, row.offload, row.checkpointing) == wanted)
+
+
+def way_in(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> str:
+    """Settings under which a worker stays within ``room`` bytes, in words; empty where none of these do.
+
+    Smaller micro-batches first, which only cost time; then the other rows with the configuration's own.
+    """
+    held = config.micro_batch
+    for micro in (n for n in range(held - 1, 0, -1) if held % n == 0):
+        train = config.train.model_copy(update={"micro_batch": micro})
+        row = needed(config.model_copy(update={"train": train}), sizes, world, per_node)
+        if row.device <= room:
+            return f"train.micro_batch={micro} would need {row.device / 2**30:.1f}"
+    fitting = [row for row in memory_rows(config, sizes, world, per_node) if row.device <= room]
+    if not fitting:
+        return ""
+    row = min(fitting, key=lambda r: (r.offload, r.checkpointing, r.stage))
+    settings = [
+        f"engine.zero_stage={row.stage}",
+        *(["engine.offload_optimizer=true"] if row.offload else []),
+        f"train.activation_checkpointing={str(row.checkpointing).lower()}",
+    ]
+    return f"{' '.join(settings)} would need {row.device / 2**30:.1f}"
+
+
 def highest(
     modules: Sequence[ModuleSizes],
     images: int,

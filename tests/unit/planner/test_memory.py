@@ -7,7 +7,15 @@ from torch.utils.checkpoint import checkpoint
 
 from pipelines.config import Config
 from pipelines.models.live_bytes import peak_bytes
-from pipelines.planner.memory import ModuleSizes, Sizes, highest, memory_rows, model_states
+from pipelines.planner.memory import (
+    ModuleSizes,
+    Sizes,
+    highest,
+    memory_rows,
+    model_states,
+    needed,
+    way_in,
+)
 from tests.train_runs import tiny_values
 
 MILLION = 10**6
@@ -70,6 +78,27 @@ def test_a_bucket_that_is_summed_over_workers_in_float32_is_there_twice(stage):
     before, after = (model_states(c, SIZES, stage, False, 8, 8) for c in (narrow, wide))
     bucket = before.limit if stage == 3 else before.passing
     assert after.passing == before.passing + 2 * bucket and after.kept == before.kept
+
+
+def test_the_largest_micro_batch_that_fits_is_named_and_else_another_row():
+    config = _config(**{"scale.workers": 2, "train.global_batch": 24, "engine.zero_stage": 2})
+    heavy = Sizes(
+        400 * MILLION,
+        400 * MILLION,
+        50 * MILLION,
+        {on: (ModuleSizes(400 * MILLION, True, size, size),) for on, size in ((False, 10**9), (True, 10**7))},
+    )
+
+    def peak(micro, **engine):
+        values = {"scale.workers": 2, "train.global_batch": 24, "train.micro_batch": micro, **engine}
+        return needed(_config(**values), heavy, 2, 2).device
+
+    for micro, smaller in ((6, 4), (4, 3), (3, 2), (2, 1)):  # room for `smaller`, not for the next above
+        room = (peak(smaller) + peak(micro)) / 2
+        assert way_in(config, heavy, 2, 2, room).startswith(f"train.micro_batch={smaller} would need ")
+    room = peak(1) - 1
+    assert "train.activation_checkpointing=true would need" in way_in(config, heavy, 2, 2, room)
+    assert way_in(config, heavy, 2, 2, 10.0**6) == ""
 
 
 def test_each_stage_divides_more():
