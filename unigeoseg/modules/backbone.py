@@ -36,7 +36,8 @@ class BackboneEncoder(Encoder):
         norms = [m for m in self.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._fixed_norms = norms
         self._last = _channels_last(self.backbone, config.backbone, image_size)
-        self._depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.backbone.modules())
+        convolutions = [m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)]
+        self._depthwise = any(m.groups == m.in_channels > 1 for m in convolutions)
         self._freeze()
         self.train(self.training)
 
