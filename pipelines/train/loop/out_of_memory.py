@@ -53,7 +53,7 @@ def smaller(config: Config, images: int) -> list[str]:
 
 
 def _written(error: torch.OutOfMemoryError, run: RunFolder, step: int, rank: int) -> str | None:
-    """Where the allocator's own account stands; a run that ends must not hang on storage that is away."""
+    """Where the allocator's own account stands; ``None`` where it cannot be written: the error counts."""
     name = f"{DIAGNOSTICS}/out-of-memory-rank-{rank}.txt"
     account = torch.cuda.memory_summary() if torch.cuda.is_available() else ""
     try:
