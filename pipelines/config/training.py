@@ -99,7 +99,7 @@ class EngineConfig(Section):
     accumulation_dtype: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="what gradients of a step's micro-batches are summed in where train.precision=bf16, in "
-        "stages 2 and 3 without offload (the others have their own way)",
+        "stages 2 and 3 without offload (elsewhere it is DeepSpeed's own choice)",
     )
     reduction_dtype: Literal["fp32", "bf16"] = Field(
         "bf16",

@@ -95,20 +95,15 @@ def isolated(region: Region, others: list[Region], radius: int) -> bool:
     near = [o for o in others if o.y0 < y1 and o.y1 > y0 and o.x0 < x1 and o.x1 > x0]
     if not near:
         return True
+    away = np.ones((y1 - y0, x1 - x0), np.uint8)
+    h, w = region.crop.shape
+    away[radius : radius + h, radius : radius + w] = ~region.crop
     # Only what lies around the others' pixels matters, and of the region only what is as near to them.
     overlaps = [(max(o.y0, y0), max(o.x0, x0), min(o.y1, y1), min(o.x1, x1)) for o in near]
-    top, left = (max(min(one[k] for one in overlaps) - radius, low) for k, low in ((0, y0), (1, x0)))
-    bottom, right = (min(max(one[k] for one in overlaps) + radius, high) for k, high in ((2, y1), (3, x1)))
-    ry0, rx0, ry1, rx1 = (
-        max(region.y0, top),
-        max(region.x0, left),
-        min(region.y1, bottom),
-        min(region.x1, right),
-    )
-    away = np.ones((bottom - top, right - left), np.uint8)
-    if ry0 < ry1 and rx0 < rx1:
-        there = region.crop[ry0 - region.y0 : ry1 - region.y0, rx0 - region.x0 : rx1 - region.x0]
-        away[ry0 - top : ry1 - top, rx0 - left : rx1 - left] = ~there
+    top = max(min(o[0] for o in overlaps) - radius, y0)
+    left = max(min(o[1] for o in overlaps) - radius, x0)
+    bottom, right = max(o[2] for o in overlaps) + radius, max(o[3] for o in overlaps) + radius
+    away = away[top - y0 : bottom - y0, left - x0 : right - x0]
     if away.all():  # the transform of a picture without a zero means nothing
         return True
     distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

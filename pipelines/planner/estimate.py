@@ -11,7 +11,7 @@ from pipelines.config import Config
 from pipelines.models.device import peak_flops
 from pipelines.models.info import OF_IMAGE, describe
 from pipelines.plan.plan import Plan
-from pipelines.planner.memory import ModuleSizes, Sizes, memory_rows, needed, way_in
+from pipelines.planner.memory import ModuleSizes, Sizes, memory_rows, needed, what_fits
 from pipelines.planner.prices import Prices, read_prices
 from pipelines.storage.yaml_text import load_yaml
 from pipelines.store.index import StoreIndex
@@ -188,9 +188,9 @@ def _group(
     if nodes > group.get("max_workers", 0):
         reasons.append(f"{nodes} nodes needed, max_workers is {group.get('max_workers', 0)}")
     if gpus and usable and row.device > usable:
-        way = way_in(config, sizes, world, min(world, per_node), usable)
+        fits = what_fits(config, sizes, world, min(world, per_node), usable)
         reasons.append(
-            f"{row.device / GIB:.1f} GiB needed on a GPU, {usable / GIB:.1f} usable" + (way and f" ({way})")
+            f"{row.device / GIB:.1f} GiB needed on a GPU, {usable / GIB:.1f} usable" + (fits and f" ({fits})")
         )
     if group["resources"].get("CPU", 0) < config.scale.cpus_per_worker * min(world, per_node):
         reasons.append("too few CPUs for its workers")

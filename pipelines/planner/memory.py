@@ -145,7 +145,7 @@ def needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow
     return next(row for row in rows if (row.stage, row.offload, row.checkpointing) == wanted)
 
 
-def way_in(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> str:
+def what_fits(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> str:
     """Settings under which a worker stays within ``room`` bytes, in words; empty where none of these do.
 
     Smaller micro-batches first, which only cost time; then the other rows with the configuration's own.

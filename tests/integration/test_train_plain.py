@@ -11,14 +11,6 @@ import yaml
 from tests.train_runs import ROOT, tiny_values
 
 pytestmark = pytest.mark.integration
-#: The third step asks for more than the device has.
-FULL = (
-    "import sys, torch; from pipelines.train.engine.engine import Engine; step = Engine.train_step\n"
-    "def full(self, number, *rest, **more):\n"
-    "    if number == 2: raise torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB.\\nMore.')\n"
-    "    return step(self, number, *rest, **more)\n"
-    "Engine.train_step = full; sys.argv[0] = 'unigeoseg'; from jobs.cli import main; main()"
-)
 #: Every import of Ray fails, as where it is not installed.
 WITHOUT_RAY = (
     "import sys; sys.modules['ray'] = None; sys.argv[0] = 'unigeoseg'; from jobs.cli import main; main()"
@@ -70,23 +62,28 @@ def test_the_number_of_processes_is_checked(tmp_path, tiny_store, run_cli):
     assert done.returncode == 2 and "1 processes run; set scale.workers=1" in done.stderr
 
 
-def test_a_step_that_a_device_cannot_hold_ends_the_run_with_settings_that_hold_less(tmp_path, tiny_store):
-    preset = tmp_path / "tiny.yaml"
-    preset.write_text(yaml.safe_dump(tiny_values()))
-    options = ["train", "--preset", preset, "--store", tiny_store, "--run", tmp_path / "run", "--plain"]
-    sets = ["--set", "scale.workers=1", "--set", "evaluation.split=train"]
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, *map(str, options), *sets],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+@pytest.mark.parametrize("where", ["Engine.train_step", "Engine.__init__"])
+def test_a_device_that_is_too_small_ends_the_run_with_settings_that_hold_less(
+    where, tmp_path, tiny_store, run_python
+):
+    preset, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    preset.write_text(yaml.safe_dump(tiny_values(**{"scale.workers": 1, "evaluation.split": "train"})))
+    words = ["unigeoseg", "train", "--preset", preset, "--store", tiny_store, "--run", run, "--plain"]
+    done = run_python(
+        "import sys, torch\n"
+        "from pipelines.train.engine.engine import Engine\n"
+        "def full(*_, **__):\n"
+        "    raise torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB.\\nMore.')\n"
+        f"{where} = full\n"
+        f"sys.argv = {[str(word) for word in words]}\n"
+        "from jobs.cli import main\n"
+        "main()",
+        OMP_NUM_THREADS="1",
     )
     assert done.returncode == 2, done.stderr
     told = done.stderr.splitlines()[-1]
-    assert "rank 0's device cannot hold step 2 with 4 images at once (CUDA out of memory. Tried" in told
+    assert "rank 0's device cannot hold this training with 4 images at once (CUDA out of memory." in told
     assert "Set train.activation_checkpointing=true (a third more time); or train.micro_batch=2 (" in told
-    written = (tmp_path / "run" / "diagnostics" / "out-of-memory-rank-0.txt").read_text()
-    assert written.startswith("step 2\nCUDA out of memory") and "More." in written
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    written = (run / "diagnostics" / "out-of-memory-rank-0.txt").read_text()
+    assert written.startswith("CUDA out of memory") and "More." in written
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"

@@ -50,7 +50,8 @@ def load_export_weights(
 def _follow_size(model: UniGeoSeg, tensors: dict[str, Tensor], report: LoadReport) -> None:
     """Resamples what the connector's norms hold for each position of the map, for images of another size.
 
-    Nothing else of the model has a place for each position.
+    Nothing else has a place for each position (a Swin whose map is smaller than its window has smaller tables
+    of positions within it; those are refused by their shape).
     """
     moved = []
     for number, norm in enumerate((model.connector.norm1, model.connector.norm2), 1):

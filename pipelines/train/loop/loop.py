@@ -88,14 +88,23 @@ def run_loop(
         )
         channel.fail(full)
         raise full from error
+    except torch.OutOfMemoryError as error:
+        told = out_of_memory(error, job.config, _run_folder(job))
+        channel.fail(told)
+        raise told from error
+
+
+def _run_folder(job: Job) -> RunFolder:
+    folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
+    if job.lease:
+        folder.hold = Hold(folder, job.lease)
+    return folder
 
 
 class _Loop:
     def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
         self.job, self.channel, self.config = job, channel, job.config
-        self.run_folder = RunFolder(job.run, Retry(patience_s=job.config.checkpoint.patience_s))
-        if job.lease:
-            self.run_folder.hold = Hold(self.run_folder, job.lease)
+        self.run_folder = _run_folder(job)
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
         self.index = StoreIndex.open(job.store, self.config.data.split)
         self.plan = Plan.from_config(self.index, self.config)
@@ -287,8 +296,6 @@ class _Loop:
         except NonFiniteLossError as error:
             self.skipping.met(error)
             return error.result
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(error, self.config, self.run_folder, item, self.engine.rank) from error
 
     def _checkpoint(self, done: int, metrics: dict[str, float]) -> None:
         """Starts the checkpoint of ``done`` steps; ``metrics`` are of an evaluation after them, if any."""

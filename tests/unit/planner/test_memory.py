@@ -14,7 +14,7 @@ from pipelines.planner.memory import (
     memory_rows,
     model_states,
     needed,
-    way_in,
+    what_fits,
 )
 from tests.train_runs import tiny_values
 
@@ -89,16 +89,16 @@ def test_the_largest_micro_batch_that_fits_is_named_and_else_another_row():
         {on: (ModuleSizes(400 * MILLION, True, size, size),) for on, size in ((False, 10**9), (True, 10**7))},
     )
 
-    def peak(micro, **engine):
-        values = {"scale.workers": 2, "train.global_batch": 24, "train.micro_batch": micro, **engine}
+    def peak(micro):
+        values = {"scale.workers": 2, "train.global_batch": 24, "train.micro_batch": micro}
         return needed(_config(**values), heavy, 2, 2).device
 
     for micro, smaller in ((6, 4), (4, 3), (3, 2), (2, 1)):  # room for `smaller`, not for the next above
         room = (peak(smaller) + peak(micro)) / 2
-        assert way_in(config, heavy, 2, 2, room).startswith(f"train.micro_batch={smaller} would need ")
+        assert what_fits(config, heavy, 2, 2, room).startswith(f"train.micro_batch={smaller} would need ")
     room = peak(1) - 1
-    assert "train.activation_checkpointing=true would need" in way_in(config, heavy, 2, 2, room)
-    assert way_in(config, heavy, 2, 2, 10.0**6) == ""
+    assert "train.activation_checkpointing=true would need" in what_fits(config, heavy, 2, 2, room)
+    assert what_fits(config, heavy, 2, 2, 10.0**6) == ""
 
 
 def test_each_stage_divides_more():

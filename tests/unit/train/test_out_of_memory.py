@@ -1,7 +1,5 @@
 """Settings that hold less than those that did not fit, and change nothing else."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -35,7 +33,7 @@ from tests.train_runs import tiny_values
 def test_what_holds_less(values, images, told):
     values = {"scale.workers": 1, "train.micro_batch": images} | values
     config = Config.model_validate(tiny_values(**values))
-    found = smaller(config, images)
+    found = smaller(config, config.scale.workers, images)
     assert [text.startswith(start) for text, start in zip(found, told, strict=True)] == [True] * len(told)
     for text in found[: None if images > 1 else 0]:  # each is a setting that the configuration takes
         key, value = text.split(" ")[0].split("=")
@@ -44,13 +42,12 @@ def test_what_holds_less(values, images, told):
 
 def test_a_run_folder_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    item = SimpleNamespace(step=7, batches=[SimpleNamespace(images=[0, 0])])
-    config = Config.model_validate(tiny_values())
+    config = Config.model_validate(tiny_values(**{"scale.workers": 2, "train.micro_batch": 1}))
 
     def full(*_, **__):
         raise OSError(28, "no space")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    error = out_of_memory(torch.OutOfMemoryError("none left"), config, run, item, 3)
-    assert "rank 3's device cannot hold step 7 with 2 images at once (none left)" in str(error)
+    error = out_of_memory(torch.OutOfMemoryError("none left"), config, run)
+    assert "rank 0's device cannot hold this training with 1 image at once (none left)" in str(error)
     assert "diagnostics" not in str(error)
