@@ -11,9 +11,9 @@ from pipelines.store.index import StoreIndex
 from pipelines.store.reader import ReadStats
 from pipelines.store.record import decode_image, decode_mask, decode_sample, parse_fragment
 from pipelines.stream.carry import pack, unpack
+from pipelines.stream.collator import make_collator
 from pipelines.stream.layout import Micro
 from pipelines.stream.stream import Arrival
-from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.letterbox import letterbox_image, letterbox_mask
 from unigeoseg.samples.sample import ImageGroup
 from unigeoseg.samples.tokens import load_tokenizer
@@ -32,9 +32,7 @@ def break_down(config: Config, store: str, tokenizer: str, images: int = 256) ->
     plan = Plan.from_config(index, config)
     count = min(images // plan.batch_size or 1, plan.steps)
     clock = _Clock()
-    collate = Collator(
-        load_tokenizer(tokenizer, config.model.mode), config.model, config.tokenizer.max_length
-    )
+    collate = make_collator(config, load_tokenizer(tokenizer, config.model.mode))
     fetcher, size = RangeFetcher(index.store), config.model.image_size
     plan.batch(0)  # what is loaded once is no image's cost
     for step in range(count):

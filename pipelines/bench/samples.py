@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import Config
+from pipelines.stream.collator import make_collator
 from unigeoseg.samples.batch import Batch
-from unigeoseg.samples.collate import Collator
 from unigeoseg.samples.prompts import interactive_sentence, template_texts
 from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import Tokenizer, load_tokenizer, train_tokenizer
@@ -39,7 +39,7 @@ def bench_batch(
 
 def collate(config: Config, tokenizer: Tokenizer, images: list[ImageGroup]) -> Batch:
     """Images as a batch of the configured model."""
-    return Collator(tokenizer, config.model, config.tokenizer.max_length)(images)
+    return make_collator(config, tokenizer)(images)
 
 
 def bench_images(config: Config, size: int, seed: int = 0, instructions: int = 1) -> list[ImageGroup]:

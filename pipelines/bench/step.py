@@ -14,6 +14,7 @@ from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.models.device import describe_machine, peak_flops, peak_memory, synchronize
 from pipelines.models.job_model import make_model
+from pipelines.train.engine.compiling import compile_model
 from pipelines.train.engine.optimizer import make_optimizer
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
@@ -99,7 +100,7 @@ def _model(config: Config, tokenizer: Tokenizer, device: torch.device) -> UniGeo
     if config.train.activation_checkpointing:
         model.enable_activation_checkpointing()
     if config.train.compile:
-        model.enable_compilation()
+        compile_model(model, config.train.compile_backend, device)
     return model
 
 

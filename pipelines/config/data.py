@@ -177,6 +177,12 @@ class DataConfig(Section):
     )
     block_positions: int = Field(128, ge=1, description="plan positions in one Ray Data block")
     prefetch_batches: int = Field(2, ge=0)
+    length_multiple: int = Field(
+        1,
+        ge=1,
+        description="sequences are padded to a multiple of this, and the row of a batch's distinct tokens to "
+        "one an instruction: train.compile then meets few shapes (16 to 64); 1: nothing is padded twice",
+    )
     min_pixels: float = Field(
         0,
         ge=0,

@@ -250,12 +250,14 @@ class Config(Section):
         return values
 
     @model_validator(mode="after")
-    def _weights_are_whole_for_the_compiler(self) -> "Config":
+    def _compilation_is_possible(self) -> "Config":
         if self.train.compile and self.engine.zero_stage == 3:
             raise ValueError(
                 "train.compile=true cannot see through the gathering of engine.zero_stage=3; use stage 2 or "
                 "less, or train.compile=false"
             )
+        if self.train.compile_backend and not self.train.compile:
+            raise ValueError("train.compile_backend does nothing without train.compile=true")
         return self
 
     @model_validator(mode="after")

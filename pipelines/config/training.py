@@ -74,6 +74,11 @@ class TrainConfig(Section):
         description="torch.compile of the encoder's stages and the language model's blocks: faster steps on "
         "a GPU for a minute at the start; not with ZeRO stage 3",
     )
+    compile_backend: str | None = Field(
+        None,
+        description="of torch.compile, by name (refused where it cannot run); null: inductor, and without "
+        "compilation where a machine lacks the compiler for it",
+    )
     encoder_lr: float = Field(
         1.0, gt=0, description="factor on lr for an encoder that is not frozen (model.vision.frozen=false)"
     )

@@ -12,11 +12,12 @@ from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, ReadStats, StoreReader
 from pipelines.stream.augment import Augment
+from pipelines.stream.collator import make_collator
 from pipelines.stream.layout import Micro
 from pipelines.stream.quarantine import BadSampleEvent, what_to_do
 from unigeoseg.errors import UserError
 from unigeoseg.samples.batch import Batch
-from unigeoseg.samples.collate import BadSample, Collator
+from unigeoseg.samples.collate import BadSample
 from unigeoseg.samples.prompts import PromptTokens
 from unigeoseg.samples.sample import ImageGroup, Sample
 from unigeoseg.samples.tokens import load_tokenizer
@@ -64,7 +65,7 @@ class Assembler:
         self.plan = Plan.from_config(self.index, config)
         self._reader = StoreReader(self.index)
         tokenizer = load_tokenizer(tokenizer_path, config.model.mode)
-        self._collate = Collator(tokenizer, config.model, config.tokenizer.max_length)
+        self._collate = make_collator(config, tokenizer)
         augment = config.data.augment
         self._augment = Augment(augment, config.seed) if augment.active else None
 

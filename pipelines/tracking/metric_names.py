@@ -51,6 +51,7 @@ def flat_metrics(row: dict[str, Any]) -> dict[str, float]:
         "pts/share": ("target_shares",),
         "pts/realised": ("shares",),
         "perf": ("rates",),
+        "perf/compiled": ("compiled",),
         "perf/seconds": ("waits",),
         "system/memory_mib": ("memory",),
         "system/memory_share": ("memory_share",),

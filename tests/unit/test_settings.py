@@ -52,6 +52,7 @@ def test_paper_preset_is_table_11():
 def test_compilation_and_zero_stage_3_exclude_each_other():
     assert "use stage 2" in refusal("paper", "train.compile=true", "engine.zero_stage=3")
     assert load_config("paper", ["train.compile=true"]).train.compile
+    assert "does nothing without train.compile=true" in refusal("paper", "train.compile_backend=cudagraphs")
 
 
 def test_set_values_are_yaml_and_later_ones_win():

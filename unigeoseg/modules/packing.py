@@ -43,9 +43,13 @@ class Packing:
 
 
 def packed_places(
-    ids: NDArray[Any], lengths: Sequence[int], shared: Sequence[int], images: Sequence[int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``places`` and ``first`` of a :class:`Packing`.
+    ids: NDArray[Any],
+    lengths: Sequence[int],
+    shared: Sequence[int],
+    images: Sequence[int],
+    multiple: int = 1,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """``places`` and ``first`` of a :class:`Packing`, and how many tokens the row has that count.
 
     Args:
         ids: ``[B, L]``, padded on the right.
@@ -53,6 +57,8 @@ def packed_places(
         shared: how many leading positions of each could be the same as another's: what follows depends on
             more than the ids (the enhanced instruction).
         images: of each sequence; only sequences of one image, which follow each other, share anything.
+        multiple: the row ends with repetitions of its first token, which nothing reads, up to a multiple of
+            this.
     """
     places = np.zeros(ids.shape, np.int64)
     width, total = ids.shape[1], 0
@@ -73,4 +79,5 @@ def packed_places(
             first.append(np.arange(own, lengths[row]) + row * width)
             total += count
         begin = end
-    return places, np.concatenate(first)
+    first.append(np.zeros(-total % multiple, np.int64))
+    return places, np.concatenate(first), total

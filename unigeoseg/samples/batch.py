@@ -34,6 +34,7 @@ class Batch:
         token_mask: bool ``[B, L]``, true at every token, hidden or not; only ``released`` mode reads it.
         places, first: of its :class:`~unigeoseg.modules.packing.Packing`; ``None``: the padded sequences are
             read.
+        distinct: how many tokens of ``first`` count; what follows repeats one (the collator's ``multiple``).
         where: indices of the masks' tokens; :meth:`to` makes them before the batch leaves the host.
     """
 
@@ -54,6 +55,7 @@ class Batch:
     token_mask: Tensor | None = None
     places: Tensor | None = None
     first: Tensor | None = None
+    distinct: int | None = None
     where: Where | None = None
 
     @property
@@ -66,7 +68,7 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Tokens that the language model computes: padding left out, and each common one counted once."""
-        return int(self.attention_mask.sum()) if self.first is None else len(self.first)
+        return int(self.attention_mask.sum()) if self.distinct is None else self.distinct
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""

@@ -49,11 +49,15 @@ class Collator:
         tokenizer: of the model.
         config: decides image size, number of image tokens and prompt.
         max_length: longest sequence in tokens; a longer sample is a :class:`BadSample`.
+        multiple: sequences are padded to a multiple of this (``max_length`` at most) and the row of distinct
+            tokens to one for each instruction, so that a compiled model meets few shapes.
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: ModelConfig, max_length: int = 512) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, config: ModelConfig, max_length: int = 512, multiple: int = 1
+    ) -> None:
         self._size, self._image_tokens = config.image_size, config.image_tokens
-        self._pad, self._max_length = tokenizer.pad_id, max_length
+        self._pad, self._max_length, self._multiple = tokenizer.pad_id, max_length, multiple
         self._released = config.mode == "released"
         encoder = ReleasedPromptEncoder if self._released else PromptEncoder
         self._prompts = encoder(tokenizer, config.system_prompt)
@@ -107,10 +111,14 @@ class Collator:
             )
         prompts = [self._tokens(s) for s in samples] if prompts is None else prompts
         ids, attention, image_mask, instruction_mask, labels, tokens = self._sequences(prompts)
-        places, first = None, None
+        places, first, distinct = None, None, None
         if not self._released:  # which hides tokens, and reads whole sequences
-            packed = packed_places(
-                ids, tokens.sum(1).tolist(), instruction_mask.argmax(1).tolist(), image_index
+            *packed, distinct = packed_places(
+                ids,
+                tokens.sum(1).tolist(),
+                instruction_mask.argmax(1).tolist(),
+                image_index,
+                len(samples) * self._multiple if self._multiple > 1 else 1,
             )
             places, first = (torch.from_numpy(array) for array in packed)
         return Batch(
@@ -131,6 +139,7 @@ class Collator:
             token_mask=torch.from_numpy(tokens),
             places=places,
             first=first,
+            distinct=distinct,
         )
 
     def pictures(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -159,7 +168,8 @@ class Collator:
 
     def _sequences(self, prompts: Sequence[PromptTokens]) -> tuple[NDArray[np.generic], ...]:
         lengths = [self._image_tokens + p.length for p in prompts]
-        shape = (len(prompts), max(lengths))
+        longest = max(lengths)
+        shape = (len(prompts), max(longest, min(self._max_length, longest + -longest % self._multiple)))
         ids = np.full(shape, self._pad, dtype=np.int64)
         labels = np.full(shape, IGNORE, dtype=np.int64)
         attention, image_mask, instruction_mask, tokens = (np.zeros(shape, dtype=bool) for _ in range(4))

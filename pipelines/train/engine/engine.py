@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipelines.config import Config
 from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.clock import StepClock, event_of
+from pipelines.train.engine.compiling import compile_model
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
 from pipelines.train.engine.deepspeed_private import (
     cut_parameters,
@@ -92,7 +93,7 @@ class Engine:
         if config.train.activation_checkpointing and callable(enable):
             enable()
         if config.train.compile and isinstance(model, UniGeoSeg):
-            model.enable_compilation()
+            compile_model(model, config.train.compile_backend, self.device)
         self._wrapped = _LossModule(model)
         optimizer, self._rate_scales = make_optimizer(
             model, config.train, fused=not config.engine.offload_optimizer
@@ -122,6 +123,7 @@ class Engine:
         instruction_count: int,
         wait: float = 0.0,
         by_module: bool = False,
+        tell: Callable[[], Sequence[int]] = tuple,
     ) -> StepResult:
         """One optimizer step; a collective call.
 
@@ -132,6 +134,8 @@ class Engine:
             wait: seconds this rank waited for the data, for the record.
             by_module: also measure the gradient norm of each of the model's modules; every parameter's
                 gradient is gathered for it.
+            tell: asked once, after the forward passes, for whole numbers of this rank, as many on each; the
+                result has their sums over the ranks. They travel with the losses: no message of their own.
 
         Raises:
             NonFiniteLossError: on every rank, when a loss or the gradient norm is not finite. Weights and
@@ -150,7 +154,7 @@ class Engine:
             total = self._forward(step, place, batch, totals, clock)
             scaled = total * scale
             if place == self.accumulation - 1:
-                reduced = totals.reduced(self.device)
+                reduced = totals.reduced(self.device, tell())
                 scaled = reduced.scaled(total, scale)  # no gradient where a sum is no number: see _update
             with clock.part("backward"):
                 self._engine.backward(scaled)

@@ -1,6 +1,7 @@
 """The result of one optimizer step, summed over ranks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class StepResult:
         images: pictures of the global batch, counted in each micro-batch.
         tokens: that the language model computed; see :attr:`unigeoseg.samples.batch.Batch.tokens`.
         seconds: this rank's time.
+        told: what the ranks told one another with the step, summed over them.
     """
 
     step: int
@@ -58,6 +60,7 @@ class StepResult:
     images: int
     tokens: int
     seconds: StepSeconds
+    told: tuple[int, ...] = ()
 
     @property
     def instructions(self) -> int:
@@ -123,8 +126,13 @@ class StepTotals:
             for losses, batch in zip(self._losses, self._batches, strict=True)
         ]
 
-    def reduced(self, device: torch.device) -> "ReducedTotals":
-        """The sums over all ranks: one small all-reduce in float64, whose result nobody waits for yet."""
+    def reduced(self, device: torch.device, told: Sequence[int] = ()) -> "ReducedTotals":
+        """The sums over all ranks: one small all-reduce in float64, whose result nobody waits for yet.
+
+        Args:
+            device: for it.
+            told: whole numbers of this rank that travel along.
+        """
         names = sorted(self._losses[0].parts)
         rows = [
             torch.cat(
@@ -139,19 +147,22 @@ class StepTotals:
             )
             for losses, batch in zip(self._losses, self._batches, strict=True)
         ]
-        values = torch.stack(rows).sum(0).to(device)
+        sums = torch.stack(rows).sum(0)
+        along = [sums.new_full((1,), number) for number in told]  # filled there: a copy would be waited for
+        values = torch.cat([*along, sums]).to(device)
         dist.all_reduce(values)
-        return ReducedTotals(names, values)
+        return ReducedTotals(names, len(told), values)
 
 
 @dataclass
 class ReducedTotals:
-    """Global sums of a step: total, parts, tasks' sums, tasks' counts, tasks' watched, images, tokens.
+    """Global sums of a step: told, total, parts, tasks' sums, counts and watched, images, tokens.
 
     They stay on the device until they are asked for: whoever asks waits for all that was queued before.
     """
 
     names: list[str]
+    told: int
     values: Tensor
 
     def scaled(self, total: Tensor, scale: float) -> Tensor:
@@ -169,8 +180,10 @@ class ReducedTotals:
     ) -> StepResult:
         """Means over the instructions, with the rest of the step's facts."""
         numbers = self.values.tolist()
-        by_task = self.values[1 + len(self.names) : -2].view(-1, len(TASKS)).tolist()
-        sums, counts, *watched = (dict(zip(TASKS, row, strict=True)) for row in by_task)
+        told, numbers = numbers[: self.told], numbers[self.told :]
+        by_task = numbers[1 + len(self.names) : -2]
+        rows = [by_task[i : i + len(TASKS)] for i in range(0, len(by_task), len(TASKS))]
+        sums, counts, *watched = (dict(zip(TASKS, row, strict=True)) for row in rows)
         count = max(1.0, sum(counts.values()))
         return StepResult(
             step=step,
@@ -185,4 +198,5 @@ class ReducedTotals:
             images=int(numbers[-2]),
             tokens=int(numbers[-1]),
             seconds=seconds,
+            told=tuple(int(number) for number in told),
         )

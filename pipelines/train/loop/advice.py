@@ -15,6 +15,8 @@ WAIT_LIMIT = 0.25
 SLOW_ROWS = 5
 #: Share of a machine's or device's memory in use; Ray ends processes from 0.95 of the machine's on.
 MEMORY_LIMIT = 0.9
+#: Graphs more in that time above which a run is still compiling. A first change of shape makes some.
+GRAPHS_LIMIT = 8
 #: Difference between realised and target share of a task, in shares of all instructions.
 SHARE_LIMIT = 0.05
 
@@ -33,6 +35,10 @@ _SLOW = (
     "all ranks wait for rank {rank} on {host}: its data and forward pass take {times:.1f} times as long as "
     "the middle rank's ({data:.0%} of that is waiting for data): look at what else runs there, at its disk "
     "and network, and at its GPU's clocks; Ray can do without the node (`ray drain-node`)"
+)
+_COMPILING = (
+    "torch.compile made {graphs:.0f} more graphs in the last {rows} logged steps ({seconds:.0f} s so far): "
+    "sequences come in ever new shapes; data.length_multiple=32 or 64 makes them few"
 )
 _SHARES = (
     "{task} had {real:.0%} of the instructions of the last {rows} logged steps, its target is {target:.0%}: "
@@ -68,6 +74,7 @@ class Advice:
         if len(self._rows) == WINDOW:
             self._data()
             self._shares()
+            self._compiling()
 
     def _slow_rank(self) -> None:
         last = [row.get("slowest") for row in list(self._rows)[-SLOW_ROWS:]]
@@ -82,6 +89,12 @@ class Advice:
         wait = waited / max(1e-9, sum(row["waits"]["step"] for row in self._rows))
         if wait > WAIT_LIMIT:
             self._say("data", _DATA.format(wait=wait, rows=WINDOW))
+
+    def _compiling(self) -> None:
+        first, last = (row.get("compiled") for row in (self._rows[0], self._rows[-1]))
+        if first and last and last["graphs"] - first["graphs"] > GRAPHS_LIMIT:
+            more = last["graphs"] - first["graphs"]
+            self._say("compiling", _COMPILING.format(graphs=more, rows=WINDOW, seconds=last["seconds"]))
 
     def _shares(self) -> None:
         for task in self._rows[-1]["shares"]:

@@ -253,7 +253,7 @@ class _Loop:
                 retries = self._retries + item.stats.read.retries
                 self.recorder.step(result, item.sample_ids, now - ended, retries, item.events, measured)
                 self.watchdog.beat(f"step {item.step}")
-                wish = self.notice.agreed()
+                wish = self.notice.agreed(result.told)
                 if measured is not None:
                     now = time.perf_counter()  # neither is an evaluation's
                 if done % self.config.checkpoint.every == 0 or ends or better or wish.checkpoint:
@@ -292,6 +292,7 @@ class _Loop:
                 self.plan.samples_in(item.step),
                 wait=item.wait,
                 by_module=self.validation.due(item.step + 1),
+                tell=self.notice.heard,
             )
         except NonFiniteLossError as error:
             self.skipping.met(error)

@@ -6,9 +6,6 @@ import threading
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-import torch
-import torch.distributed as dist
-
 from pipelines.train.engine.engine import Engine
 from pipelines.train.loop.channel import Channel
 
@@ -30,10 +27,13 @@ class Wish:
 class Notice:
     """Hears of wishes, in rank 0 from the driver, without Ray from SIGTERM too; a context manager.
 
+    What was heard travels with a step's losses (:meth:`pipelines.train.engine.engine.Engine.train_step`): the
+    ranks agree without a message of its own, which on a GPU would be waited for in each step.
+
     Entering is a collective call. What a group of workers before this one has answered is no wish any more.
 
     Args:
-        engine: for agreeing.
+        engine: whose ranks agree.
         channel: to the driver.
         catch: whether SIGTERM is caught: this process is the job, or one of torchrun's.
     """
@@ -61,15 +61,19 @@ class Notice:
         if self._catch:
             signal.signal(signal.SIGTERM, self._before)
 
-    def agreed(self) -> Wish:
-        """What the ranks do after this step, the same on all of them; a collective call."""
-        wanted = [self._asked, int(self._end)]
-        if self._engine.world > 1:
-            values = torch.tensor(wanted, device=self._engine.device)
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-            wanted = values.tolist()
-        new, self._done = wanted[0] > self._done, max(self._done, wanted[0])
-        return Wish(new or bool(wanted[1]), bool(wanted[1]), self._done)
+    def heard(self) -> tuple[int, int]:
+        """What this rank has to tell the others with a step."""
+        return self._asked if self._engine.rank == 0 else 0, int(self._end)
+
+    def agreed(self, told: tuple[int, ...]) -> Wish:
+        """What the ranks do after a step, the same on all of them.
+
+        Args:
+            told: the sums over the ranks of what :meth:`heard` gave in it.
+        """
+        asked, ending = told
+        new, self._done = asked > self._done, max(self._done, asked)
+        return Wish(new or bool(ending), bool(ending), self._done)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         if self._end:  # told twice

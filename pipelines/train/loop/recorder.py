@@ -18,6 +18,7 @@ from pipelines.storage.lease import LeaseLostError
 from pipelines.stream.quarantine import BadSampleEvent
 from pipelines.tracking.tracker import UNSENT, Tracker
 from pipelines.train.checkpoints.writer import SaveReport
+from pipelines.train.engine.compiling import compilations
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import StepResult
 from pipelines.train.loop.bad_samples import RunQuarantine
@@ -124,6 +125,8 @@ class Recorder:
                 row["checkpoint"], self.checkpoint = self.checkpoint.plain(), None
             if measured is not None:
                 row |= measured
+            if self._job.config.train.compile:
+                row["compiled"] = compilations()
             if (slow := slowest(reports)) is not None:
                 row["slowest"] = slow
             self._run.check_held()

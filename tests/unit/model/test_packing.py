@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig
 from tests.unit.model.conftest import group
 from unigeoseg.modules.packed_attention import PACKED, takes_packing
 from unigeoseg.modules.packing import packed_places
+from unigeoseg.samples.collate import Collator
 
 
 def _padded(batch):
@@ -62,7 +63,7 @@ def test_every_token_is_there_once_and_only_common_beginnings_are_shared():
         images = np.sort(rng.integers(0, 3, 5)).tolist()
         ids, lengths = rng.integers(0, 2, (5, 7)), rng.integers(1, 8, 5).tolist()
         shared = [int(rng.integers(0, n + 1)) for n in lengths]
-        places, first = packed_places(ids, lengths, shared, images)
+        places, first, _ = packed_places(ids, lengths, shared, images)
         assert sorted(set(places[np.arange(7) < np.array(lengths)[:, None]])) == list(range(len(first)))
         for row, length in enumerate(lengths):
             for column in range(length):
@@ -75,7 +76,7 @@ def test_every_token_is_there_once_and_only_common_beginnings_are_shared():
 
 def test_sequences_of_one_image_share_all_they_can():
     ids = np.array([[5, 6, 7, 8], [5, 6, 7, 9], [5, 6, 4, 4], [5, 6, 7, 8]])
-    places, first = packed_places(ids, [4] * 4, [3, 3, 3, 3], [0, 0, 0, 1])
+    places, first, _ = packed_places(ids, [4] * 4, [3, 3, 3, 3], [0, 0, 0, 1])
     assert places[1, :2].tolist() == places[0, :2].tolist() and places[1, 2] != places[0, 2]
     assert len(first) == 4 + 2 + 2 + 4
 
@@ -108,3 +109,33 @@ def test_a_language_model_of_another_kind_is_packed_too(model, batch):
     assert float(packed.total) == pytest.approx(float(whole.total), rel=1e-6)
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("multiple", [2, 5, 32])
+def test_a_row_of_a_round_length_has_the_same_tokens_and_ends_with_one_that_nothing_reads(multiple):
+    ids = np.array([[5, 6, 7, 8, 9], [5, 6, 7, 9, 0], [5, 6, 4, 4, 4]])
+    arguments = ids, [5, 4, 5], [3, 3, 3], [0, 0, 1]
+    places, first, count = packed_places(*arguments)
+    same, longer, still = packed_places(*arguments, multiple)
+    assert (same == places).all() and still == count == len(first)
+    assert len(longer) % multiple == 0 and len(longer) - count < multiple
+    assert (longer[:count] == first).all() and (longer[count:] == first[0]).all()
+
+
+@pytest.mark.parametrize("multiple", [8, 64])
+def test_round_lengths_change_no_loss_and_no_gradient(model, tokenizer, config, multiple):
+    groups = [group(0), group(1, 3)]
+    plain, padded = Collator(tokenizer, config)(groups), Collator(tokenizer, config, 256, multiple)(groups)
+    assert padded.input_ids.shape[1] % multiple == 0 and len(padded.first) % (7 * multiple) == 0
+    assert len(padded.first) > len(plain.first) and padded.tokens == plain.tokens == len(plain.first)
+    losses, gradients = _gradients(model, plain)
+    same, again = _gradients(model, padded)
+    assert float(same.total) == pytest.approx(float(losses.total), rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sequence_is_never_padded_past_the_longest_that_the_model_reads(tokenizer, config):
+    groups = [group(0)]
+    longest = Collator(tokenizer, config)(groups).input_ids.shape[1]
+    assert Collator(tokenizer, config, longest + 3, 256)(groups).input_ids.shape[1] == longest + 3

@@ -26,6 +26,12 @@ PLACES = {
 NAMES = [
     ("torch._C._distributed_c10d", "_dump_fr_trace_json", None),
     ("torch._C._distributed_c10d", "_dump_nccl_trace_json", None),
+    ("torch._dynamo", "list_backends", ("exclude_tags",)),
+    ("torch._dynamo.utils", "counters", None),
+    ("torch._dynamo.utils", "compilation_time_metrics", None),
+    ("torch._inductor.cpp_builder", "get_cpp_compiler", ()),
+    ("torch._inductor.exc", "InvalidCxxCompiler", None),
+    ("torch.utils._triton", "has_triton", ()),
     ("ray._raylet", "GcsClient", None),
     ("ray._raylet", "InnerGcsClient.get_cluster_status", None),
     ("ray.core.generated.autoscaler_pb2", "GetClusterStatusReply.ParseFromString", None),

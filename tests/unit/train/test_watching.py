@@ -74,6 +74,16 @@ def test_shares_off_target_are_said():
     assert "data.instructions_per_image=1" in text
 
 
+def test_a_compiler_that_never_comes_to_an_end_is_said():
+    rows = [_row(step) | {"compiled": {"graphs": 10 + step, "seconds": 3.0 * step}} for step in range(WINDOW)]
+    (text,) = _said(rows)
+    assert "19 more graphs" in text and "data.length_multiple=32" in text
+    settled = [
+        _row(step) | {"compiled": {"graphs": min(8, 2 * step), "seconds": 3.0}} for step in range(WINDOW)
+    ]
+    assert _said(settled) == []
+
+
 def test_shares_of_this_machine_are_shares():
     found = memory_shares()
     assert 0 < found["host"] < 1

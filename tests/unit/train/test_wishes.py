@@ -3,7 +3,6 @@
 import time
 
 import pytest
-import torch
 
 from pipelines.train.loop.channel import ANSWER, Mailbox
 from pipelines.train.loop.preemption import Notice
@@ -12,7 +11,7 @@ from pipelines.train.loop.preemption import Notice
 class _Alone:
     """What a notice needs of the engine of one rank."""
 
-    rank, world, device = 0, 1, torch.device("cpu")
+    rank = 0
 
     def gather(self, value):
         return [value]
@@ -21,7 +20,7 @@ class _Alone:
 def heard(notice):
     """Number of the wish that arrives within two seconds; 0: none."""
     for _ in range(40):
-        wish = notice.agreed()
+        wish = notice.agreed(notice.heard())
         if wish.checkpoint:
             return wish.asked
         time.sleep(0.05)
@@ -32,7 +31,7 @@ def heard(notice):
 def test_what_one_group_answered_the_next_does_not_answer_again(asks):
     mailbox = Mailbox()
     with Notice(_Alone(), mailbox, catch=False) as first:
-        assert not first.agreed().checkpoint
+        assert not first.agreed(first.heard()).checkpoint
         for _ in range(asks):
             mailbox.ask()
         assert heard(first) == asks
