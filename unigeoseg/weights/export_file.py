@@ -17,7 +17,11 @@ _WEIGHTS = "model.safetensors"
 
 
 def load_export_weights(
-    model: UniGeoSeg, folder: str | Path, strict: bool = True, tokenizer: Tokenizer | None = None
+    model: UniGeoSeg,
+    folder: str | Path,
+    strict: bool = True,
+    tokenizer: Tokenizer | None = None,
+    mapped: bool = False,
 ) -> LoadReport:
     """Takes every parameter from an export folder; rows of words follow the words, norms the image's size.
 
@@ -28,6 +32,7 @@ def load_export_weights(
         tokenizer: the run's. Where the export's own gives other ids, embedding and output rows are taken by
             the tokens' text and new tokens keep their start values. Without the export's tokenizer no row
             can be told, so all keep theirs. ``None``: both are the same.
+        mapped: see :func:`~unigeoseg.weights.report.load_named`.
 
     Raises:
         UserError: no export there, a damaged file, or sizes and keys that do not fit.
@@ -44,7 +49,13 @@ def load_export_weights(
     if tokenizer is not None:
         _follow_words(model, tensors, tokenizer, folder, report)
     _follow_size(model, tensors, report)
-    return load_named(model, tensors, report, strict=strict)
+    return load_named(model, tensors, report, strict=strict, mapped=mapped)
+
+
+def has_words_of(folder: str | Path, tokenizer: Tokenizer) -> bool:
+    """Whether an export's words are a tokenizer's, so that every row of the model can be taken from it."""
+    folder = Path(folder)
+    return (folder / FILE).is_file() and same_words(load_tokenizer(folder), tokenizer)
 
 
 def _follow_size(model: UniGeoSeg, tensors: dict[str, Tensor], report: LoadReport) -> None:

@@ -58,6 +58,7 @@ def load_named(
     prefixes: Iterable[str] = ("",),
     may_miss: Iterable[str] = (),
     strict: bool = True,
+    mapped: bool = False,
 ) -> LoadReport:
     """Copies ``tensors``, already under our names, into ``model`` and fills ``report``.
 
@@ -70,6 +71,8 @@ def load_named(
         prefixes: the parts of the model that the source must fill.
         may_miss: names that sources of this form do not hold.
         strict: refuse missing and unexpected keys instead of only reporting them.
+        mapped: put the tensors themselves in their places, which stay a file's pages until they are written
+            to; for a model that will soon be copied elsewhere.
 
     Raises:
         UserError: a shape differs (always); keys are missing or unexpected (``strict``).
@@ -103,7 +106,11 @@ def load_named(
         )
     with torch.no_grad():
         for name in report.loaded:
-            targets[name].copy_(tensors[name])
+            target, value = targets[name], tensors[name]
+            if mapped and target.dtype == value.dtype:
+                target.data = value
+            else:
+                target.copy_(value)
     return report
 
 
