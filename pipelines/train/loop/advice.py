@@ -85,8 +85,9 @@ class Advice:
             self._say(f"slow rank {rank}", _SLOW.format(rank=rank, host=host, times=times, data=data))
 
     def _data(self) -> None:
-        waited = sum(row["waits"]["data"] for row in self._rows)
-        wait = waited / max(1e-9, sum(row["waits"]["step"] for row in self._rows))
+        rows = list(self._rows)[1:]  # a run's first one waited for the start of its stream
+        waited = sum(_seconds(row, "data") for row in rows)
+        wait = waited / max(1e-9, sum(_seconds(row, "step") for row in rows))
         if wait > WAIT_LIMIT:
             self._say("data", _DATA.format(wait=wait, rows=WINDOW))
 
@@ -98,8 +99,10 @@ class Advice:
 
     def _shares(self) -> None:
         for task in self._rows[-1]["shares"]:
+            weights = [row.get("steps", 1) for row in self._rows]
             real, target = (
-                sum(row[key][task] for row in self._rows) / WINDOW for key in ("shares", "target_shares")
+                sum(row[key][task] * n for row, n in zip(self._rows, weights, strict=True)) / sum(weights)
+                for key in ("shares", "target_shares")
             )
             if abs(real - target) > SHARE_LIMIT:
                 self._say("shares", _SHARES.format(task=task, real=real, target=target, rows=WINDOW))
@@ -108,6 +111,11 @@ class Advice:
         if kind not in self._said:
             self._said.add(kind)
             self.warn(text)
+
+
+def _seconds(row: dict[str, Any], part: str) -> float:
+    """What a part of all the steps of a row took; a row holds means, and not each is of as many steps."""
+    return float(row["waits"][part]) * row.get("steps", 1)
 
 
 @dataclass
@@ -119,7 +127,7 @@ class Totals:
     """
 
     warnings: list[str] = field(default_factory=list)
-    _seen: int = 0
+    _paced: float = 0.0
     _samples: float = 0.0
     _seconds: float = 0.0
     _waited: float = 0.0
@@ -128,11 +136,12 @@ class Totals:
 
     def row(self, row: dict[str, Any]) -> None:
         """Takes a logged step in; replayed ones count again, because they took their time."""
+        seconds = _seconds(row, "step")
         if row["rates"]:
-            self._seen += 1
-            self._samples += row["rates"]["samples_per_s"]
-        self._waited += row["waits"]["data"]
-        self._seconds += row["waits"]["step"]
+            self._paced += seconds
+            self._samples += row["rates"]["samples_per_s"] * seconds
+        self._waited += _seconds(row, "data")
+        self._seconds += seconds
         for name, value in row["memory"].items():
             self._memory[name] = max(value, self._memory.get(name, 0.0))
         self._last = row
@@ -143,7 +152,7 @@ class Totals:
             return {}
         return {
             "loss": self._last["loss"],
-            "samples_per_s": round(self._samples / self._seen, 2) if self._seen else None,
+            "samples_per_s": round(self._samples / self._paced, 2) if self._paced else None,
             "wait_share": round(self._waited / max(1e-9, self._seconds), 4),
             "memory_mib": {name: round(value) for name, value in self._memory.items()},
             "quarantined": self._last["quarantined"],

@@ -108,7 +108,8 @@ def metrics_row(
     Args:
         result: of the step itself; its loss, parts, rate and norm stand in the row, ``None`` for those that
             are no numbers (the step was left out).
-        window: steps since the last row, this one included; task losses, shares, rates and what the masks
+        window: steps since the last row, this one included (``steps`` of them; the waits are their means);
+            task losses, shares, rates and what the masks
             look like are over it: ``empty`` and ``soft_dice``, means over a task's predictions of what is
             there, ``full`` over all, and where targets are absent ``false_alarms``, their share with a mask.
         reports: of all ranks.
@@ -118,6 +119,7 @@ def metrics_row(
     total = max(1, sum(window.task_counts.values()))
     row = {
         "step": result.step,
+        "steps": reports[0].steps,
         **facts,
         "loss": _number(result.loss),
         "losses": {name: _number(value) for name, value in result.parts.items()},

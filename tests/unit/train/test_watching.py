@@ -58,6 +58,27 @@ def test_waiting_for_data_is_said_once_with_what_to_do():
     assert _said([_row(step, wait=0.28) for step in range(WINDOW - 1)]) == []
 
 
+def _started(wait=0.0):
+    """Rows of a run whose first step waited nine seconds for its stream; each further one is of 20 steps."""
+    first = _row(0)
+    first["waits"] |= {"data": 9.0, "step": 10.0}
+    return [first, *(_row(20 * n, wait=wait) | {"steps": 20} for n in range(1, WINDOW + 5))]
+
+
+def test_the_start_of_a_stream_is_no_wait_for_data():
+    assert _said(_started()) == []
+    totals = Totals()
+    for row in _started(wait=0.1):
+        totals.row(row)
+    steps = 20 * (WINDOW + 4)
+    assert totals.plain()["wait_share"] == pytest.approx((9 + 0.1 * steps) / (10 + steps), abs=1e-4)
+
+
+def test_a_row_counts_by_its_steps():
+    rows = [_row(n, wait=0.9 if n % 2 else 0.0) | {"steps": 1 if n % 2 else 20} for n in range(WINDOW)]
+    assert _said(rows) == []
+
+
 def test_steps_after_a_restart_do_not_count_with_those_before():
     slow = [_row(step, wait=0.28) for step in range(WINDOW - 1)]
     assert _said([*slow, *slow[:5], *[_row(step) for step in range(WINDOW, 2 * WINDOW)]]) == []
