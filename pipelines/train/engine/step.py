@@ -129,6 +129,9 @@ class StepTotals:
     def reduced(self, device: torch.device, told: Sequence[int] = ()) -> "ReducedTotals":
         """The sums over all ranks: one small all-reduce in float64, whose result nobody waits for yet.
 
+        It runs beside the backward pass: a rank that is ahead in the forward pass need not stand still for the
+        others twice in a step.
+
         Args:
             device: for it.
             told: whole numbers of this rank that travel along.
@@ -150,8 +153,8 @@ class StepTotals:
         sums = torch.stack(rows).sum(0)
         along = [sums.new_full((1,), number) for number in told]  # filled there: a copy would be waited for
         values = torch.cat([*along, sums]).to(device)
-        dist.all_reduce(values)
-        return ReducedTotals(names, len(told), values)
+        finite = torch.isfinite(sums).all()
+        return ReducedTotals(names, len(told), values, finite, dist.all_reduce(values, async_op=True))
 
 
 @dataclass
@@ -159,27 +162,42 @@ class ReducedTotals:
     """Global sums of a step: told, total, parts, tasks' sums, counts and watched, images, tokens.
 
     They stay on the device until they are asked for: whoever asks waits for all that was queued before.
+
+    Attributes:
+        names: of the parts.
+        told: how many of the sums are of what the ranks told one another.
+        values: the sums, once ``work`` is done.
+        own_finite: whether this rank's own sums are numbers.
+        work: the all-reduce.
     """
 
     names: list[str]
     told: int
     values: Tensor
+    own_finite: Tensor
+    work: Any
 
     def scaled(self, total: Tensor, scale: float) -> Tensor:
-        """``total * scale``; NaN where a sum is no number, so that no gradient is one either."""
-        finite = torch.isfinite(self.values).all().to(total.device)
-        return total * torch.where(finite, scale, math.nan).to(total.dtype)
+        """``total * scale``; NaN where this rank's sums are no numbers, so that no gradient is one either.
+
+        Summed over the ranks, the gradient is none on any of them then.
+        """
+        return total * torch.where(self.own_finite.to(total.device), scale, math.nan).to(total.dtype)
 
     @property
     def finite(self) -> bool:
         """Whether all sums are numbers."""
-        return bool(torch.isfinite(self.values).all())
+        return bool(torch.isfinite(self._done()).all())
+
+    def _done(self) -> Tensor:
+        self.work.wait()
+        return self.values
 
     def result(
         self, step: int, lr: float, grad_norm: float, grad_norms: dict[str, float], seconds: StepSeconds
     ) -> StepResult:
         """Means over the instructions, with the rest of the step's facts."""
-        numbers = self.values.tolist()
+        numbers = self._done().tolist()
         told, numbers = numbers[: self.told], numbers[self.told :]
         by_task = numbers[1 + len(self.names) : -2]
         rows = [by_task[i : i + len(TASKS)] for i in range(0, len(by_task), len(TASKS))]
