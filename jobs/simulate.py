@@ -68,7 +68,7 @@ def simulate(
     if (step is None) == (bench_step is None):
         raise UserError("give the seconds of a step, --step or --bench-step FILE (one of them)")
     if bench_step is not None:
-        step = sum(row["seconds"] for row in _rows(bench_step, "seconds", "bench step"))
+        step = _step_of(bench_step)
     if bench_checkpoint is not None:
         checkpoint = _rows(bench_checkpoint, "stall_seconds", "bench checkpoint")[-1]["stall_seconds"]
     assert step is not None
@@ -123,9 +123,21 @@ def _times(option: str, text: str) -> list[float]:
     return found
 
 
+def _step_of(path: Path) -> float:
+    """Seconds of a step: the engine's where it was timed, else the sum of the bare model's parts."""
+    parts = _rows(path, "seconds", "bench step")
+    timed = [row for row in _document(path).get("engine", ()) if "step_seconds" in row]
+    return float(timed[-1]["step_seconds"]) if timed else sum(row["seconds"] for row in parts)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 def _rows(path: Path, key: str, command: str) -> list[dict[str, Any]]:
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows: list[dict[str, Any]] = _document(path)["rows"]
         if rows and all(isinstance(row[key], int | float) for row in rows):
             return rows
     except OSError as error:

@@ -1,20 +1,26 @@
-"""One training step of a preset, timed by part, without Ray and without DeepSpeed."""
+"""One training step of a preset on random images, without Ray: the bare model by part, and the engine."""
 
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
+from pipelines.bench.engine_bench import bench_engine, what_is_lacking
 from pipelines.bench.kernels import largest_kernels, profile
+from pipelines.bench.memory_history import memory_history
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.models.device import describe_machine, peak_flops, peak_memory, synchronize
 from pipelines.models.job_model import make_model
+from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.compiling import compile_model
+from pipelines.train.engine.distributed import ensure_process_group
 from pipelines.train.engine.optimizer import make_optimizer
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
@@ -32,65 +38,126 @@ def bench_step(
     warmup: int = 1,
     beside: bool = False,
     kernels: int = 0,
-) -> dict[str, Any]:
-    """Times forward by part, backward and AdamW on random images.
+    instructions: int | None = None,
+    engine: bool = True,
+    snapshot: Path | None = None,
+) -> dict[str, Any] | None:
+    """Times the bare model part by part, then the engine that trains it, on the same random images.
 
     Precision, activation checkpointing and compilation are the preset's: bfloat16 weights for ``bf16``, as
-    the engine has them. The optimizer works on those weights directly, so a sharded engine's master copies
-    are not in it.
+    the engine has them. The bare model's optimizer works on those weights directly; the engine's is sharded
+    and has float32 masters. Under ``torchrun`` every rank does both, and the engine is one of all ranks.
 
     Args:
         config: the preset.
         image_size: in place of the preset's.
         device: ``cpu`` or ``cuda``.
-        batches: images with one instruction each, a measurement for every number; by default what one worker
-            holds at once.
+        batches: images, a measurement for every number; by default what one worker holds at once.
         steps: timed steps; the median of each part counts.
         warmup: steps before.
         beside: also times :class:`~pipelines.bench.plain.PlainStep` on the same batch, in turn with ours.
         kernels: how many of the largest kernels (on a CPU: operators) of a step to name.
+        instructions: of an image, in place of the preset's.
+        engine: time the engine, too; where a CPU's memory cannot hold its states it is left out.
+        snapshot: file for the GPU allocator's history, written at the end or when the device is full.
 
     Returns:
         ``{"rows": [{"name", "seconds", "share"}], "ratios": {samples_per_second, mfu, ...},
-        "machine"}`` of the last batch; ``mfu`` is null where the device's peak is unknown. With several
-        batches ``batches`` has the ratios of each, with ``kernels`` that many rows of name, seconds, share
-        and calls. With ``beside`` a row has ``plain_seconds`` too and the ratios ``of_plain``: forward and
-        backward pass, ours by the plain ones.
+        "machine"}`` of the last batch that the device could hold; ``mfu`` is null where the device's peak is
+        unknown. With several batches ``batches`` has the ratios of each (or ``out_of_memory``), with
+        ``kernels`` that many rows of name, seconds, share and calls. With ``beside`` a row has
+        ``plain_seconds`` too and the ratios ``of_plain``: forward and backward pass, ours by the plain ones.
+        ``engine`` has a row a batch (:func:`~pipelines.bench.engine_bench.bench_engine`), each with
+        ``of_bare``, its step by the bare model's; or ``engine_left_out`` says why not. ``None`` on other
+        ranks than the first.
 
     Raises:
-        UserError: there is no such device, the weights cannot be loaded, or ``beside`` in another mode.
+        UserError: there is no such device, it cannot hold any of the batches, the weights cannot be loaded,
+            ``beside`` in another mode, or a snapshot of what is no GPU.
     """
     place = _device(device)
     if beside and config.model.mode != "released":
         raise UserError("--beside-plain compares released mode: add --set model.mode=released")
+    if snapshot is not None and place.type != "cuda":
+        raise UserError("--memory-snapshot is the history of a GPU's allocator: add --device cuda")
     if image_size is not None:
         config = config.model_copy(update={"model": dataclasses.replace(config.model, image_size=image_size)})
+    chosen, each = batches or (config.micro_batch,), instructions or config.data.instructions_per_image
+    own = ensure_process_group()
+    if place.type == "cpu":  # as the engine does
+        keep_freed_memory()
+        torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
+    with memory_history(snapshot):
+        result, trained, frozen = _bare(config, place, chosen, each, steps, warmup, beside, kernels)
+        lacking = what_is_lacking(trained, frozen, config.train.precision, place)
+        if engine and lacking:
+            result["engine_left_out"] = lacking
+        elif engine:
+            result["engine"] = _beside_bare(result, bench_engine(config, chosen, each, steps, warmup))
+    rank = dist.get_rank()
+    if own:
+        dist.barrier()
+        dist.destroy_process_group()
+    return None if rank else result
+
+
+def _bare(
+    config: Config,
+    place: torch.device,
+    batches: Sequence[int],
+    instructions: int,
+    steps: int,
+    warmup: int,
+    beside: bool,
+    kernels: int,
+) -> tuple[dict[str, Any], int, int]:
+    """The bare model's part of the result, and its trained and frozen parameters."""
     torch.manual_seed(config.seed)
     tokenizer = bench_tokenizer(config)
     model = _model(config, tokenizer, place)
     on_gpu = place.type == "cuda"
     optimizer, _ = make_optimizer(model, config.train, fused=True)
     plain = _plain(config, tokenizer.vocab_size, place) if beside else None
-    results = []
-    for size in batches or (config.micro_batch,):
-        inputs = bench_batch(config, tokenizer, size).to(place)
+    results: list[dict[str, Any]] = []
+    full: list[dict[str, Any]] = []
+    for size in batches:
+        inputs = bench_batch(config, tokenizer, size, instructions=instructions).to(place)
         laps, plain_laps = [], []
-        for number in range(warmup + steps):
-            laps.append(_timed(model, inputs, number, optimizer))
-            if plain is not None:
-                plain_laps.append(_timed(plain, inputs, number, None))
-        whole = [_whole(model, inputs, n, optimizer) for n in range(steps)] if on_gpu else []
+        try:
+            for number in range(warmup + steps):
+                laps.append(_timed(model, inputs, number, optimizer))
+                if plain is not None:
+                    plain_laps.append(_timed(plain, inputs, number, None))
+            whole = [_whole(model, inputs, n, optimizer) for n in range(steps)] if on_gpu else []
+        except torch.OutOfMemoryError as error:
+            full.append({"batch": size, "out_of_memory": str(error).splitlines()[0]})
+            break
         results.append(_result(config, laps[warmup:], whole, inputs, place))
         if plain is not None:
             _compare(results[-1], laps[warmup:], plain_laps[warmup:])
+    if not results:
+        raise UserError(
+            f"--batch {full[0]['batch']}: {place} cannot hold it ({full[0]['out_of_memory']}); give a "
+            "smaller one, or --set train.activation_checkpointing=true"
+        )
     result = results[-1]
-    if len(results) > 1:
-        result["batches"] = [one["ratios"] for one in results]
-    if kernels:
+    if len(batches) > 1:
+        result["batches"] = [*(one["ratios"] for one in results), *full]
+    if kernels and not full:
         with profile() as profiler:
             _whole(model, inputs, 0, optimizer)
         result["kernels"] = largest_kernels(profiler, kernels)
-    return result
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return result, trained, sum(p.numel() for p in model.parameters()) - trained
+
+
+def _beside_bare(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The engine's rows with what their steps take of the bare model's."""
+    bare = {each["images"]: each for each in result.get("batches", [result["ratios"]]) if "images" in each}
+    for row in rows:
+        if "step_seconds" in row and row["batch"] in bare:
+            row["of_bare"] = row["step_seconds"] / bare[row["batch"]]["step_seconds"]
+    return rows
 
 
 def _model(config: Config, tokenizer: Tokenizer, device: torch.device) -> UniGeoSeg:
@@ -169,6 +236,7 @@ def _result(
         "step_seconds": whole,
         "samples_per_second": size / whole,
         "batch": size,
+        "images": len(inputs.images),
         "tokens": tokens,
         "image_size": config.model.image_size,
         "precision": config.train.precision,
@@ -179,7 +247,8 @@ def _result(
     if peak is not None:
         from pipelines.models.mfu import flops
 
-        ratios["mfu"] = sum(flops(config, tokens)) * size / whole / peak
+        image, instruction = flops(config, tokens)
+        ratios["mfu"] = (len(inputs.images) * image + size * instruction) / whole / peak
     return {"rows": rows, "ratios": ratios, "machine": describe_machine(device)}
 
 

@@ -70,6 +70,11 @@ class Batch:
         """Tokens that the language model computes: padding left out, and each common one counted once."""
         return int(self.attention_mask.sum()) if self.distinct is None else self.distinct
 
+    @property
+    def computed(self) -> int:
+        """Positions that the language model computes, padding with them."""
+        return self.input_ids.numel() if self.first is None else len(self.first)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""
         moved: dict[str, Any] = {

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+from torch.cuda import nvtx
+from torch.profiler import record_function
 
 from pipelines.train.engine.step import StepSeconds
 
@@ -36,17 +38,21 @@ class StepClock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Times what is done or queued inside as ``name``, a field of :class:`StepSeconds`."""
-        if self._event is None:
-            begin = time.perf_counter()
+        """Times what is done or queued inside as ``name``, a field of :class:`StepSeconds`.
+
+        The part has its name in traces of ``torch.profiler`` and, on a GPU, of Nsight (NVTX).
+        """
+        with record_function(name), nvtx.range(name) if torch.cuda.is_available() else nullcontext():
+            if self._event is None:
+                begin = time.perf_counter()
+                yield
+                self._add(name, time.perf_counter() - begin)
+                return
+            begin, end = self._event(), self._event()
+            begin.record()
             yield
-            self._add(name, time.perf_counter() - begin)
-            return
-        begin, end = self._event(), self._event()
-        begin.record()
-        yield
-        end.record()
-        self._queued.append((name, begin, end))
+            end.record()
+            self._queued.append((name, begin, end))
 
     def seconds(self) -> StepSeconds:
         """Of all parts so far; on a GPU this waits until they are over."""

@@ -129,8 +129,8 @@ class StepTotals:
     def reduced(self, device: torch.device, told: Sequence[int] = ()) -> "ReducedTotals":
         """The sums over all ranks: one small all-reduce in float64, whose result nobody waits for yet.
 
-        It runs beside the backward pass: a rank that is ahead in the forward pass need not stand still for the
-        others twice in a step.
+        It runs beside the backward pass: a rank that is ahead in the forward pass need not stand still for
+        the others twice in a step.
 
         Args:
             device: for it.

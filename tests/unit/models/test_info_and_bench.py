@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.settings import load_config
+from pipelines.bench.engine_bench import what_is_lacking
 from pipelines.bench.stopwatch import PARTS
 from pipelines.models.info import describe, flops_of_parts
 from unigeoseg.build import build_model
@@ -62,6 +63,39 @@ def test_bench_step_as_a_command(run_cli):
     assert all(row["seconds"] > 0 for row in result["rows"])
     assert result["ratios"]["samples_per_second"] > 0 and result["ratios"]["peak_memory_bytes"] > 0
     assert result["ratios"]["mfu"] is None and result["machine"]["threads"] >= 1
+    (engine,) = result["engine"]
+    assert (engine["batch"], engine["instructions"], engine["workers"], engine["zero_stage"]) == (2, 4, 1, 2)
+    assert engine["samples_per_second"] == pytest.approx(8 / engine["step_seconds"])
+    assert engine["images_per_second"] == pytest.approx(2 / engine["step_seconds"])
+    assert engine["padding"] == 0 and engine["mfu"] is None
+    parts = sum(engine[part] for part in ("forward", "backward", "optimizer"))
+    assert 0.5 * engine["step_seconds"] < parts < 1.01 * engine["step_seconds"]
+    assert engine["of_bare"] == pytest.approx(engine["step_seconds"] / result["ratios"]["step_seconds"])
+
+
+@pytest.mark.slow
+def test_ranks_that_torchrun_started_bench_one_engine(run_module):
+    ranks = ["--standalone", "--nproc-per-node", 2, "-m", "--", "jobs.bench_step", "--preset", "quickstart"]
+    padded = ["--set", "data.length_multiple=64", "--steps", "1", "--batch", "1", "--batch", "2", "--json"]
+    done = run_module("torch.distributed.run", *ranks, *padded, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    engine = json.loads(done.stdout)["engine"]  # one document: the second rank prints nothing
+    assert [(row["batch"], row["workers"]) for row in engine] == [(1, 2), (2, 2)]
+    for row in engine:
+        assert row["samples_per_second"] == pytest.approx(8 * row["batch"] / row["step_seconds"])
+        assert 0 < row["padding"] < 0.6
+
+
+def test_an_engine_that_the_memory_cannot_hold_is_left_out_with_the_reason():
+    cpu = torch.device("cpu")
+    assert what_is_lacking(10**6, 10**6, "bf16", cpu) is None
+    text = what_is_lacking(10**13, 0, "fp32", cpu)
+    assert "take about 186265 GiB" in text and "are free here" in text
+
+
+def test_a_snapshot_needs_a_gpu(run_cli):
+    done = run_cli("bench", "step", "--preset", "quickstart", "--memory-snapshot", "memory.pickle")
+    assert done.returncode == 2 and "add --device cuda" in done.stderr
 
 
 def test_bench_step_takes_several_batches_and_names_kernels(run_cli):

@@ -108,6 +108,10 @@ def test_the_command_takes_its_times_from_benchmarks(tmp_path):
     assert told["assumptions"]["compute"] == 2.0 and told["assumptions"]["checkpoint"] == 3.0
     assert [row["gpus"] for row in told["rows"]] == [8, 64]
     assert (tmp_path / "g.png").stat().st_size > 5000
+    engine = [{"batch": 2, "step_seconds": 3.5}, {"batch": 8, "out_of_memory": "CUDA out of memory"}]
+    step.write_text(json.dumps({"rows": [{"name": "vision", "seconds": 0.5}], "engine": engine}))
+    told = _simulate("--bench-step", str(step), "--gpus", "8", "--every", "100", "--steps", "1000")
+    assert told["assumptions"]["compute"] == 3.5  # the engine's, of the last batch that there is a time of
 
 
 def test_the_command_replays_given_failures():

@@ -1,0 +1,97 @@
+"""The engine that trains, timed: DeepSpeed, float32 masters, clipping, metrics, one process or several."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+import torch.distributed as dist
+
+from pipelines.bench.engine_steps import EngineSteps, alone
+from pipelines.config import Config
+from pipelines.models.device import peak_memory
+from pipelines.models.mfu import Utilisation
+from pipelines.train.engine.distributed import local_device
+from pipelines.train.engine.step import StepResult
+
+#: Bytes of a trained parameter in the engine of one worker: weight, gradient, master, two moments, and what
+#: an update holds besides. Of a frozen one: its weight.
+_BYTES = {"fp32": (20, 4), "bf16": (22, 2)}
+#: Of the memory that is free; the rest is for activations.
+_SHARE = 0.7
+
+
+def bench_engine(
+    config: Config, batches: Sequence[int], instructions: int, steps: int, warmup: int
+) -> list[dict[str, Any]]:
+    """Times ``Engine.train_step``; a collective call of the ranks, if there are several.
+
+    Args:
+        config: the preset.
+        batches: images of a micro-batch on each worker, a measurement for each; a step is one micro-batch.
+        instructions: of an image.
+        steps: timed steps; medians count.
+        warmup: steps before.
+
+    Returns:
+        For each batch ``batch``, ``instructions``, ``workers``, ``zero_stage``, ``step_seconds``,
+        ``forward``, ``backward`` and ``optimizer`` (this rank's seconds, on a GPU by events), ``samples``,
+        ``images`` and ``tokens`` ``_per_second`` of all workers, ``padding`` (its share of the positions that
+        the language model computes), ``mfu`` or ``None``, ``peak_memory_bytes``. Where a device is full the
+        last entry has ``out_of_memory`` in their place.
+    """
+    world = dist.get_world_size()
+    chosen = alone(config, batch=max(batches), workers=world)
+    bench = EngineSteps(chosen, instructions=instructions)
+    found: list[dict[str, Any]] = []
+    for size in batches:
+        try:
+            bench.hold(size)
+            timed = [bench.step() for _ in range(warmup + steps)][warmup:]
+        except torch.OutOfMemoryError as error:  # nothing is known of the engine's state after it
+            found.append({"batch": size, "out_of_memory": str(error).splitlines()[0]})
+            break
+        found.append({"batch": size, "instructions": instructions, **_row(chosen, bench, timed, world)})
+    bench.engine.close()
+    return found
+
+
+def what_is_lacking(trained: int, frozen: int, precision: str, device: torch.device) -> str | None:
+    """Why the engine cannot be timed here, in words; ``None``: it can.
+
+    Args:
+        trained: parameters with gradients.
+        frozen: the others.
+        precision: of training.
+        device: where; a GPU says so itself when it is full.
+    """
+    if device.type != local_device().type:
+        return "it trains on this machine's GPU: give --device cuda"
+    if device.type != "cpu":
+        return None
+    each, kept = _BYTES[precision]
+    needed, free = each * trained + kept * frozen, psutil.virtual_memory().available
+    if needed <= _SHARE * free:
+        return None
+    return f"its states take about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free here"
+
+
+def _row(
+    config: Config, bench: EngineSteps, timed: list[tuple[float, StepResult]], world: int
+) -> dict[str, Any]:
+    seconds = median(time for time, _ in timed)
+    parts = ("forward", "backward", "optimizer")
+    result, batch = timed[-1][1], bench.batch
+    return {
+        "workers": world,
+        "zero_stage": config.engine.zero_stage,
+        "step_seconds": seconds,
+        **{part: median(getattr(each.seconds, part) for _, each in timed) for part in parts},
+        "samples_per_second": result.instructions / seconds,
+        "images_per_second": result.images / seconds,
+        "tokens_per_second": result.tokens / seconds,
+        "padding": 1 - batch.tokens / batch.computed,
+        "mfu": Utilisation(config, world)(result.images, result.instructions, result.tokens, seconds),
+        "peak_memory_bytes": peak_memory(bench.engine.device),
+    }
