@@ -110,10 +110,10 @@ def _step_table(result: dict[str, Any]) -> str:
             lines.append(f"batch {each['batch']}: {each['out_of_memory']}")
             continue
         mfu = "unknown" if each["mfu"] is None else f"{each['mfu']:.1%}"
+        shape = f"batch {each['batch']}, {each['samples']} instructions, {each['image_size']} px"
         lines.append(
-            f"{each['samples_per_second']:.2f} samples/s (batch {each['batch']}, {each['image_size']} px, "
-            f"{each['tokens']} tokens, {each['precision']}); MFU {mfu}; "
-            f"peak memory {each['peak_memory_bytes'] / 2**30:.2f} GiB"
+            f"{each['samples_per_second']:.2f} samples/s ({shape}, {each['tokens']} tokens, "
+            f"{each['precision']}); MFU {mfu}; peak memory {each['peak_memory_bytes'] / 2**30:.2f} GiB"
         )
     lines += _engine_lines(result)
     for row in result.get("kernels", []):

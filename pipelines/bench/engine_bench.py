@@ -10,10 +10,11 @@ import torch.distributed as dist
 
 from pipelines.bench.engine_steps import EngineSteps, alone
 from pipelines.config import Config
-from pipelines.models.device import peak_memory
+from pipelines.models.device import forget_peak, peak_memory
 from pipelines.models.mfu import Utilisation
 from pipelines.train.engine.distributed import local_device
 from pipelines.train.engine.step import StepResult
+from unigeoseg.errors import UserError
 
 #: Bytes of a trained parameter in the engine of one worker: weight, gradient, master, two moments, and what
 #: an update holds besides. Of a frozen one: its weight.
@@ -40,17 +41,25 @@ def bench_engine(
         ``images`` and ``tokens`` ``_per_second`` of all workers, ``padding`` (its share of the positions that
         the language model computes), ``mfu`` or ``None``, ``peak_memory_bytes``. Where a device is full the
         last entry has ``out_of_memory`` in their place.
+
+    Raises:
+        UserError: a device of one of several ranks is full; the others wait for it, so all end.
     """
     world = dist.get_world_size()
     chosen = alone(config, batch=max(batches), workers=world)
-    bench = EngineSteps(chosen, instructions=instructions)
+    forget_peak(local_device())  # of the bare model
+    try:
+        bench = EngineSteps(chosen, instructions=instructions)
+    except torch.OutOfMemoryError as error:
+        return [_full(batches[0], error, world)]
     found: list[dict[str, Any]] = []
     for size in batches:
         try:
             bench.hold(size)
+            forget_peak(bench.engine.device)
             timed = [bench.step() for _ in range(warmup + steps)][warmup:]
         except torch.OutOfMemoryError as error:  # nothing is known of the engine's state after it
-            found.append({"batch": size, "out_of_memory": str(error).splitlines()[0]})
+            found.append(_full(size, error, world))
             break
         found.append({"batch": size, "instructions": instructions, **_row(chosen, bench, timed, world)})
     bench.engine.close()
@@ -75,6 +84,13 @@ def what_is_lacking(trained: int, frozen: int, precision: str, device: torch.dev
     if needed <= _SHARE * free:
         return None
     return f"its states take about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free here"
+
+
+def _full(size: int, error: torch.OutOfMemoryError, world: int) -> dict[str, Any]:
+    why = str(error).splitlines()[0]
+    if world > 1:
+        raise UserError(f"--batch {size}: rank {dist.get_rank()}'s device cannot hold it ({why})") from error
+    return {"batch": size, "out_of_memory": why}
 
 
 def _row(

@@ -57,7 +57,7 @@ def bench_step(
         warmup: steps before.
         beside: also times :class:`~pipelines.bench.plain.PlainStep` on the same batch, in turn with ours.
         kernels: how many of the largest kernels (on a CPU: operators) of a step to name.
-        instructions: of an image, in place of the preset's.
+        instructions: of an image, in place of the preset's (with ``beside``, of one).
         engine: time the engine, too; where a CPU's memory cannot hold its states it is left out.
         snapshot: file for the GPU allocator's history, written at the end or when the device is full.
 
@@ -82,7 +82,9 @@ def bench_step(
         raise UserError("--memory-snapshot is the history of a GPU's allocator: add --device cuda")
     if image_size is not None:
         config = config.model_copy(update={"model": dataclasses.replace(config.model, image_size=image_size)})
-    chosen, each = batches or (config.micro_batch,), instructions or config.data.instructions_per_image
+    chosen = batches or (config.micro_batch,)
+    # The released code passes an image for each of its instructions.
+    each = instructions or (1 if beside else config.data.instructions_per_image)
     own = ensure_process_group()
     if place.type == "cpu":  # as the engine does
         keep_freed_memory()
@@ -153,9 +155,9 @@ def _bare(
 
 def _beside_bare(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The engine's rows with what their steps take of the bare model's."""
-    bare = {each["images"]: each for each in result.get("batches", [result["ratios"]]) if "images" in each}
+    bare = {each["batch"]: each for each in result.get("batches", [result["ratios"]])}
     for row in rows:
-        if "step_seconds" in row and row["batch"] in bare:
+        if "step_seconds" in row and "step_seconds" in bare.get(row["batch"], {}):
             row["of_bare"] = row["step_seconds"] / bare[row["batch"]]["step_seconds"]
     return rows
 
@@ -235,8 +237,8 @@ def _result(
     ratios: dict[str, Any] = {
         "step_seconds": whole,
         "samples_per_second": size / whole,
-        "batch": size,
-        "images": len(inputs.images),
+        "batch": len(inputs.images),
+        "samples": size,
         "tokens": tokens,
         "image_size": config.model.image_size,
         "precision": config.train.precision,

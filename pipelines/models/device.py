@@ -1,5 +1,6 @@
 """The device that a measurement was made on: its name, peak and memory."""
 
+import gc
 import re
 import resource
 from typing import Any
@@ -41,10 +42,18 @@ def peak_flops(gpu: str) -> float | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes ever held: allocated on the GPU, or resident in this process."""
+    """Most bytes held so far: allocated on the GPU since :func:`forget_peak`, or resident in this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forget_peak(device: torch.device) -> None:
+    """Lets go of what nothing refers to any more; on a GPU :func:`peak_memory` counts from here on."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -125,3 +125,27 @@ def test_bench_step_beside_the_released_codes_arrangement(run_cli):
 def test_bench_refuses_a_device_that_is_not_there(run_cli):
     done = run_cli("bench", "step", "--preset", "quickstart", "--device", "toaster")
     assert done.returncode == 2 and "give cpu or cuda" in done.stderr
+
+
+def test_a_full_device_leaves_what_was_measured_before(run_python):
+    code = (
+        "import torch\n"
+        "from jobs.settings import load_config\n"
+        "from pipelines.bench.engine_steps import EngineSteps\n"
+        "from pipelines.bench.step import bench_step\n"
+        "real = EngineSteps.step\n"
+        "def step(self):\n"
+        "    if len(self.batch.images) > 1:\n"
+        "        raise torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB.\\nMore.')\n"
+        "    return real(self)\n"
+        "EngineSteps.step = step\n"
+        "found = bench_step(load_config('quickstart'), batches=(1, 2, 3), steps=1, warmup=0)\n"
+        "first, second = found['engine']\n"
+        "assert first['batch'] == 1 and first['of_bare'] > 0\n"
+        "assert second == {'batch': 2, 'out_of_memory': 'CUDA out of memory. Tried 2 GiB.'}\n"
+        "from jobs.bench_step import _step_table\n"
+        "print(_step_table(found))\n"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert "engine, 2 images: CUDA out of memory. Tried 2 GiB." in done.stdout
