@@ -53,5 +53,4 @@ def train(
         shown = Progress(here.plan.steps, progress)
         outcome = fit(job, shown, observer)
         note_outcome(ending, job, outcome)
-        totals = shown.totals.plain()
-        return conclude(here.folder, job, outcome, totals, ending, started, evaluate, progress)
+        return conclude(here.folder, job, outcome, shown.totals, ending, started, evaluate, progress)

@@ -26,6 +26,7 @@ from pipelines.train.driver.summary import conclude
 from pipelines.train.engine.distributed import ensure_process_group
 from pipelines.train.engine.health import UnfitNodeError
 from pipelines.train.loop import recorder
+from pipelines.train.loop.advice import Totals
 from pipelines.train.loop.channel import Mailbox
 from pipelines.train.loop.loop import run_loop
 from pipelines.train.loop.progress import Progress
@@ -117,7 +118,7 @@ def _shared_job(
     return job, own
 
 
-def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
+def _train_rank(job: Job, progress: bool) -> tuple[Outcome, Totals]:
     """How it went, and the sums over the logged rows (rank 0's)."""
     shown = Progress(1, False) if dist.get_rank() else Progress(job_steps(job), progress)
     if progress:  # the same lines stand there already
@@ -131,7 +132,7 @@ def _train_rank(job: Job, progress: bool) -> tuple[Outcome, dict[str, Any]]:
     finally:
         shown.close()
     assert outcome is not None
-    return outcome, shown.totals.plain()
+    return outcome, shown.totals
 
 
 def job_steps(job: Job) -> int:

@@ -10,10 +10,11 @@ from pipelines.runs.folder import CONFIG, ENVIRONMENT, REPLAY, SUMMARY, RunFolde
 from pipelines.runs.job import Job, Outcome
 from pipelines.runs.learning import result_warnings
 from pipelines.runs.status import Ending
+from pipelines.train.loop.advice import Totals
 
 
 def conclude(
-    folder: RunFolder, job: Job, outcome: Outcome, totals: dict[str, Any], ending: Ending, started: float,
+    folder: RunFolder, job: Job, outcome: Outcome, totals: Totals, ending: Ending, started: float,
     evaluate: bool, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the summary of a training that is through and, if asked, evaluates its export into it.
@@ -22,7 +23,7 @@ def conclude(
         folder: of the run.
         job: the run.
         outcome: how the training went.
-        totals: sums over the logged rows, see :class:`pipelines.train.loop.progress.Progress`.
+        totals: of the logged rows.
         ending: gets the last metrics and the files for MLflow.
         started: when the command began, seconds since the epoch.
         evaluate: whether to evaluate.
@@ -31,8 +32,11 @@ def conclude(
     Returns:
         The content of ``summary.json``.
     """
-    warnings = totals.pop("warnings", [])
-    summary = {**_summary(job.config, outcome, started), "training": totals, "warnings": warnings}
+    training = totals.plain()
+    warnings = training.pop("warnings", [])
+    if totals.first is not None:
+        training["first_step_seconds"] = round(totals.first - started, 1)
+    summary = {**_summary(job.config, outcome, started), "training": training, "warnings": warnings}
     write_summary(folder, summary)
     ending.artifacts = _artifacts(folder)
     if evaluate:

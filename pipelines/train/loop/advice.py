@@ -124,9 +124,11 @@ class Totals:
 
     Attributes:
         warnings: what was warned of on the way.
+        first: when the first of them was logged, seconds since the epoch.
     """
 
     warnings: list[str] = field(default_factory=list)
+    first: float | None = None
     _paced: float = 0.0
     _samples: float = 0.0
     _seconds: float = 0.0
@@ -137,6 +139,7 @@ class Totals:
     def row(self, row: dict[str, Any]) -> None:
         """Takes a logged step in; replayed ones count again, because they took their time."""
         seconds = _seconds(row, "step")
+        self.first = row["time"] if self.first is None else self.first
         if row["rates"]:
             self._paced += seconds
             self._samples += row["rates"]["samples_per_s"] * seconds
@@ -169,6 +172,8 @@ def in_words(summary: dict[str, Any]) -> str:
     if watched:
         if watched["samples_per_s"]:
             parts.append(f"{watched['samples_per_s']:.1f} samples/s")
+        if "first_step_seconds" in watched:
+            parts.append(f"first step after {watched['first_step_seconds']:.0f} s")
         parts.append(f"waiting for data {watched['wait_share']:.0%}")
         parts.append(f"peak memory {memory_in_words(watched['memory_mib'])}")
     odd = [

@@ -122,7 +122,8 @@ def test_the_final_summary_has_what_the_rows_had():
     totals = Totals()
     for step, host in enumerate((1024.0, 2048.0, 1024.0)):
         totals.row(_row(step, wait=0.1, memory={"host": host}))
-    training = totals.plain()
+    assert totals.first is not None
+    training = totals.plain() | {"first_step_seconds": 4.2}
     assert training["samples_per_s"] == 8.0 and training["wait_share"] == pytest.approx(0.1)
     assert training["memory_mib"] == {"host": 2048}
     text = in_words(
@@ -136,7 +137,8 @@ def test_the_final_summary_has_what_the_rows_had():
         }
     )
     assert text == (
-        "3 steps, 24 samples in 1 min 3 s, 8.0 samples/s, waiting for data 10%, peak memory 2.0 GiB\n"
+        "3 steps, 24 samples in 1 min 3 s, 8.0 samples/s, first step after 4 s, waiting for data 10%, "
+        "peak memory 2.0 GiB\n"
         "2 steps left out (diagnostics/)"
     )
 
