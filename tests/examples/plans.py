@@ -123,9 +123,6 @@ PLANS: dict[str, How] = {
     "unigeoseg bench step --preset paper --device cuda --batch 8 --batch 32 --kernels 3": How(
         _BENCH, needs="cuda"
     ),
-    "torchrun --nproc-per-node 8 -m -- jobs.bench_step --preset paper --device cuda --batch 2": How(
-        covered="tests/unit/models/test_info_and_bench.py"
-    ),
     "unigeoseg bench build --source synthetic --set source.size=512": How(("--tiles", "4", "--repeats", "1")),
     "unigeoseg bench data stores/synthetic --preset quickstart --rows threads": How(
         ("--samples", "64", "--repeats", "1", "--format", "jpeg", *_sets("data.block_positions=8")), slow=True
