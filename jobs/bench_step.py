@@ -40,7 +40,7 @@ from jobs.options import emit, json_option, preset_option, set_option
     "--memory-snapshot",
     "snapshot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="With --device cuda: write the allocator's history there, for PyTorch's memory viewer.",
+    help="With --device cuda: write the allocator's history there, for PyTorch's memory viewer (one a rank).",
 )
 @click.option(
     "--beside-plain",
@@ -90,10 +90,21 @@ def step(
     from pipelines.bench.step import bench_step
 
     result = bench_step(
-        config, image_size, device, batches, steps, warmup, beside, kernels, instructions, engine, snapshot
+        config,
+        image_size,
+        device,
+        batches,
+        steps,
+        warmup,
+        beside=beside,
+        kernels=kernels,
+        instructions=instructions,
+        engine=engine,
+        snapshot=snapshot,
     )
-    if result is not None:  # a rank beside the first one
-        emit(result, as_json, _step_table)
+    if result is None:  # a rank beside the first one
+        return
+    emit(result, as_json, _step_table)
 
 
 def _step_table(result: dict[str, Any]) -> str:

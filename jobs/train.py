@@ -102,6 +102,7 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     from pipelines.store.index import StoreIndex
     from pipelines.train.checkpoints.best import check_best
     from pipelines.train.driver.prepare import check_profile
+    from pipelines.train.engine.compiling import check_backend
     from pipelines.train.engine.deepspeed_config import deepspeed_config
 
     check_start(config)
@@ -109,6 +110,7 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
     index = StoreIndex.open(store, config.data.split)
     plan = Plan.from_config(index, config)
     check_profile(config, plan.steps)
+    check_backend(config.train.compile_backend)
     return {
         "run": folder,
         "store": store,

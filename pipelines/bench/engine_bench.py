@@ -12,14 +12,12 @@ from pipelines.bench.engine_steps import EngineSteps, alone
 from pipelines.config import Config
 from pipelines.models.device import forget_peak, peak_memory
 from pipelines.models.mfu import Utilisation
-from pipelines.train.engine.distributed import local_device
+from pipelines.planner.memory import Sizes, model_states
+from pipelines.train.engine.distributed import gathered, local_device
 from pipelines.train.engine.step import StepResult
 from unigeoseg.errors import UserError
 
-#: Bytes of a trained parameter in the engine of one worker: weight, gradient, master, two moments, and what
-#: an update holds besides. Of a frozen one: its weight.
-_BYTES = {"fp32": (20, 4), "bf16": (22, 2)}
-#: Of the memory that is free; the rest is for activations.
+#: Of the memory that is free, for the model's states; the rest is for activations.
 _SHARE = 0.7
 
 
@@ -47,7 +45,6 @@ def bench_engine(
     """
     world = dist.get_world_size()
     chosen = alone(config, batch=max(batches), workers=world)
-    forget_peak(local_device())  # of the bare model
     try:
         bench = EngineSteps(chosen, instructions=instructions)
     except torch.OutOfMemoryError as error:
@@ -66,24 +63,29 @@ def bench_engine(
     return found
 
 
-def what_is_lacking(trained: int, frozen: int, precision: str, device: torch.device) -> str | None:
-    """Why the engine cannot be timed here, in words; ``None``: it can.
+def what_is_lacking(config: Config, sizes: Sizes, device: torch.device) -> str | None:
+    """Why the engine cannot be timed here, in words; ``None``: it can. A collective call.
 
     Args:
-        trained: parameters with gradients.
-        frozen: the others.
-        precision: of training.
+        config: the preset.
+        sizes: of the model; its modules are not asked for.
         device: where; a GPU says so itself when it is full.
     """
+    forget_peak(local_device())  # of the bare model
+    found = None
     if device.type != local_device().type:
-        return "it trains on this machine's GPU: give --device cuda"
-    if device.type != "cpu":
-        return None
-    each, kept = _BYTES[precision]
-    needed, free = each * trained + kept * frozen, psutil.virtual_memory().available
-    if needed <= _SHARE * free:
-        return None
-    return f"its states take about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free here"
+        found = "it trains on this machine's GPU: give --device cuda"
+    elif device.type == "cpu":
+        world = dist.get_world_size()
+        engine, chosen = config.engine, alone(config, workers=world)
+        offload = engine.offload_optimizer and engine.zero_stage > 0
+        states = model_states(chosen, sizes, engine.zero_stage, offload, world, world)
+        passes = states.passing + states.gradient * sizes.trained
+        needed = world * (states.kept + max(passes, states.update) + states.host)
+        free = psutil.virtual_memory().available
+        if needed > _SHARE * free:
+            found = f"its states take about {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free here"
+    return next((why for why in gathered(found) if why is not None), None)  # what is free changes
 
 
 def _full(size: int, error: torch.OutOfMemoryError, world: int) -> dict[str, Any]:

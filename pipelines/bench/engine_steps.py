@@ -28,7 +28,6 @@ class EngineSteps:
         batch: the micro-batch.
     """
 
-    engine: Engine
     batch: Batch
 
     def __init__(self, config: Config, length: int = 1000, instructions: int = 1) -> None:

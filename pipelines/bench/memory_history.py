@@ -5,9 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 #: Allocations and frees that are remembered; a step of the ``paper`` preset makes some ten thousand.
 _EVENTS = 200_000
+
+
+def ranks_own(file: Path) -> Path:
+    """Where this rank writes, of several that were given the same file."""
+    if dist.get_world_size() == 1:
+        return file
+    return file.with_stem(f"{file.stem}-rank-{dist.get_rank()}")
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import torch.distributed as dist
 
 from pipelines.bench.engine_bench import bench_engine, what_is_lacking
 from pipelines.bench.kernels import largest_kernels, profile
-from pipelines.bench.memory_history import memory_history
+from pipelines.bench.memory_history import memory_history, ranks_own
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.models.device import describe_machine, peak_flops, peak_memory, synchronize
 from pipelines.models.job_model import make_model
+from pipelines.planner.memory import Sizes
 from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.compiling import compile_model
 from pipelines.train.engine.distributed import ensure_process_group
@@ -86,21 +87,21 @@ def bench_step(
     # The released code passes an image for each of its instructions.
     each = instructions or (1 if beside else config.data.instructions_per_image)
     own = ensure_process_group()
-    if place.type == "cpu":  # as the engine does
-        keep_freed_memory()
-        torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
-    with memory_history(snapshot):
-        result, trained, frozen = _bare(config, place, chosen, each, steps, warmup, beside, kernels)
-        lacking = what_is_lacking(trained, frozen, config.train.precision, place)
-        if engine and lacking:
-            result["engine_left_out"] = lacking
-        elif engine:
-            result["engine"] = _beside_bare(result, bench_engine(config, chosen, each, steps, warmup))
-    rank = dist.get_rank()
-    if own:
-        dist.barrier()
-        dist.destroy_process_group()
-    return None if rank else result
+    try:
+        if place.type == "cpu":  # as the engine does
+            keep_freed_memory()
+            torch.set_num_threads(max(1, int(config.scale.cpus_per_worker)))
+        with memory_history(snapshot and ranks_own(snapshot)):
+            result, sizes = _bare(config, place, chosen, each, steps, warmup, beside, kernels)
+            lacking = what_is_lacking(config, sizes, place) if engine else None
+            if lacking:
+                result["engine_left_out"] = lacking
+            elif engine:
+                result["engine"] = _beside_bare(result, bench_engine(config, chosen, each, steps, warmup))
+        return None if dist.get_rank() else result
+    finally:
+        if own:  # gloo aborts a process that exits inside a group
+            dist.destroy_process_group()
 
 
 def _bare(
@@ -112,8 +113,8 @@ def _bare(
     warmup: int,
     beside: bool,
     kernels: int,
-) -> tuple[dict[str, Any], int, int]:
-    """The bare model's part of the result, and its trained and frozen parameters."""
+) -> tuple[dict[str, Any], Sizes]:
+    """The bare model's part of the result, and its sizes without its modules'."""
     torch.manual_seed(config.seed)
     tokenizer = bench_tokenizer(config)
     model = _model(config, tokenizer, place)
@@ -149,8 +150,9 @@ def _bare(
         with profile() as profiler:
             _whole(model, inputs, 0, optimizer)
         result["kernels"] = largest_kernels(profiler, kernels)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return result, trained, sum(p.numel() for p in model.parameters()) - trained
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    trained = sum(n for n, learns in counts if learns)
+    return result, Sizes(sum(n for n, _ in counts), trained, max(n for n, _ in counts), {})
 
 
 def _beside_bare(result: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

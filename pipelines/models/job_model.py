@@ -35,7 +35,11 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
         UserError: weights that are missing, refused or do not fit.
     """
     init, reports = config.init, []
-    filled = _filled_by_start(config, tokenizer)
+    start = local_copy(init.model) if init.model else None
+    released = start is not None and is_released(start)
+    # Where the start gives every parameter its value, none has to be drawn or read before.
+    sole = init.strict and not (init.vision or init.mask2former)
+    filled = start is not None and sole and (released or has_words_of(start, tokenizer))
     with contextlib.ExitStack() as stack:
         if filled:
             stack.enter_context(shapes_only())
@@ -46,29 +50,19 @@ def make_model(config: Config, tokenizer: Tokenizer) -> tuple[UniGeoSeg, list[Lo
     if init.mask2former:
         path = local_copy(init.mask2former)
         reports.append(load_mask2former(model, path, init.parts, init.strict))
-    if init.model:
-        path = local_copy(init.model)
+    if start is not None:
         # Stage 3 takes each weight's part from the file's pages: no worker ever holds the whole model.
         mapped = filled and config.engine.zero_stage == 3
-        if is_released(path):
-            reports.append(load_released_weights(model, path, init.strict, mapped))
+        if released:
+            reports.append(load_released_weights(model, start, init.strict, mapped))
         else:
-            reports.append(load_export_weights(model, path, init.strict, tokenizer, mapped))
+            reports.append(load_export_weights(model, start, init.strict, tokenizer, mapped))
     for report in reports:
         logger.info("%s", report.summary())
     lora = config.train.lora
     if lora.rank:
         add_lora(model.language.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.embeddings)
     return model, reports
-
-
-def _filled_by_start(config: Config, tokenizer: Tokenizer) -> bool:
-    """Whether ``init.model`` gives every parameter its value, so that none has to be drawn or read before."""
-    init = config.init
-    if init.model is None or not init.strict or init.vision or init.mask2former:
-        return False
-    path = local_copy(init.model)
-    return is_released(path) or has_words_of(path, tokenizer)
 
 
 def exported_state(config: Config, state: dict[str, Tensor]) -> dict[str, Tensor]:

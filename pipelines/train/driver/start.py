@@ -18,6 +18,7 @@ from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
 from pipelines.train.checkpoints.best import check_best
 from pipelines.train.driver.prepare import check_data, check_profile, make_job, prepare_run
+from pipelines.train.engine.compiling import check_backend
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def held_run(
         check_best(config, store)
         plan = Plan.from_config(index, config)
         check_profile(config, plan.steps)
+        check_backend(config.train.compile_backend)
         folder.check_writable()
         with held(folder, config.recovery.lease_seconds) as lease:
             folder.hold = Hold(folder, lease.token)

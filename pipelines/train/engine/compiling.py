@@ -6,18 +6,41 @@ tells what an upgrade changed.
 
 import logging
 from difflib import get_close_matches
-
-import torch
+from typing import TYPE_CHECKING
 
 from unigeoseg.errors import UserError
-from unigeoseg.model import UniGeoSeg
+
+if TYPE_CHECKING:  # the driver asks for a backend's name, and starts without these
+    import torch
+
+    from unigeoseg.model import UniGeoSeg
 
 logger = logging.getLogger(__name__)
 _INDUCTOR = "inductor"
 _GRAPHS_OF_A_CODE = 64
 
 
-def compile_model(model: UniGeoSeg, backend: str | None, device: torch.device) -> bool:
+def check_backend(name: str | None) -> None:
+    """Refuses a backend that PyTorch does not have, before anything starts.
+
+    Raises:
+        UserError: with the nearest name.
+    """
+    if name is None:  # what follows loads the compiler
+        return
+    from torch._dynamo import list_backends
+
+    known = list_backends(exclude_tags=None)
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(
+            f"train.compile_backend={name}: torch.compile has no such backend{hint} (it has "
+            f"{', '.join(list_backends())})"
+        )
+
+
+def compile_model(model: "UniGeoSeg", backend: str | None, device: "torch.device") -> bool:
     """Compiles a model's large blocks in place; see :meth:`~unigeoseg.model.UniGeoSeg.enable_compilation`.
 
     Args:
@@ -32,11 +55,13 @@ def compile_model(model: UniGeoSeg, backend: str | None, device: torch.device) -
     Raises:
         UserError: the backend was asked for by name, and is unknown or cannot run here.
     """
+    check_backend(backend)
     why = _lacking(backend or _INDUCTOR, device)
     if why is None:
         # A Swin's stages, shifted and not, are eight graphs of one code: with the limit of eight, another
         # shape of theirs would run uncompiled from then on.
-        config = torch._dynamo.config
+        from torch._dynamo import config
+
         config.recompile_limit = max(config.recompile_limit, _GRAPHS_OF_A_CODE)
         model.enable_compilation(backend or _INDUCTOR)
         return True
@@ -54,15 +79,8 @@ def compilations() -> dict[str, float]:
     return {"graphs": counters["stats"]["unique_graphs"], "seconds": round(seconds, 3)}
 
 
-def _lacking(backend: str, device: torch.device) -> str | None:
+def _lacking(backend: str, device: "torch.device") -> str | None:
     """What keeps a backend from running here, in words; ``None``: nothing."""
-    from torch._dynamo import list_backends
-
-    known = list_backends(exclude_tags=None)
-    if backend not in known:
-        close = get_close_matches(backend, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"torch.compile has no such backend{hint} (it has {', '.join(known)})"
     if backend != _INDUCTOR:
         return None
     if device.type == "cuda":

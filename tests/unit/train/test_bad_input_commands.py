@@ -53,6 +53,11 @@ def train(place, capfd):
     return run
 
 
+def test_an_unknown_compiler_is_refused_before_anything_starts(train):
+    sets = ("--set", "train.compile=true", "--set", "train.compile_backend=inducter")
+    train(*sets, folder="compiled", parts=("train.compile_backend=inducter", "did you mean inductor?"))
+
+
 def test_another_configuration_is_refused_by_its_keys(train):
     train(
         *("--resume", "--set", "train.lr=0.5", "--set", "seed=3"),

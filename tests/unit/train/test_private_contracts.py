@@ -26,6 +26,8 @@ PLACES = {
 NAMES = [
     ("torch._C._distributed_c10d", "_dump_fr_trace_json", None),
     ("torch._C._distributed_c10d", "_dump_nccl_trace_json", None),
+    ("torch.cuda.memory", "_record_memory_history", ("enabled", "max_entries")),
+    ("torch.cuda.memory", "_dump_snapshot", ("filename",)),
     ("torch._dynamo", "list_backends", ("exclude_tags",)),
     ("torch._dynamo.utils", "counters", None),
     ("torch._dynamo.utils", "compilation_time_metrics", None),
