@@ -183,7 +183,8 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
             checkpoints.save({"step": step})
         batches = bench.micro_batches(run, step, engine.rank, engine.world)
         try:
-            result = engine.train_step(step, batches, BATCH, by_module=True)
+            result = engine.train_step(step, batches, BATCH, by_module=True, tell=lambda: (engine.rank, 7))
+            assert result.told == (sum(range(engine.world)), 7 * engine.world)
         except NonFiniteLossError as error:
             assert run.bad and step == BAD and error.what == "loss" and len(error.batches) == engine.world
             continue
