@@ -2,10 +2,9 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.train_runs import ROOT
+from tests.warm import ROOT, run_warm
 
 
 def unigeoseg(
@@ -13,12 +12,5 @@ def unigeoseg(
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command in ``cwd``; ``extra`` are variables of its environment."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": str(ROOT), **extra},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    environment |= {"PYTHONPATH": str(ROOT), **extra}
+    return run_warm("jobs.cli", *map(str, arguments), folder=cwd, environment=environment, timeout=seconds)

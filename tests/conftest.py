@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.warm import run_warm
+
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,27 +46,26 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
+def run_code(run_module: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python code in a process of its own where what trains is imported already."""
+    return partial(run_module, "-c")
+
+
+@pytest.fixture(scope="session")
 def run_module() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs ``python -m module arguments…`` in a fresh process at the repository's root."""
+    """Runs ``python -m module arguments…`` in a process of its own at the repository's root."""
 
     def run(
         module: str, *arguments: str | int | Path, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        return run_warm(module, *arguments, environment={**os.environ, **environment})
 
     return run
 
 
 @pytest.fixture(scope="session")
 def run_cli(run_module: Callable[..., Any]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the ``unigeoseg`` command in a fresh process at the repository's root."""
+    """Runs the ``unigeoseg`` command in a process of its own at the repository's root."""
     return partial(run_module, "jobs.cli")
 
 

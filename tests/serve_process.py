@@ -2,22 +2,18 @@
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+import time
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests.warm import start_warm
 
 
-def start(*arguments, **environment):
-    command = [sys.executable, "-m", "jobs.cli", *arguments, "--port", "0"]
-    kept = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines = []
-    for line in process.stdout:
-        if found := re.search(r"^serving (http://\S+)|^open (http://\S+)", line):
+def start(*arguments: str, **environment: str) -> tuple[Any, str]:
+    """The running process and its address; ``environment`` goes over this process's own."""
+    words = ("jobs.cli", *arguments, "--port", "0")
+    process = start_warm(*words, environment={**os.environ, **environment}, joined=True)
+    while process.poll() is None:
+        if found := re.search(r"^serving (http://\S+)|^open (http://\S+)", process.printed(), re.MULTILINE):
             return process, found[1] or found[2]
-        lines.append(line)
-    raise AssertionError("".join(lines))
+        time.sleep(0.02)
+    raise AssertionError(process.printed())

@@ -7,12 +7,13 @@ import atexit
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.warm import start_warm
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -91,29 +92,19 @@ def start(
     processes: int = 1,
     environment: dict[str, str] | None = None,
     **overrides: Any,
-) -> subprocess.Popen[str]:
+) -> Any:
     """Starts a run in processes of its own; ``resume`` and configuration keys are overrides."""
     if isinstance(run, Path) and not (database := run.parent / "mlflow.db").exists():
         run.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(empty_database(), database)
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        if processes > 1
-        else ["-m"]
-    )
-    return subprocess.Popen(
-        [sys.executable, *launcher, "tests.train_runs", mode, str(run), str(store), json.dumps(overrides)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    words = ("tests.train_runs", mode, str(run), str(store), json.dumps(overrides))
+    chosen = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return start_warm(*words, environment=chosen, joined=True, ranks=processes)
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def finish(process: Any, code: int = 0) -> str:
     """Waits for a run; its output when it ended as expected."""
-    output = process.communicate(timeout=300)[0]
+    output: str = process.communicate(timeout=300)[0]
     assert process.returncode == code, output
     return output
 

@@ -3,8 +3,6 @@
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
 
@@ -17,6 +15,7 @@ from jobs.cli import cli, run
 from tests.examples.collect import ROOT, all_commands, help_examples, page_examples, page_mentions
 from tests.examples.plans import PLANS, How
 from tests.examples.workspace import make_workspace, upload
+from tests.warm import run_warm
 
 EXAMPLES = sorted({example.text for example in (*help_examples(), *page_examples())})
 TRAINED = "unigeoseg train --preset quickstart --store stores/synthetic"
@@ -52,15 +51,8 @@ def _words(text, how):
 def _try(folder, text, how):
     """In a process of its own: what trains, measures, or starts Ray."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *_words(text, how)],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    environment["PYTHONPATH"] = str(ROOT)
+    done = run_warm("jobs.cli", *_words(text, how), folder=folder, environment=environment, timeout=500)
     _check(text, done.returncode, done.stdout, done.stderr)
 
 

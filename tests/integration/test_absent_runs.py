@@ -1,16 +1,14 @@
 """A run on a store with collective and absent samples: drawn, counted apart, "none" fitted at the end."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from tests.built_store import synthetic_store
-from tests.train_runs import ROOT, tiny_values
+from tests.train_runs import tiny_values
+from tests.warm import run_warm
 from unigeoseg.tasks import ABSENT, COLLECTIVE
 
 pytestmark = pytest.mark.integration
@@ -26,14 +24,7 @@ def _train(folder, store, name, **overrides):
     preset = folder / f"{name}.yaml"
     preset.write_text(yaml.safe_dump(tiny_values(**values | overrides)))
     options = ["--preset", preset, "--store", store, "--run", folder / name, "--plain", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "train", *map(str, options), "--set", "scale.workers=1"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    done = run_warm("jobs.cli", "train", *options, "--set", "scale.workers=1")
     assert done.returncode == 0, done.stderr
     lines = (folder / name / "ledger.jsonl").read_text().splitlines()
     drawn = [sample for line in lines for sample in json.loads(line)["sample_ids"]]

@@ -1,9 +1,6 @@
 """The engine in every ZeRO stage, alone and as two ranks, against plain PyTorch; each resumes the other."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,28 +10,19 @@ from pipelines.runs.manifest import checkpoint_name
 from pipelines.train.engine.pieces import KINDS, WEIGHT
 from pipelines.train.engine.shards import ShardReader
 from tests.engine_runs import SAVED, STEPS, option_runs, resumed_runs, skipping_runs, whole_runs
-from tests.train_runs import ROOT
+from tests.warm import start_warm
 
 pytestmark = pytest.mark.integration
 
 
 def _results(folder: Path, *options: str) -> tuple[dict, Path]:
     """Losses and gradient norms of all runs by name, and where their checkpoints are."""
-    pair = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", *launcher, "tests.engine_runs", str(folder), *options],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for launcher in ([], pair)
+        start_warm("tests.engine_runs", folder, *options, joined=True, ranks=ranks) for ranks in (1, 2)
     ]
     try:
         for process in processes:
-            output = process.communicate(timeout=500)[0]
+            output, _ = process.communicate(timeout=500)
             assert process.returncode == 0, output
     finally:
         for process in processes:

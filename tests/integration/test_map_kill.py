@@ -1,19 +1,15 @@
 """A map whose process is killed goes on in another one and ends with the same bytes."""
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 
 import pytest
 
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
-from tests.conftest import ROOT
 from tests.geotiffs import scene, write
 from tests.tiny_export import write_export
+from tests.warm import start_warm
 
 pytestmark = pytest.mark.integration
 
@@ -39,16 +35,12 @@ def test_killed_and_resumed_is_the_whole(tmp_path, monkeypatch):
     export = str(write_export(tmp_path / "export"))
     raster = write(tmp_path / "x.tif", scene(600, 600))
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", _MAP, export, raster, str(out)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    process = start_warm("-c", _MAP, export, raster, out)
     try:
         while parts_in(out / "unfinished.sqlite") < 5 and process.poll() is None:
             time.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     assert not (out / "map.json").exists(), "it was killed too late"
     for name, strides, resume in (("out", 1, True), ("whole", 12, False)):

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +11,9 @@ import pytest
 import yaml
 
 from cluster.s3 import LocalS3
+from tests.warm import run_warm, start_warm
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[2]
 STEPS, EVERY = 40, 5
 TINY = {
     "extends": "quickstart",
@@ -62,20 +60,9 @@ def preset(tmp_path_factory):
     return path
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
-
-
 def finished(s3, *arguments):
     """The JSON of a command that succeeds."""
-    done = subprocess.run(
-        [*command(*arguments), "--json"],
-        cwd=ROOT,
-        env=os.environ | s3.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_warm("jobs.cli", *arguments, "--json", environment=os.environ | s3.environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -118,25 +105,14 @@ def store(s3, preset):
 def killed_run(s3, preset, store, tmp_path_factory):
     """A run that lost a worker: its folder, what it printed, and the ledger's length at the kill."""
     run = tmp_path_factory.mktemp("runs") / "killed"
-    log = run.parent / "train.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command("train", "--preset", preset, "--store", store, "--run", run, "--json"),
-            cwd=ROOT,
-            env=os.environ | s3.environment,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        try:
-            rows = kill_one_worker_after_a_checkpoint(process, run)
-            printed, _ = process.communicate(timeout=300)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
-    assert rows is not None, log.read_text()[-3000:]
-    assert process.returncode == 0, log.read_text()[-3000:]
+    words = ("train", "--preset", preset, "--store", store, "--run", run, "--json")
+    process = start_warm("jobs.cli", *words, environment=os.environ | s3.environment)
+    try:
+        rows = kill_one_worker_after_a_checkpoint(process, run)
+        printed, log = process.communicate()
+    finally:
+        process.kill()
+    assert rows is not None and process.returncode == 0, log[-3000:]
     return run, json.loads(printed), rows
 
 

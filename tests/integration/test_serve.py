@@ -87,7 +87,7 @@ def test_the_page_has_what_the_command_names_and_an_interruption_is_a_success(ex
         assert page.status_code == 200 and "/static/main.js" in page.text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        assert "Traceback" not in process.stdout.read()
+        assert "Traceback" not in process.printed()
     finally:
         process.kill()
         process.wait()

@@ -1,9 +1,5 @@
 """A store on S3 whose build is killed: never half there, gone on with, the same bytes at the end."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +11,7 @@ from pipelines.curate.merge import merge_stores
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.store.index import StoreIndex
 from tests.built_store import synthetic_store
+from tests.warm import run_warm, start_warm
 from unigeoseg.errors import UserError
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -34,18 +31,7 @@ def server():
 def command(out):
     sets = [*(f"{name}={value}" for name, value in SETS.items()), f"source.scenes={SCENES}"]
     options = [part for text in sets for part in ("--set", text)]
-    return [
-        sys.executable,
-        "-m",
-        "jobs.cli",
-        "data",
-        "build",
-        "--source",
-        "synthetic",
-        "--out",
-        out,
-        *options,
-    ]
+    return ["jobs.cli", "data", "build", "--source", "synthetic", "--out", out, *options]
 
 
 def names(filesystem, root):
@@ -65,13 +51,13 @@ def test_a_killed_build_on_s3_is_never_a_store_and_is_gone_on_with(server, tmp_p
     filesystem, root = open_filesystem(out)
     deaths, finished = 0, []
     for goal in ("_build/part-000001.json", "_build/part-000005.json", "_build/train-00001.json"):
-        process = subprocess.Popen(command(out), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE)
+        process = start_warm(*command(out))
         while process.poll() is None and goal not in (there := names(filesystem, root)):
             time.sleep(0.01)
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             deaths += 1
-        said = process.communicate()[1].decode()
+        said = process.communicate()[1]
         there = names(filesystem, root)
         if process.returncode == 0:
             break
@@ -83,7 +69,7 @@ def test_a_killed_build_on_s3_is_never_a_store_and_is_gone_on_with(server, tmp_p
         assert not finished or f"{len(finished)} of 8 blocks are there" in said
         finished = sorted(blocks)
     assert deaths >= 2
-    done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_warm(*command(out))
     assert done.returncode in (0, 2) and "dataset.json" in names(filesystem, root), done.stderr
     assert contents(out) == contents(str(tmp_path / "whole"))
 

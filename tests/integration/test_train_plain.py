@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.train_runs import ROOT, tiny_values
+from tests.warm import run_warm
 
 pytestmark = pytest.mark.integration
 #: Every import of Ray fails, as where it is not installed.
@@ -17,31 +18,36 @@ WITHOUT_RAY = (
 )
 
 
-def _train(tmp_path, store, name, launcher, workers):
+def _train(tmp_path, store, name, workers):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(tiny_values()))
     options = ["--preset", preset, "--store", store, "--run", tmp_path / name, "--plain", "--json"]
     sets = [f"scale.workers={workers}", "evaluation.split=train", "evaluation.max_samples=6"]
     options += [word for value in sets for word in ("--set", value)]
-    done = subprocess.run(
-        [sys.executable, *launcher, *map(str, options)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_warm("-c", WITHOUT_RAY, "train", *options) if workers == 1 else _under_torchrun(*options)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary == json.loads((tmp_path / name / "summary.json").read_text())
     return summary
 
 
-def test_one_process_and_two_ranks_make_the_same_run(tmp_path, tiny_store):
-    alone = _train(tmp_path, tiny_store, "alone", ["-c", WITHOUT_RAY, "train"], 1)
+def _under_torchrun(*options):
+    """As a user starts it. Without ``--`` torchrun takes --run for an option of its own."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    torchrun += ["-m", "--", "jobs.train"]  # or torchrun takes --run for an option of its own
-    pair = _train(tmp_path, tiny_store, "pair", torchrun, 2)
+    torchrun += ["-m", "--", "jobs.train"]
+    return subprocess.run(
+        [sys.executable, *torchrun, *map(str, options)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_one_process_and_two_ranks_make_the_same_run(tmp_path, tiny_store):
+    alone = _train(tmp_path, tiny_store, "alone", 1)
+    pair = _train(tmp_path, tiny_store, "pair", 2)
     assert (alone["steps"], alone["world_size"], pair["world_size"]) == (8, 1, 2)
     assert alone["samples_seen"] == pair["samples_seen"] > 0
     assert alone["mlflow_unsent"] == pair["mlflow_unsent"] == 0
@@ -64,12 +70,12 @@ def test_the_number_of_processes_is_checked(tmp_path, tiny_store, run_cli):
 
 @pytest.mark.parametrize("where", ["Engine.train_step", "Engine.__init__"])
 def test_a_device_that_is_too_small_ends_the_run_with_settings_that_hold_less(
-    where, tmp_path, tiny_store, run_python
+    where, tmp_path, tiny_store, run_code
 ):
     preset, run = tmp_path / "tiny.yaml", tmp_path / "run"
     preset.write_text(yaml.safe_dump(tiny_values(**{"scale.workers": 1, "evaluation.split": "train"})))
     words = ["unigeoseg", "train", "--preset", preset, "--store", tiny_store, "--run", run, "--plain"]
-    done = run_python(
+    done = run_code(
         "import sys, torch\n"
         "from pipelines.train.engine.engine import Engine\n"
         "def full(*_, **__):\n"

@@ -136,7 +136,7 @@ def test_bench_refuses_a_device_that_is_not_there(run_cli):
     assert done.returncode == 2 and "give cpu or cuda" in done.stderr
 
 
-def test_a_full_device_leaves_what_was_measured_before(run_python):
+def test_a_full_device_leaves_what_was_measured_before(run_code):
     code = (
         "import torch\n"
         "from jobs.settings import load_config\n"
@@ -155,6 +155,6 @@ def test_a_full_device_leaves_what_was_measured_before(run_python):
         "from jobs.bench_step import _step_table\n"
         "print(_step_table(found))\n"
     )
-    done = run_python(code)
+    done = run_code(code)
     assert done.returncode == 0, done.stderr
     assert "engine, 2 images: CUDA out of memory. Tried 2 GiB." in done.stdout
