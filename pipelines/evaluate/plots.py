@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +19,16 @@ COLOURS: dict[str, str] = dict(zip(TASKS, ("#1f77b4", "#e6851e", "#2a9d5c"), str
 _SPARE = ("#6a4c93", "#c1443c", "#4d4d4d", "#0b8a9e")
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure in inches that needs no display and leaves no global state."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG without the date or versions, so that the same picture has the same bytes."""
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return path
 
 

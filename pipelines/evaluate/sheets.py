@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pipelines.evaluate.data import Reader
 from pipelines.evaluate.drawing import PREDICTION, TRUTH, Picture, enlarge, mark_prompt, overlay
@@ -96,32 +96,50 @@ def _square(prediction: Masks, size: int) -> Masks:
     return letterbox_mask(prediction.astype(np.uint8), size) > 0
 
 
+#: Inches: a cell of a sheet, one of its three pictures and where they begin, and the heading of all.
+_CELL, _PICTURE, _LEFT, _BELOW, _HEADING = (6.6, 2.95), 2.06, 0.13, 0.48, 0.45
+
+
 def draw_sheet(items: Sequence[Example], title: str, path: Path, columns: int = 2) -> Path:
     """Draws the examples, ``columns`` a line, each as image, truth, prediction and text."""
     lines = max(1, -(-len(items) // columns))
-    figure = new_figure(6.6 * columns, 2.95 * lines + 0.6)
-    figure.suptitle(literal(title), fontsize=13)
-    grid = figure.subfigures(lines, columns, squeeze=False, wspace=0.015, hspace=0.015)
-    cells = np.asarray(grid).ravel()
-    for cell, item in zip(cells, items, strict=False):
-        _draw_example(cell, item)
+    width, height = _CELL[0] * columns, _CELL[1] * lines + _HEADING
+    # Placed by hand: finding places by itself takes Matplotlib longer than drawing.
+    figure = new_figure(width, height, layout=None)
+    figure.text(0.5, 1 - 0.22 / height, literal(title), fontsize=13, ha="center", va="center")
+    for number, item in enumerate(items):
+        line, column = divmod(number, columns)
+        corner = column * _CELL[0], height - _HEADING - (line + 1) * _CELL[1]
+        _draw_example(figure, item, corner, (width, height))
     return save(figure, path)
 
 
-def _draw_example(cell: SubFigure, item: Example) -> None:
-    cell.set_facecolor("#f1f3f7")
+def _draw_example(
+    figure: Figure, item: Example, corner: tuple[float, float], size: tuple[float, float]
+) -> None:
+    """Into the cell whose lower left ``corner`` is given in inches, of a figure of ``size`` inches."""
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (corner[0] + x) / size[0], (corner[1] + y) / size[1]
+
+    edge = 0.03
+    extent = ((_CELL[0] - 2 * edge) / size[0], (_CELL[1] - 2 * edge) / size[1])
+    figure.add_artist(Rectangle(place(edge, edge), *extent, facecolor="#f1f3f7", zorder=-1))
     text = textwrap.fill(item.sample.instruction, 92, max_lines=3, placeholder=" …")
     good = (0.78, 0.13, 0.1) if item.iou < 0.3 else (0.1, 0.5, 0.2) if item.iou >= 0.6 else (0.6, 0.4, 0.0)
     title = f"{item.caption} · IoU {item.iou:.3f} · {item.sample.category}"
-    cell.suptitle(literal(title), fontsize=10, color=good)
-    cell.supxlabel(literal(text), fontsize=8.5)
-    image, truth, prediction = cell.subplots(1, 3)
-    _show(image, mark_prompt(enlarge(item.image), item.sample.box, item.sample.points, item.shape), "image")
-    _show(truth, overlay(enlarge(item.image), item.truth, TRUTH), "truth")
-    _show(prediction, overlay(enlarge(item.image), item.prediction, PREDICTION), "prediction")
-
-
-def _show(axes: Axes, picture: Picture, title: str) -> None:
-    axes.imshow(picture, interpolation="antialiased")
-    axes.set_title(title, fontsize=8, pad=2)
-    axes.set_axis_off()
+    middle = {"ha": "center", "va": "center"}
+    figure.text(*place(_CELL[0] / 2, 2.8), literal(title), fontsize=10, color=good, **middle)
+    figure.text(*place(_CELL[0] / 2, 0.25), literal(text), fontsize=8.5, **middle)
+    marked = mark_prompt(enlarge(item.image), item.sample.box, item.sample.points, item.shape)
+    pictures = {
+        "image": marked,
+        "truth": overlay(enlarge(item.image), item.truth, TRUTH),
+        "prediction": overlay(enlarge(item.image), item.prediction, PREDICTION),
+    }
+    side = _PICTURE / size[0], _PICTURE / size[1]
+    for number, (name, picture) in enumerate(pictures.items()):
+        axes = figure.add_axes((*place(_LEFT + number * (_PICTURE + 0.08), _BELOW), *side))
+        axes.imshow(picture, interpolation="antialiased")
+        axes.set_title(name, fontsize=8, pad=2)
+        axes.set_axis_off()
