@@ -24,8 +24,8 @@ from unigeoseg.tasks import TASKS
 
 _COLUMNS = 4
 _SIDE = 384
-#: Inches of a panel's picture, and of a line of text under it.
-_INCHES, _LINE = 4.0, 0.155
+#: Inches of a panel, of a line of text under it, of the sheet's heading, and around a picture.
+_INCHES, _LINE, _HEADING, _GAP = 4.0, 0.155, 0.4, 0.04
 _WRAP, _MOST_LINES = 58, 9
 #: Rows whose names are Python's at a time.
 _AT_ONCE = 1 << 14
@@ -135,21 +135,26 @@ def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
     texts = [_wrapped(text) for _, text in panels]
     lines = -(-len(panels) // _COLUMNS)
     most = max(text.count("\n") + 1 for text in texts)
-    height = lines * (_INCHES + 0.25 + _LINE * most) + 0.4
-    figure = matplotlib.figure.Figure(figsize=(_INCHES * _COLUMNS, height), layout="constrained")
-    axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
-    for axis in axes[len(panels) :]:
-        axis.axis("off")
-    for axis, (picture, _), text in zip(axes, panels, texts, strict=False):
+    each, width = _INCHES + 0.25 + _LINE * most, _INCHES * _COLUMNS
+    height = lines * each + _HEADING
+    # Placed by hand: finding places by itself takes Matplotlib longer than drawing.
+    figure = matplotlib.figure.Figure(figsize=(width, height))
+    for number, ((picture, _), text) in enumerate(zip(panels, texts, strict=True)):
+        line, column = divmod(number, _COLUMNS)
+        left, bottom = column * _INCHES + _GAP, height - _HEADING - line * each - (_INCHES - _GAP)
+        side = _INCHES - 2 * _GAP
+        axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axis.imshow(picture)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_anchor("N")
         axis.set_xlabel(text, fontsize=8.5, loc="left", parse_math=False)
     title = f"{choice.name}: {len(panels)} of {len(rows)} samples"
-    figure.suptitle(title, fontsize=13, parse_math=False)
+    middle = {"ha": "center", "va": "center"}
+    figure.text(0.5, 1 - _HEADING / 2 / height, title, fontsize=13, parse_math=False, **middle)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
+    compressed = {"compress_level": 3}
+    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None}, pil_kwargs=compressed)
     return buffer.getvalue()
 
 
