@@ -39,7 +39,7 @@ quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, 
 
 .PHONY: test
 test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(READY) ## Try the page in Debian's Chromium, which is installed where it is missing (as root), with axe-core

@@ -145,7 +145,9 @@ def test_an_outage_of_a_minute(proxy, config, tokenizer):
     ],
     ids=["missing", "expired", "refused", "short"],
 )
-def test_what_stays_wrong_stops_the_stream_and_is_named(proxy, config, tokenizer, fault, says):
+def test_what_stays_wrong_stops_the_stream_and_is_named(proxy, config, tokenizer, fault, says, monkeypatch):
+    patience_s, _, *pauses = Retry.__init__.__defaults__
+    monkeypatch.setattr(Retry.__init__, "__defaults__", (patience_s, 0.4, *pauses))
     proxy.change(lambda n, path: fault if "train-00001" in path else None)
     with pytest.raises(UserError, match=says):
         stream_all(config, tokenizer)

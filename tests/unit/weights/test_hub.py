@@ -32,15 +32,20 @@ def hub(content):
         yield served
 
 
+#: The command, without the pauses that ``huggingface_hub`` makes before it asks again.
+_AT_ONCE = "import time; time.sleep = lambda seconds: None; from jobs.cli import main; main()"
+
+
 @pytest.fixture
 def call(hub, tmp_path):
     """The command with its own cache; ``more`` goes over the environment."""
 
     def run(*words, **more):
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
-        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5", **more}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "5"}
+        environment |= {"HF_HUB_DOWNLOAD_TIMEOUT": "2", **more}
         return subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *words],
+            [sys.executable, "-c", _AT_ONCE, *words],
             capture_output=True,
             text=True,
             cwd=ROOT,
