@@ -18,9 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.config import Config
-from pipelines.config.data import DataConfig, PTSConfig
 from pipelines.config.section import Section
-from pipelines.config.training import TrainConfig
 from pipelines.plan.plan import Plan
 from pipelines.plan.seen_at import SEEN_AT, seen_at
 from pipelines.plan.visible import tell_vanishing
@@ -101,15 +99,16 @@ def prepare_run(
 
 
 def _completed(saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the settings of these sections that its version did not have.
+    """A saved configuration with the settings that its version did not have, at their defaults.
 
-    Their defaults leave every plan, picture and update as it was without them.
+    Every default leaves plan, pictures, model and update as they were before the setting was there.
     """
-    sections: dict[str, type[Section]] = {"data": DataConfig, "pts": PTSConfig, "train": TrainConfig}
     filled = {}
-    for name, section in sections.items():
-        with suppress(ValidationError):  # what another version had besides is told by its name
-            filled[name] = section.model_validate(saved.get(name, {})).model_dump(mode="json")
+    for name, field in Config.model_fields.items():
+        section = field.get_default(call_default_factory=True)
+        if isinstance(section, Section):
+            with suppress(ValidationError):  # what another version had besides is told by its name
+                filled[name] = type(section).model_validate(saved.get(name, {})).model_dump(mode="json")
     return saved | filled
 
 

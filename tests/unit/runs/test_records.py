@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import yaml
 
 from pipelines.config import Config
 from pipelines.evaluate.history import History
@@ -126,6 +127,28 @@ def test_resume_allows_what_does_not_change_the_course(tmp_path):
     allowed = _config(**{"checkpoint.every": 7, "train.log_every": 3, "tracking.uri": "http://x"})
     assert prepare_run(allowed, run, resume=True) is None
     assert config_hash(allowed) == config_hash(_config()) != config_hash(_config(seed=1))
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        "data.recut",
+        "train.compile_backend",
+        "engine.reduction_dtype",
+        "model.decoder.prompt_maps",
+        "recovery",
+    ],
+)
+def test_a_run_of_a_version_without_a_setting_goes_on(tmp_path, absent):
+    run = RunFolder(tmp_path / "run")
+    prepare_run(_config(), run, resume=False)
+    *sections, last = absent.split(".")
+    saved = place = yaml.safe_load(run.local("config.yaml").read_text())
+    for section in sections:
+        place = place[section]
+    del place[last]
+    run.local("config.yaml").write_text(yaml.safe_dump(saved))
+    assert prepare_run(_config(), run, resume=True) is None
 
 
 def test_resume_refuses_another_course_and_names_the_keys():
