@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import matplotlib.figure
@@ -140,8 +141,8 @@ def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
     # Placed by hand: finding places by itself takes Matplotlib longer than drawing.
     figure = matplotlib.figure.Figure(figsize=(width, height))
     for number, ((picture, _), text) in enumerate(zip(panels, texts, strict=True)):
-        line, column = divmod(number, _COLUMNS)
-        left, bottom = column * _INCHES + _GAP, height - _HEADING - line * each - (_INCHES - _GAP)
+        row, column = divmod(number, _COLUMNS)
+        left, bottom = column * _INCHES + _GAP, height - _HEADING - row * each - (_INCHES - _GAP)
         side = _INCHES - 2 * _GAP
         axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axis.imshow(picture)
@@ -150,7 +151,7 @@ def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
         axis.set_anchor("N")
         axis.set_xlabel(text, fontsize=8.5, loc="left", parse_math=False)
     title = f"{choice.name}: {len(panels)} of {len(rows)} samples"
-    middle = {"ha": "center", "va": "center"}
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
     figure.text(0.5, 1 - _HEADING / 2 / height, title, fontsize=13, parse_math=False, **middle)
     buffer = io.BytesIO()
     compressed = {"compress_level": 3}

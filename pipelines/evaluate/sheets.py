@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +129,7 @@ def _draw_example(
     text = textwrap.fill(item.sample.instruction, 92, max_lines=3, placeholder=" …")
     good = (0.78, 0.13, 0.1) if item.iou < 0.3 else (0.1, 0.5, 0.2) if item.iou >= 0.6 else (0.6, 0.4, 0.0)
     title = f"{item.caption} · IoU {item.iou:.3f} · {item.sample.category}"
-    middle = {"ha": "center", "va": "center"}
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
     figure.text(*place(_CELL[0] / 2, 2.8), literal(title), fontsize=10, color=good, **middle)
     figure.text(*place(_CELL[0] / 2, 0.25), literal(text), fontsize=8.5, **middle)
     marked = mark_prompt(enlarge(item.image), item.sample.box, item.sample.points, item.shape)

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.config import Config
 from pipelines.config.section import Section
@@ -32,6 +32,7 @@ from pipelines.storage.yaml_text import dump_yaml, load_yaml
 from pipelines.store.index import StoreIndex
 from pipelines.stream.tokenizer import prepare_tokenizer
 from pipelines.tracking.tracker import UID, TrackingRun, default_uri, flatten, try_open_run
+from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -106,9 +107,11 @@ def _completed(saved: dict[str, Any]) -> dict[str, Any]:
     filled = {}
     for name, field in Config.model_fields.items():
         section = field.get_default(call_default_factory=True)
-        if isinstance(section, Section):
+        if isinstance(section, Section | ModelConfig):
+            adapter = TypeAdapter(type(section))
             with suppress(ValidationError):  # what another version had besides is told by its name
-                filled[name] = type(section).model_validate(saved.get(name, {})).model_dump(mode="json")
+                whole = adapter.validate_python(saved.get(name, {}))
+                filled[name] = adapter.dump_python(whole, mode="json")
     return saved | filled
 
 
