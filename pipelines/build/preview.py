@@ -141,8 +141,8 @@ def contact_sheet(index: StoreIndex, choice: Choice) -> bytes | None:
     # Placed by hand: finding places by itself takes Matplotlib longer than drawing.
     figure = matplotlib.figure.Figure(figsize=(width, height))
     for number, ((picture, _), text) in enumerate(zip(panels, texts, strict=True)):
-        at, column = divmod(number, _COLUMNS)
-        left, bottom = column * _INCHES + _GAP, height - _HEADING - at * each - (_INCHES - _GAP)
+        at, across = divmod(number, _COLUMNS)
+        left, bottom = across * _INCHES + _GAP, height - _HEADING - at * each - (_INCHES - _GAP)
         side = _INCHES - 2 * _GAP
         axis = figure.add_axes((left / width, bottom / height, side / width, side / height))
         axis.imshow(picture)
