@@ -28,13 +28,52 @@ def build(out, workers, source="synthetic", root=None, **options):
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def test_one_and_two_workers_write_what_one_process_writes(tmp_path):
+def test_nothing_of_a_dataset_outlives_ray(monkeypatch):
+    """A thread that asks Ray for something after its end takes the whole process along, without a word."""
+    import ray
+
+    at_end = []
+    shutdown = ray.shutdown
+
+    def ended():
+        at_end.extend(t.name for t in threading.enumerate() if ending._of_ray_data(t))
+        shutdown()
+
+    monkeypatch.setattr(ray, "shutdown", ended)
+
+    def work(number):
+        time.sleep(0.2)
+        if number == 3:
+            raise UserError("the third")
+        return {"is": number}
+
+    with pytest.raises(UserError, match="the third"), runner.open_runner(2) as run:
+        for _ in run(work, range(30)):
+            met = [t.name for t in threading.enumerate() if ending._of_ray_data(t)]
+    assert met and at_end == []
+    with pytest.raises(KeyError), runner.open_runner(2) as run:
+        for number, _ in run(lambda number: {"is": number}, range(30)):
+            raise KeyError(number)
+    assert at_end == [] and not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One for all that follow: a build joins what its process is connected to."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_one_and_two_workers_write_what_one_process_writes(cluster, tmp_path):
     alone = build(tmp_path / "0", 0)
     assert build(tmp_path / "1", 1) == alone
     assert build(tmp_path / "2", 2) == alone
 
 
-def test_an_error_of_a_worker_is_the_users_message(tmp_path):
+def test_an_error_of_a_worker_is_the_users_message(cluster, tmp_path):
     from tests.unit.build.test_dubai import write_pair
 
     write_pair(tmp_path / "in", 1, 1, change=lambda mask: mask[:90].fill(7))
@@ -63,7 +102,7 @@ def places(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", [pytest.param("web", marks=pytest.mark.slow), "s3"])
-def test_workers_read_elsewhere_what_one_process_reads_here(place, places, tmp_path):
+def test_workers_read_elsewhere_what_one_process_reads_here(cluster, place, places, tmp_path):
     (tmp_path / "t.yaml").write_text(MASKS)
     for source, folder in ((str(tmp_path / "t.yaml"), "masks"), ("refsegrs", "bench")):
         alone = build(tmp_path / folder / "here", 0, source, f"{places['folder']}/{folder}")
@@ -71,7 +110,7 @@ def test_workers_read_elsewhere_what_one_process_reads_here(place, places, tmp_p
         assert build(tmp_path / folder / place, 2, source, f"{places[place]}/{folder}") == alone
 
 
-def test_no_more_parts_are_made_than_a_round_has(tmp_path, monkeypatch):
+def test_no_more_parts_are_made_than_a_round_has(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_ROUND", 3)
     monkeypatch.setattr(runner, "_TURNS", 1)
     made, done, most = [], [], 0
@@ -86,32 +125,3 @@ def test_no_more_parts_are_made_than_a_round_has(tmp_path, monkeypatch):
         for number, found in run(lambda one: {"is": one}, range(8), part):
             done.append((number, found["is"]))
     assert sorted(done) == [(n, n + 1) for n in range(8)] and most <= 3
-
-
-def test_nothing_of_a_dataset_outlives_ray(monkeypatch):
-    """A thread that asks Ray for something after its end takes the whole process along, without a word."""
-    import ray
-
-    at_end = []
-    shutdown = ray.shutdown
-
-    def ended():
-        at_end.extend(t.name for t in threading.enumerate() if ending._of_ray_data(t))
-        shutdown()
-
-    monkeypatch.setattr(ray, "shutdown", ended)
-
-    def work(number):
-        time.sleep(0.2)
-        if number == 3:
-            raise UserError("the third")
-        return {"is": number}
-
-    with pytest.raises(UserError, match="the third"), runner.open_runner(2) as run:
-        for _ in run(work, range(30)):
-            met = [t.name for t in threading.enumerate() if ending._of_ray_data(t)]
-    assert met and at_end == []
-    with pytest.raises(KeyError), runner.open_runner(2) as run:
-        for number, _ in run(lambda number: {"is": number}, range(30)):
-            raise KeyError(number)
-    assert at_end == [] and not ray.is_initialized()
