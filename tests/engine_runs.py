@@ -238,16 +238,20 @@ def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict
 
 
 def _turn(matrix: nn.Parameter, momentum: torch.Tensor, rate: float, decay: float) -> None:
-    """Muon as it is written down, in float64: momentum, five rounds of the polynomial, AdamW's length."""
+    """Muon as it is written down, in float64: momentum, three rounds of polynomials, AdamW's length."""
     assert matrix.grad is not None
     gradient = matrix.grad.double()
     momentum.mul_(0.95).add_(gradient, alpha=0.05)
     x = (0.05 * gradient + 0.95 * momentum).flatten(1)
     rows, columns = x.shape
-    x = x / x.norm()
-    for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    x = x / x.norm() / 1.01
+    for a, b, c, wide in (
+        (8.0933685, -23.6204303, 17.4461517, 1.01),
+        (3.6365856, -2.7219267, 0.5365463, 1.01),
+        (2.6613000, -1.9771545, 0.4526164, 1.0),
+    ):
+        square = x @ x.T / wide**2
+        x = (a * x + (b * square + c * square @ square) @ x) / wide
     with torch.no_grad():
         matrix.mul_(1 - rate * decay)
         matrix.sub_(rate * 0.2 * max(rows, columns) ** 0.5 * x.view_as(matrix).float())

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.utils.distributed import get_free_port
+from cluster.local.processes import free_ports
 
 ROOT = Path(__file__).parents[1]
 #: Nothing of Ray, which is not to be imported where it is not needed.
@@ -190,7 +190,7 @@ def _of_interpreter(module: str, ranks: int) -> list[str]:
 def _of_ranks(environment: dict[str, str], ranks: int) -> list[dict[str, str]]:
     if ranks == 1:
         return [environment]
-    port = get_free_port()
+    (port,) = free_ports(1)
     found = [(rank, rank, ranks, ranks, "127.0.0.1", port) for rank in range(ranks)]
     return [environment | dict(zip(_RANKS, map(str, values), strict=True)) for values in found]
 
