@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -60,6 +61,7 @@ class Hand:
         self.process = start(
             "ray", self.run, self.store, environment=self.nodes.environment, **self.options, **more
         )
+        assert isinstance(self.process, subprocess.Popen), "the nodes' PATH asks for a fresh process"
         output = self.process.stdout  # read all the time, or a full pipe would hold the run up
         self.reader = threading.Thread(target=lambda: self.said.append(output.read()), daemon=True)
         self.reader.start()
