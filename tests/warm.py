@@ -32,6 +32,7 @@ _IMPORTED = (
     "pipelines.evaluate.final",
     "unigeoseg.build",
 )
+#: Beginnings of the names of variables that libraries read while they are imported.
 _READ_EARLY = (
     *("CC", "CUDA_", "CXX", "HF_", "HOME", "HUGGINGFACE_", "LANG", "LC_", "MKL_", "MPL", "NVIDIA_"),
     *("OMP_", "PATH", "PYTHONHASHSEED", "PYTHONWARNINGS", "TRANSFORMERS_", "XDG_"),
@@ -208,7 +209,8 @@ def _become(
     os.environ.update(environment)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.path[0], sys.argv, tempfile.tempdir = str(folder), [module, *words], None
+    sys.path.insert(0, str(folder))
+    sys.argv, tempfile.tempdir = [module, *words], None
     try:
         if module == "-c":
             sys.argv.pop(1)

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from pipelines.storage.filesystem import open_filesystem, storage_errors
 from unigeoseg.errors import UserError
@@ -97,6 +96,8 @@ def picture_scores(square: NDArray[np.float32], height: int, width: int, thresho
 def auc(scores: Scores, absent: NDArray[np.bool_]) -> float:
     """How often a present target scores higher than an absent one; ties count half (Mann and Whitney)."""
     present = int((~absent).sum())
+    from scipy.stats import rankdata  # slow to import, and every worker imports this file
+
     ranks = rankdata(scores)[~absent].sum()
     return float((ranks - present * (present + 1) / 2) / (present * int(absent.sum())))
 
