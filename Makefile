@@ -37,6 +37,7 @@ pretrained: $(READY) ## Small free weights: EfficientNet-Lite0 (encoder), SmolLM
 quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, report (SEED=0, ARGS="--set …")
 	$(BIN)/unigeoseg quickstart --seed $(SEED) $(ARGS)
 
+# In the order of the folders: the files that take longest are among the examples and integration.
 .PHONY: test
 test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)

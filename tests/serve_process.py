@@ -3,12 +3,11 @@
 import os
 import re
 import time
-from typing import Any
 
-from tests.warm import start_warm
+from tests.warm import Command, start_warm
 
 
-def start(*arguments: str, **environment: str) -> tuple[Any, str]:
+def start(*arguments: str, **environment: str) -> tuple[Command, str]:
     """The running process and its address; ``environment`` goes over this process's own."""
     words = ("jobs.cli", *arguments, "--port", "0")
     process = start_warm(*words, environment={**os.environ, **environment}, joined=True)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.warm import start_warm
+from tests.warm import Command, start_warm
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -92,7 +92,7 @@ def start(
     processes: int = 1,
     environment: dict[str, str] | None = None,
     **overrides: Any,
-) -> Any:
+) -> Command:
     """Starts a run in processes of its own; ``resume`` and configuration keys are overrides."""
     if isinstance(run, Path) and not (database := run.parent / "mlflow.db").exists():
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -102,9 +102,9 @@ def start(
     return start_warm(*words, environment=chosen, joined=True, ranks=processes)
 
 
-def finish(process: Any, code: int = 0) -> str:
+def finish(process: Command, code: int = 0) -> str:
     """Waits for a run; its output when it ended as expected."""
-    output: str = process.communicate(timeout=300)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == code, output
     return output
 

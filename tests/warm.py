@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -41,45 +43,50 @@ _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 _context = multiprocessing.get_context("forkserver")
 
 
-class WarmProcess:
+class Command:
     """``python -m module`` as it runs, perhaps as several ranks; with what tests use of ``subprocess.Popen``.
 
-    As under torchrun, a rank that fails ends the others.
+    As under torchrun, a rank that fails ends the others. What it prints goes to files: nobody has to read.
     """
 
-    def __init__(
-        self,
-        module: str,
-        words: Sequence[str],
-        folder: Path,
-        environments: Sequence[dict[str, str]],
-        joined: bool,
-    ) -> None:
+    def __init__(self, joined: bool) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="warm-")
-        self._out = Path(self._files.name, "out")
-        self._err = None if joined else Path(self._files.name, "err")
-        for path in (self._out, self._err):
-            if path is not None:
-                path.touch()
-        self._ranks = [
-            _context.Process(target=_become, args=(module, words, folder, environment, self._out, self._err))
-            for environment in environments
-        ]
-        for rank in self._ranks:
-            rank.start()
-        self.pid = self._ranks[0].pid
+        self.out = Path(self._files.name, "out")
+        self.err = None if joined else Path(self._files.name, "err")
+        for path in filter(None, (self.out, self.err)):
+            path.touch()
+        #: Of each rank, in the order of their ranks: its process, and how to ask for its exit status.
+        self._ranks: list[tuple[int, Callable[[], int | None]]] = []
+        #: ``None`` while it runs, as far as was looked; the negative number of the signal that ended it.
+        self.returncode: int | None = None
+
+    def fork(self, module: str, words: list[str], folder: Path, environment: dict[str, str]) -> None:
+        """Starts a rank as a fork."""
+        process = _context.Process(
+            target=_become, args=(module, words, folder, environment, self.out, self.err)
+        )
+        process.start()
+        assert process.pid is not None
+        self._ranks.append((process.pid, lambda: process.exitcode))
+
+    def open(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
+        """Starts a command line afresh."""
+        with self.out.open("ab") as out, (self.err or self.out).open("ab") as err:
+            process = subprocess.Popen(words, cwd=folder, env=environment, stdout=out, stderr=err)
+        self._ranks.append((process.pid, process.poll))
 
     @property
-    def returncode(self) -> int | None:
-        """``None`` while it runs; the negative number of the signal that ended it."""
-        codes = [rank.exitcode for rank in self._ranks]
-        failed = next((code for code in codes if code), None)
-        if failed is not None:
-            self.kill()
-        return failed if failed is not None else None if None in codes else 0
+    def pid(self) -> int:
+        """Of the first rank."""
+        return self._ranks[0][0]
 
     def poll(self) -> int | None:
-        """The same."""
+        """The exit status: of the rank that was seen to fail first; ``None`` while it runs."""
+        if self.returncode is None:
+            codes = [ended() for _, ended in self._ranks]
+            self.returncode = next((code for code in codes if code), None if None in codes else 0)
+            if self.returncode:
+                self.kill()
         return self.returncode
 
     def wait(self, timeout: float = 300.0) -> int:
@@ -89,26 +96,27 @@ class WarmProcess:
             subprocess.TimeoutExpired: it runs on.
         """
         deadline = time.monotonic() + timeout
-        while (code := self.returncode) is None:
+        while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("python -m", timeout)
+                raise subprocess.TimeoutExpired("python -m", timeout, self.printed())
             time.sleep(0.02)
         return code
 
-    def communicate(self, timeout: float = 300.0) -> tuple[str, str | None]:
+    def communicate(self, timeout: float = 300.0) -> tuple[str, str]:
         """Waits; what it printed, and what it printed to stderr unless that goes the same way."""
         self.wait(timeout)
-        return self._out.read_text(), None if self._err is None else self._err.read_text()
+        return self.printed(), "" if self.err is None else self.err.read_text(errors="replace")
 
     def printed(self) -> str:
         """What it printed so far."""
-        return self._out.read_text(errors="replace")
+        return self.out.read_text(errors="replace")
 
     def send_signal(self, number: int) -> None:
         """To every rank that runs."""
-        for rank in self._ranks:
-            if rank.exitcode is None:
-                os.kill(rank.pid or 0, number)
+        for pid, ended in self._ranks:
+            if ended() is None:
+                with suppress(ProcessLookupError):  # it ended just now
+                    os.kill(pid, number)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -126,7 +134,7 @@ def start_warm(
     environment: Mapping[str, str] | None = None,
     joined: bool = False,
     ranks: int = 1,
-) -> Any:
+) -> Command:
     """Starts ``python -m module arguments…``.
 
     Args:
@@ -136,21 +144,16 @@ def start_warm(
         environment: all of it; this process's own without.
         joined: stderr goes where stdout goes.
         ranks: processes of one group, told as torchrun tells them.
-
-    Returns:
-        A :class:`WarmProcess`; a ``subprocess.Popen`` where the environment asks for a fresh one.
     """
     words, chosen = list(map(str, arguments)), dict(os.environ if environment is None else environment)
-    if _starts_as(chosen):
-        return WarmProcess(module, words, folder, _of_ranks(chosen, ranks), joined)
-    return subprocess.Popen(
-        [sys.executable, *_of_interpreter(module, ranks), *words],
-        cwd=folder,
-        env=chosen,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if joined else subprocess.PIPE,
-        text=True,
-    )
+    command, forks = Command(joined), _starts_as(chosen)
+    fresh = [sys.executable, *([module] if module == "-c" else ["-m", module]), *words]
+    for told in _of_ranks(chosen, ranks):
+        if forks:
+            command.fork(module, words, folder, told)
+        else:
+            command.open(fresh, folder, told)
+    return command
 
 
 def run_warm(
@@ -177,15 +180,9 @@ def _starts_as(environment: Mapping[str, str]) -> bool:
     if not _started:
         _started.update(os.environ)
         _context.set_forkserver_preload([*_IMPORTED])
+        forkserver.ensure_running()
     names = {n for n in environment.keys() | _started.keys() if environment.get(n) != _started.get(n)}
     return not any(name.startswith(_READ_EARLY) for name in names)
-
-
-def _of_interpreter(module: str, ranks: int) -> list[str]:
-    if ranks > 1:
-        launcher = "-m torch.distributed.run --standalone --nproc-per-node"
-        return [*launcher.split(), str(ranks), "-m", "--", module]
-    return [module] if module == "-c" else ["-m", module]
 
 
 def _of_ranks(environment: dict[str, str], ranks: int) -> list[dict[str, str]]:

@@ -6,8 +6,6 @@
 import json
 import os
 import random
-import subprocess
-import threading
 import time
 from contextlib import suppress
 
@@ -52,7 +50,7 @@ class Hand:
     def __init__(self, run, store, nodes, proxy, server):
         self.run, self.store, self.nodes, self.proxy, self.server = run, store, nodes, proxy, server
         self.random, self.began = random.Random(SEED), time.monotonic()
-        self.events, self.progress, self.said = [], [(0.0, 0)], []
+        self.events, self.progress, self.processes = [], [(0.0, 0)], []
         self.options = {**OPTIONS, "tracking.uri": server.url}
         self.go(resume=False)
 
@@ -61,10 +59,7 @@ class Hand:
         self.process = start(
             "ray", self.run, self.store, environment=self.nodes.environment, **self.options, **more
         )
-        assert isinstance(self.process, subprocess.Popen), "the nodes' PATH asks for a fresh process"
-        output = self.process.stdout  # read all the time, or a full pipe would hold the run up
-        self.reader = threading.Thread(target=lambda: self.said.append(output.read()), daemon=True)
-        self.reader.start()
+        self.processes.append(self.process)
 
     def now(self):
         return time.monotonic() - self.began
@@ -72,12 +67,10 @@ class Hand:
     def newest(self):
         return max(committed(self.run), default=0)
 
-    def ended(self):
-        """The exit code of a run that ended; its output is complete then."""
-        code = self.process.poll()
-        if code is not None:
-            self.reader.join(60)
-        return code
+    @property
+    def said(self):
+        """What all runs printed so far, each a text."""
+        return [process.printed() for process in self.processes]
 
     def disturb(self, kind):
         self.events.append((self.now(), kind, self.newest()))
@@ -87,7 +80,7 @@ class Hand:
         """Until a checkpoint that was not there; what ended for want of room is started again."""
         step, limit = self.newest(), time.monotonic() + PATIENCE
         while self.newest() <= step:
-            code = self.ended()
+            code = self.process.poll()
             assert code != 0, f"the run was over after {len(self.events)} disturbances: give it more steps"
             if code is not None:
                 assert "No space left on device" in self.said[-1], self.said[-1][-3000:]
@@ -98,7 +91,7 @@ class Hand:
 
     def await_end(self):
         limit = time.monotonic() + 400
-        while (code := self.ended()) is None:
+        while (code := self.process.poll()) is None:
             assert time.monotonic() < limit, "".join(self.said)[-3000:]
             self.progress.append((self.now(), self.newest()))
             time.sleep(1)
@@ -108,7 +101,7 @@ class Hand:
         """Any of those that train; waits for one where a group is just on its way."""
         limit = time.monotonic() + PATIENCE
         while not (found := self.nodes.workers()):
-            assert time.monotonic() < limit and self.ended() is None, "".join(self.said)[-3000:]
+            assert time.monotonic() < limit and self.process.poll() is None, "".join(self.said)[-3000:]
             time.sleep(0.05)
         return self.random.choice(found)
 
@@ -125,7 +118,6 @@ class Hand:
     def _driver(self):
         self.process.kill()
         self.process.wait()
-        self.reader.join(60)
         self.go(resume=True)
 
     def _storage(self):
@@ -144,7 +136,7 @@ class Hand:
             while True:
                 file.write(b"\0" * 65536)
         limit = time.monotonic() + 20
-        while self.ended() is None and time.monotonic() < limit:
+        while self.process.poll() is None and time.monotonic() < limit:
             time.sleep(0.05)
         ballast.unlink()
 

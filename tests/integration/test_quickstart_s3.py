@@ -111,7 +111,9 @@ def killed_run(s3, preset, store, tmp_path_factory):
         rows = kill_one_worker_after_a_checkpoint(process, run)
         printed, log = process.communicate()
     finally:
-        process.kill()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
     assert rows is not None and process.returncode == 0, log[-3000:]
     return run, json.loads(printed), rows
 
