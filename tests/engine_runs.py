@@ -24,7 +24,7 @@ from pipelines.runs.folder import RunFolder
 from pipelines.runs.manifest import committed_steps
 from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint
 from pipelines.train.checkpoints.writer import CheckpointWriter
-from pipelines.train.engine.distributed import ensure_process_group, mixed_seed
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group, mixed_seed
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.learning_rate import learning_rate
 from pipelines.train.engine.step import NonFiniteLossError
@@ -192,6 +192,7 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
         norms.append(result.grad_norm)
         modules.append(result.grad_norms)
     checkpoints.finish()
+    engine.close()
     return {"loss": losses, "norm": norms, "modules": modules}
 
 
@@ -282,7 +283,7 @@ def main() -> None:
     if dist.get_rank() == 0:
         (folder / f"world-{world}.json").write_text(json.dumps(found))
     dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

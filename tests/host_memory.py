@@ -16,8 +16,8 @@ import torch.distributed as dist
 from pipelines.config import Config
 from pipelines.models.job_model import make_model
 from pipelines.train.engine.deepspeed_config import deepspeed_config
-from pipelines.train.engine.deepspeed_private import cut_parameters, import_deepspeed
-from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.deepspeed_private import cut_parameters
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from tests.engine_runs import Bench
 from tests.train_runs import tiny_values
 from unigeoseg.export import LANGUAGE
@@ -50,13 +50,24 @@ class Peak:
 
 
 def main(folder: str, precision: str) -> None:
+    """Tells what it takes, and leaves the group, of which no thread may live on."""
+    ensure_process_group()
+    found = measured(folder, precision)
+    sys.stdout.write(f"{json.dumps(found)}\n")  # in one piece: the ranks share the pipe
+    sys.stdout.flush()
+    dist.barrier()
+    leave_process_group()
+    names = [path.read_text(encoding="utf-8").strip() for path in Path("/proc/self/task").glob("*/comm")]
+    if any("gloo" in name for name in names):
+        sys.exit(f"threads of the group live on, and could abort a process which ends: {names}")
+
+
+def measured(folder: str, precision: str) -> dict[str, int]:
     """Makes the tiny model with the folder's language model, or from the export, and cuts it."""
     values = {"model.language.path": folder, "engine.zero_stage": 3, "train.precision": precision}
     if (Path(folder) / LANGUAGE).is_dir():
         values |= {"model.language.path": f"{folder}/{LANGUAGE}", "init.model": folder}
     config = Config.model_validate(tiny_values(**values))
-    ensure_process_group()
-    import_deepspeed()
     bench = Bench(config)
     make_model(Config.model_validate(tiny_values()), bench.tokenizer)  # what the libraries take once
     with Peak() as made:
@@ -65,11 +76,7 @@ def main(folder: str, precision: str) -> None:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         cut_parameters(model, deepspeed_config(config, dist.get_world_size()), dtype)
     count = sum(p.ds_numel for p in model.parameters())
-    found = {"parameters": count, "made": made.most, "cut": cut.most, "left": cut.left}
-    sys.stdout.write(f"{json.dumps(found)}\n")  # in one piece: the ranks share the pipe
-    sys.stdout.flush()
-    dist.barrier()
-    dist.destroy_process_group()
+    return {"parameters": count, "made": made.most, "cut": cut.most, "left": cut.left}
 
 
 if __name__ == "__main__":

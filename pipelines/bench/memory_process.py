@@ -16,8 +16,7 @@ from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
 from pipelines.models.job_model import make_model
 from pipelines.storage.yaml_text import load_yaml
-from pipelines.train.engine.deepspeed_private import import_deepspeed
-from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from pipelines.train.engine.engine import Engine
 
 _STEPS = 2  # the optimizer makes its moments in the first one
@@ -25,7 +24,6 @@ _STEPS = 2  # the optimizer makes its moments in the first one
 
 def measure(config: Config) -> dict[str, int]:
     """Bytes at the most, tokens of a sample and samples of the micro-batch."""
-    import_deepspeed()
     ensure_process_group()
     tokenizer = bench_tokenizer(config)
     batch = bench_batch(config, tokenizer, config.micro_batch, 0, config.data.instructions_per_image)
@@ -39,6 +37,7 @@ def measure(config: Config) -> dict[str, int]:
     peaks = engine.gather(_peak() - before)
     engine.barrier()
     engine.close()
+    leave_process_group()
     return {"bytes": max(peaks), "tokens": batch.input_ids.shape[1], "samples": len(batch)}
 
 

@@ -21,7 +21,7 @@ from pipelines.models.job_model import make_model
 from pipelines.planner.memory import Sizes
 from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.compiling import compile_model
-from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from pipelines.train.engine.optimizer import make_optimizer
 from unigeoseg.errors import UserError
 from unigeoseg.model import UniGeoSeg
@@ -100,8 +100,8 @@ def bench_step(
                 result["engine"] = _beside_bare(result, bench_engine(config, chosen, each, steps, warmup))
         return None if dist.get_rank() else result
     finally:
-        if own:  # gloo aborts a process that exits inside a group
-            dist.destroy_process_group()
+        if own:
+            leave_process_group()
 
 
 def _bare(

@@ -12,10 +12,22 @@ from tests.train_runs import ROOT, tiny_values
 from tests.warm import run_warm
 
 pytestmark = pytest.mark.integration
-#: Every import of Ray fails, as where it is not installed.
-WITHOUT_RAY = (
-    "import sys; sys.modules['ray'] = None; sys.argv[0] = 'unigeoseg'; from jobs.cli import main; main()"
-)
+#: Every import of Ray fails, as where it is not installed. No thread of the process group lives on, which
+#: could abort the process as it ends.
+WITHOUT_RAY = """
+import sys
+from pathlib import Path
+
+sys.modules["ray"] = None
+sys.argv[0] = "unigeoseg"
+from jobs.cli import main
+
+try:
+    main()
+finally:
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
+"""
 
 
 def _train(tmp_path, store, name, workers):

@@ -23,7 +23,7 @@ from pipelines.store.index import StoreIndex
 from pipelines.stream.plain import open_plain_stream
 from pipelines.train.driver.start import held_run, note_outcome
 from pipelines.train.driver.summary import conclude
-from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from pipelines.train.engine.health import UnfitNodeError
 from pipelines.train.loop import recorder
 from pipelines.train.loop.advice import Totals
@@ -89,8 +89,8 @@ def train_plain(
             note_outcome(ending, job, outcome)
             return conclude(folder, job, outcome, totals, ending, started, evaluate, progress)
     finally:
-        if made_here and dist.is_initialized():
-            dist.destroy_process_group()
+        if made_here:
+            leave_process_group()
 
 
 def _shared_job(

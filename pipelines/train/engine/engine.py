@@ -33,6 +33,7 @@ from pipelines.train.engine.deepspeed_private import (
 from pipelines.train.engine.distributed import (
     ensure_process_group,
     gathered,
+    leave_process_group,
     local_device,
     mixed_seed,
 )
@@ -282,10 +283,12 @@ class Engine:
         return state
 
     def close(self) -> None:
-        """Leaves the process group if this engine made it: gloo aborts a process that exits inside one."""
+        """Ends the engine, and leaves the process group with the other ranks if this engine made it."""
+        self._engine.destroy()  # its hooks would hold it for good, and it the group's threads
+        self._wrapped.last = None
         if self._own_group and dist.is_initialized():
             dist.barrier()
-            dist.destroy_process_group()
+            leave_process_group()
 
     def barrier(self) -> None:
         """Waits for all ranks."""

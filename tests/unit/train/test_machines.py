@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.train.engine import health
-from pipelines.train.engine.distributed import ensure_process_group
+from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from pipelines.train.engine.health import Health, examine, judged, multiplied
 from pipelines.train.engine.step import StepSeconds
 from pipelines.train.loop.advice import SLOW_ROWS, WINDOW, Advice
@@ -23,7 +23,7 @@ def alone():
     made = ensure_process_group()
     yield
     if made:
-        dist.destroy_process_group()
+        leave_process_group()
 
 
 def test_a_sound_machine_is_fit(alone):
