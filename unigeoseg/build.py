@@ -1,11 +1,14 @@
 """The model that a configuration asks for."""
 
-from unigeoseg.baselines.psalm import PsalmLike
-from unigeoseg.baselines.segearth import SegEarthLike
+from unigeoseg.collector import collector_at_rest
 from unigeoseg.config import ModelConfig
 from unigeoseg.errors import UserError
-from unigeoseg.model import UniGeoSeg
-from unigeoseg.released.model import ReleasedUniGeoSeg
+
+with collector_at_rest():  # these bring transformers and timm
+    from unigeoseg.baselines.psalm import PsalmLike
+    from unigeoseg.baselines.segearth import SegEarthLike
+    from unigeoseg.model import UniGeoSeg
+    from unigeoseg.released.model import ReleasedUniGeoSeg
 
 _KINDS: dict[str, type[UniGeoSeg]] = {"none": UniGeoSeg, "psalm": PsalmLike, "segearth": SegEarthLike}
 

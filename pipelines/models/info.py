@@ -1,6 +1,7 @@
 """The size and cost of a configured model, counted on the model itself without memory for its weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ INSTRUCTION, ANSWER = 32, 32
 TEMPLATE = 64
 #: Modules that run once an image, whatever the number of its instructions.
 OF_IMAGE = ("vision", "connector", "pixel_decoder")
+
+
+#: Modules that activation checkpointing computes again.
+_RECOMPUTED = ("vision", "language.layers", "pixel_decoder")
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -44,10 +49,33 @@ def describe(config: Config) -> dict[str, Any]:
     Raises:
         UserError: the language model or the tokenizer is not where the configuration says.
     """
-    model = _on_meta(config)
-    text = INSTRUCTION + ANSWER + TEMPLATE
-    tokens = config.model.image_tokens + text
-    costs = _costs(model, config, tokens)
+    model, tokens = _on_meta(config), _tokens(config)
+    return _described(model, config, _costs(model, config, tokens))
+
+
+def describe_both(config: Config) -> dict[bool, dict[str, Any]]:
+    """:func:`describe` without and with activation checkpointing, whatever the configuration has.
+
+    FLOPs of recomputation are left out of both, as model FLOPs utilisation wants it.
+    """
+    train = config.train
+    configs = {
+        on: config.model_copy(update={"train": train.model_copy(update={"activation_checkpointing": on})})
+        for on in (False, True)
+    }
+    model, tokens = _on_meta(configs[False]), _tokens(config)
+    plain = _costs(model, config, tokens)
+    model.enable_activation_checkpointing()
+    again = _costs(model, config, tokens, _RECOMPUTED, flops=False)
+    recomputing = {name: cost | again.get(name, {}) for name, cost in plain.items()}
+    return {on: _described(model, configs[on], costs) for on, costs in ((False, plain), (True, recomputing))}
+
+
+def _tokens(config: Config) -> int:
+    return config.model.image_tokens + INSTRUCTION + ANSWER + TEMPLATE
+
+
+def _described(model: UniGeoSeg, config: Config, costs: dict[str, dict[str, int]]) -> dict[str, Any]:
     seen: set[int] = set()
     modules = [_count(name, module, seen) | costs[name] for name, module in _modules(model)]
     single = ("name", "parameters", "peak_bytes")  # modules have their peaks one after the other
@@ -59,7 +87,7 @@ def describe(config: Config) -> dict[str, Any]:
         "assumptions": {
             "samples": 1,
             "image_size": config.model.image_size,
-            "tokens": tokens,
+            "tokens": _tokens(config),
             "instruction_tokens": INSTRUCTION,
             "labelled_tokens": ANSWER,
             "precision": config.train.precision,
@@ -77,7 +105,7 @@ def flops_of_parts(config: Config, tokens: int) -> tuple[int, int]:
     plain = config.model_copy(
         update={"train": config.train.model_copy(update={"activation_checkpointing": False})}
     )
-    costs = _costs(_on_meta(plain), plain, tokens)
+    costs = _costs(_on_meta(plain), plain, tokens, memory=False)
     sums = {name: cost["flops_forward"] + cost["flops_backward"] for name, cost in costs.items()}
     image = sum(value for name, value in sums.items() if name in OF_IMAGE)
     return image, sum(sums.values()) - image
@@ -112,8 +140,11 @@ def _modules(model: UniGeoSeg) -> Iterator[tuple[str, nn.Module]]:
         yield "other", own
 
 
-def _costs(model: UniGeoSeg, config: Config, tokens: int) -> dict[str, dict[str, int]]:
-    """Every module called with the shapes of one sample on the meta device."""
+def _costs(
+    model: UniGeoSeg, config: Config, tokens: int, names: Collection[str] | None = None,
+    flops: bool = True, memory: bool = True,
+) -> dict[str, dict[str, int]]:  # fmt: skip
+    """These modules, or all, called with the shapes of one sample on the meta device."""
     dtype = next(model.parameters()).dtype
     width, hidden = model.language.width, config.model.decoder.hidden
 
@@ -158,13 +189,18 @@ def _costs(model: UniGeoSeg, config: Config, tokens: int) -> dict[str, dict[str,
             made(1, 7, kind=torch.bool),
         ),
     }
+    nothing = (_NO_FLOPS if flops else {}) | (_NO_MEMORY if memory else {})
     return {
-        name: _measure(module, calls[name]) if name in calls and _paper(model, name) else dict(_NOTHING)
+        name: _measure(module, calls[name], flops, memory)
+        if name in calls and _paper(model, name)
+        else dict(nothing)
         for name, module in _modules(model)
+        if names is None or name in names
     }
 
 
-_NOTHING = {"flops_forward": 0, "flops_backward": 0, "activation_bytes": 0, "peak_bytes": 0}
+_NO_FLOPS = {"flops_forward": 0, "flops_backward": 0}
+_NO_MEMORY = {"activation_bytes": 0, "peak_bytes": 0}
 
 
 def _paper(model: UniGeoSeg, name: str) -> bool:
@@ -172,7 +208,7 @@ def _paper(model: UniGeoSeg, name: str) -> bool:
     return type(model) is UniGeoSeg or name not in ("tate", "lkm", "pooling")
 
 
-def _measure(module: nn.Module, call: Callable[[], Any]) -> dict[str, int]:
+def _measure(module: nn.Module, call: Callable[[], Any], flops: bool, memory: bool) -> dict[str, int]:
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
     alive: list[Tensor] = []
@@ -184,21 +220,22 @@ def _measure(module: nn.Module, call: Callable[[], Any]) -> dict[str, int]:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with (
-        FlopCounterMode(display=False) as forward,
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
-    ):
-        output = call()
-    outputs = [t for t in _tensors(output) if t.requires_grad]
-    with FlopCounterMode(display=False) as backward:
-        if outputs:
-            torch.autograd.backward(outputs, [torch.empty_like(t) for t in outputs])
-    return {
-        "flops_forward": forward.get_total_flops(),
-        "flops_backward": backward.get_total_flops(),
-        "activation_bytes": sum(kept.values()) if outputs else 0,
-        "peak_bytes": peak_bytes(module, call),
-    }
+    count = FlopCounterMode(display=False) if flops else nullcontext()
+    with count as forward, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        outputs = [t for t in _tensors(call()) if t.requires_grad]
+    found: dict[str, int] = {}
+    if forward:
+        with FlopCounterMode(display=False) as backward:
+            if outputs:
+                torch.autograd.backward(outputs, [torch.empty_like(t) for t in outputs])
+        found |= {
+            "flops_forward": forward.get_total_flops(),
+            "flops_backward": backward.get_total_flops(),
+        }
+    if memory:
+        activations = sum(kept.values()) if outputs else 0
+        found |= {"activation_bytes": activations, "peak_bytes": peak_bytes(module, call)}
+    return found
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -55,12 +55,14 @@ def peak_bytes(module: nn.Module, call: Callable[[], Any]) -> int:
     """Peak of a module's forward and backward pass, its weights and their gradients left out.
 
     Args:
-        module: whose weights these are; gradients go as soon as they are whole.
+        module: whose weights these are; gradients are added to others, and go as soon as they are whole.
         call: runs the forward pass.
     """
     live = LiveBytes()
     live.ignore(module.parameters())
     live.ignore(module.buffers())
+    for parameter in module.parameters():
+        parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     hooks = [
         parameter.register_post_accumulate_grad_hook(_forget)
         for parameter in module.parameters()

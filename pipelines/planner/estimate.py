@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.config import Config
 from pipelines.models.device import peak_flops
-from pipelines.models.info import OF_IMAGE, describe
+from pipelines.models.info import OF_IMAGE, describe_both
 from pipelines.plan.plan import Plan
 from pipelines.planner.memory import ModuleSizes, Sizes, memory_rows, needed, what_fits
 from pipelines.planner.prices import Prices, read_prices
@@ -131,10 +131,7 @@ def measure_model(config: Config) -> tuple[Sizes, int, int]:
 
     Recomputation is left out of the FLOPs, as MFU leaves it out.
     """
-    told = {}
-    for on in (False, True):
-        train = config.train.model_copy(update={"activation_checkpointing": on})
-        told[on] = describe(config.model_copy(update={"train": train}))
+    told = describe_both(config)
     chosen = told[config.train.activation_checkpointing]
     language = max(config.model.language.layers, 1)
     layers = next(row["parameters"] for row in chosen["modules"] if row["name"] == "language.layers")

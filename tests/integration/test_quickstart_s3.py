@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import yaml
 
 from cluster.s3 import LocalS3
+from tests.fault_runs import assert_same_run, assert_tracked_once, own_database
+from tests.train_runs import empty_database
 from tests.warm import run_warm, start_warm
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-STEPS, EVERY = 40, 5
+STEPS, EVERY = 24, 4
 TINY = {
     "extends": "quickstart",
     "build": {"source": {"scenes": 48}, "split": {"val": 0.2}, "workers": 0},
@@ -40,7 +43,7 @@ TINY = {
     },
     "tokenizer": {"vocab_size": 512, "max_length": 384},
     "data": {"instructions_per_image": 2},
-    "train": {"steps": STEPS, "global_batch": 4, "log_every": 5},
+    "train": {"steps": STEPS, "global_batch": 4, "log_every": 1},
     "checkpoint": {"every": EVERY, "keep": 2},
     "evaluation": {"batch": 8, "workers": 1, "max_samples": 12},
     "scale": {"workers": 2},
@@ -60,9 +63,10 @@ def preset(tmp_path_factory):
     return path
 
 
-def finished(s3, *arguments):
+def finished(s3, *arguments, ranks=1):
     """The JSON of a command that succeeds."""
-    done = run_warm("jobs.cli", *arguments, "--json", environment=os.environ | s3.environment)
+    where = {"environment": os.environ | s3.environment, "ranks": ranks}
+    done = run_warm("jobs.cli", *arguments, "--json", **where)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -105,6 +109,7 @@ def store(s3, preset):
 def killed_run(s3, preset, store, tmp_path_factory):
     """A run that lost a worker: its folder, what it printed, and the ledger's length at the kill."""
     run = tmp_path_factory.mktemp("runs") / "killed"
+    shutil.copy(empty_database(), run.parent / "mlflow.db")
     words = ("train", "--preset", preset, "--store", store, "--run", run, "--json")
     process = start_warm("jobs.cli", *words, environment=os.environ | s3.environment)
     try:
@@ -115,6 +120,7 @@ def killed_run(s3, preset, store, tmp_path_factory):
             process.terminate()
             process.wait(30)
     assert rows is not None and process.returncode == 0, log[-3000:]
+    assert "resuming from step" in log
     return run, json.loads(printed), rows
 
 
@@ -130,6 +136,17 @@ def test_the_run_goes_on_and_finishes(killed_run):
     assert Path(summary["checkpoint"]).name == newest.name
     for name in ("config.yaml", "report.html", "metrics.jsonl", "export/model.safetensors"):
         assert (run / name).stat().st_size > 0
+
+
+def test_a_killed_worker_costs_nothing(s3, preset, store, killed_run, tmp_path):
+    """The run is that of two ranks without Ray which nothing happened to."""
+    run, _, _ = killed_run
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copy(empty_database(), tmp_path / "mlflow.db")
+    words = ("--preset", preset, "--store", store, "--run", undisturbed, "--no-evaluate", "--plain")
+    finished(s3, "train", *words, ranks=2)
+    assert_same_run(run, undisturbed)
+    assert_tracked_once(own_database(run), "FINISHED", STEPS)
 
 
 def test_every_step_saw_the_planned_samples_exactly_once(s3, preset, store, killed_run):

@@ -1,9 +1,7 @@
 """Training runs in real processes: equal whatever the split, the launcher, and the faults on the way."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import mlflow
@@ -14,20 +12,12 @@ from pipelines.config import Config
 from pipelines.plan.plan import Plan
 from pipelines.store.index import StoreIndex
 from pipelines.train.checkpoints.model_export import convert_model
-from tests.fault_runs import (
-    assert_same_run,
-    assert_tracked_once,
-    own_database,
-    rows,
-    weights,
-    workers_after_checkpoint,
-)
+from tests.fault_runs import assert_same_run, rows, weights
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start, tiny_values
 from unigeoseg.samples.tokens import load_tokenizer
 
 pytestmark = pytest.mark.integration
-#: Enough steps for a worker to be killed between the first checkpoint and the end.
 STEPS = 24
 SHAPE = {"train.steps": STEPS, "checkpoint.every": 4}
 ALONE = {**SHAPE, "train.micro_batch": 2}
@@ -177,18 +167,3 @@ def test_a_bad_sample_s_step_may_be_left_out(bad, tmp_path):
 def _diagnostic(run: Path) -> dict:
     (file,) = (run / "diagnostics").glob("*.json")
     return json.loads(file.read_text())
-
-
-def test_a_killed_worker_costs_nothing(pair, tmp_path, tiny_store):
-    run = tmp_path / "run"
-    process = start("ray", run, tiny_store, **SHAPE, **{"scale.workers": 2})
-    try:
-        os.kill(workers_after_checkpoint(process, run)[-1].pid, signal.SIGKILL)
-        output = finish(process)
-    finally:
-        process.kill()
-    assert "resuming from step" in output
-    assert_same_run(run, pair)
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["samples_seen"] == 4 * STEPS and summary["checkpoint"] == "checkpoints/step-00000024"
-    assert_tracked_once(own_database(run), "FINISHED", STEPS)

@@ -7,8 +7,6 @@ nor exports know of them.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from unigeoseg.errors import UserError
@@ -33,6 +31,8 @@ def add_lora(
     Raises:
         UserError: no layer has one of the names.
     """
+    from peft import LoraConfig, inject_adapter_in_model  # half a second, for who has adapters
+
     head = language.get_output_embeddings()
     names = {
         n.split(".")[-1] for n, m in language.named_modules() if isinstance(m, nn.Linear) and m is not head
@@ -59,6 +59,8 @@ def add_lora(
 
 def _draw_by_sample(language: Any, dropout: float) -> None:
     """Puts dropout in place of ``peft``'s whose draws do not depend on the rest of the batch."""
+    from peft.tuners.lora import LoraLayer
+
     layers = [module for module in language.modules() if isinstance(module, LoraLayer)]
     for number, layer in enumerate(layers, 1):
         layer.lora_dropout["default"] = SampleDropout(dropout, on_tokens=True, number=number)

@@ -16,6 +16,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from unigeoseg.collector import collector_at_rest
+
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -56,7 +58,8 @@ def import_deepspeed() -> Any:
     The op is compiled at the first use on a CPU, which takes minutes and needs a compiler; gloo does without.
     ``import deepspeed.comm.torch`` would give another module under that name, hence ``sys.modules``.
     """
-    with _absent("mlflow"):  # a second of each worker's start, for its tuner, which is not used here
+    # MLflow is a second of each worker's start, for DeepSpeed's tuner, which is not used here.
+    with _absent("mlflow"), collector_at_rest():
         import deepspeed
 
     # DeepSpeed decorates Muon's kernels with torch.compile as soon as any optimizer is sharded, which loads
