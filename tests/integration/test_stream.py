@@ -101,7 +101,7 @@ def test_a_users_error_comes_through_ray_as_itself(local_ray, tokenizer, tmp_pat
     store = write_store(tmp_path)
     (store / "shards" / "train-00001.tar").unlink()
     with pytest.raises(UserError, match=r"^\S*train-00001.tar is missing"):
-        list(open_stream(config(decode), str(store), tokenizer))
+        list(open_stream(config(decode, actors=1), str(store), tokenizer))
 
 
 def test_a_killed_data_actor_is_replaced(local_ray, tokenizer, tmp_path):
