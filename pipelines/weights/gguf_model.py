@@ -32,13 +32,15 @@ def unpack_gguf(source: str, out: Path, layers: int | None = None) -> dict[str, 
     file = find_gguf(source)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out} is not empty; give a new folder")
-    model, tokenizer = _read(file)
-    config = model.config
+    config = _read(file, "AutoConfig")
     there = int(config.num_hidden_layers)
     if layers is not None and not 1 <= layers <= there:
         raise UserError(f"--layers {layers}: {file} has {there} layers; give 1 to {there}")
     kept = there if layers is None else layers
-    plain = _first_layers(model, kept)
+    _cut(config, kept)
+    model = _read(file, "AutoModelForCausalLM", dtype="float32", config=config)
+    tokenizer = _read(file, "AutoTokenizer")
+    plain = _plain(model)
     plain.save_pretrained(out)
     tokenizer.save_pretrained(out)
     return {
@@ -74,32 +76,32 @@ def find_gguf(source: str) -> Path:
     return found[0]
 
 
-def _read(file: Path) -> tuple[Any, Any]:
+def _read(file: Path, kind: str, **how: Any) -> Any:
+    """What ``transformers`` makes of the file by the class of this name."""
     if importlib.util.find_spec("gguf") is None:
         raise UserError("reading GGUF needs the package gguf: make pretrained, or pip install gguf")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
+    read = getattr(transformers, kind).from_pretrained
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        return read(file.parent, gguf_file=file.name, local_files_only=True, **how)
     except Exception as error:  # gguf, transformers and struct each raise their own kinds
         raise UserError(f"{file} holds no language model that can be read: {error}") from error
-    return model, tokenizer
 
 
-def _first_layers(model: Any, count: int) -> Any:
-    """The same model with its first layers alone, without the note that it came from a quantised file."""
+def _cut(config: Any, layers: int) -> None:
+    """Leaves a configuration its first layers: the file's other ones are then not decoded."""
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+def _plain(model: Any) -> Any:
+    """The same model without the note that it came from a quantised file."""
     from transformers import AutoModelForCausalLM
 
     values = model.config.to_dict()
     values.pop("quantization_config", None)
-    values["num_hidden_layers"] = count
-    if values.get("layer_types"):
-        values["layer_types"] = values["layer_types"][:count]
     plain = AutoModelForCausalLM.from_config(type(model.config).from_dict(values))
-    wanted = plain.state_dict()
-    plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in wanted})
+    plain.load_state_dict(model.state_dict())
     return plain.float()
