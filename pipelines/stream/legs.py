@@ -136,7 +136,8 @@ class CpuWatch:
             if not self._stuck():
                 since = time.monotonic()
                 continue
-            if not warned:
+            # Actors that start have their CPUs and are not seen yet: that takes some seconds.
+            if not warned and time.monotonic() - since >= self._patience_s / 6:
                 warned = True
                 logger.warning("no CPU is free for a data actor (data.decode=actors); waiting for one")
             if time.monotonic() - since >= self._patience_s and not has_autoscaler():

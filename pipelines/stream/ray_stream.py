@@ -106,7 +106,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(config, store, tokenizer_path, layout),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             num_cpus=1,
         )
     dataset.context.execution_options.preserve_order = True

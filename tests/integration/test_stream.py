@@ -155,6 +155,26 @@ def test_no_cpu_for_a_data_actor_is_said_instead_of_waited_for(local_ray, store,
         ray.kill(holder)
 
 
+def test_more_actors_than_cpus_are_as_many_as_there_is_room_for(local_ray, store, tokenizer):
+    import ray
+
+    class Holder:
+        def there(self):
+            return True
+
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.there.remote())
+    cfg = config("actors", actors=4)
+    try:
+        with (
+            open_stream(cfg, store, tokenizer) as items,
+            open_plain_stream(cfg, store, tokenizer) as plain,
+        ):
+            assert [item.batch.sample_ids for item in items] == [item.batch.sample_ids for item in plain]
+    finally:
+        ray.kill(holder)
+
+
 def test_leaving_early_stops_reading(local_ray, store, tokenizer):
     with open_stream(config("worker"), store, tokenizer) as items:
         first = next(items)
