@@ -38,3 +38,15 @@ def classes_of_living_actors() -> list[str]:
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     found = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
     return [str(entry["ActorClassName"]) for entry in found.values()]
+
+
+def keep_keys_out_of_trials() -> None:
+    """Ray Tune gives trials the driver's variables of AWS in their runtime environment, without being asked.
+
+    That is no place for a key: the dashboard shows it, and each node's agent writes it to its log. Workers
+    have the keys of their node, or those that their job was submitted with.
+    """
+    from ray.tune.execution import class_cache  # a second, for who has trials
+
+    others = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE = others

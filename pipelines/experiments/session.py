@@ -12,6 +12,7 @@ import ray
 from ray import tune
 
 from pipelines.cluster_view.autoscaler import autoscaler_could
+from pipelines.cluster_view.ray_private import keep_keys_out_of_trials
 from pipelines.cluster_view.session import wanted_bundles, wanted_resources
 from pipelines.config import Config
 from pipelines.experiments.trial import TRIAL_RESOURCES, TrainTrial, TrialPlan
@@ -101,6 +102,7 @@ def replace_tracking(config: Config, **values: Any) -> Any:
 
 def trainable(plan: TrialPlan) -> Any:
     """The trial class with what all trials share, and what a trial itself occupies."""
+    keep_keys_out_of_trials()
     shared = replace(plan, store=absolute(plan.store), folder=absolute(plan.folder))
     factory = tune.PlacementGroupFactory([TRIAL_RESOURCES])
     return tune.with_resources(tune.with_parameters(TrainTrial, plan=shared), factory)

@@ -177,10 +177,16 @@ def test_secrets_reach_the_job_and_no_page_or_log(cluster, job):
     there = read_state(cluster / "state")
     headers = {"Authorization": f"Bearer {Path(there.token_file).read_text()}"}
     page = requests.get(f"{there.dashboard}/api/jobs/", headers=headers, timeout=30).text
-    logs = "".join(text for _, text in _logs(there))
+    printed = [("page", page), ("stdout", done.stdout), ("stderr", done.stderr), *_logs(there)]
     hidden = [given["UNIGEOSEG_TRIED_SECRET"], there.environment["AWS_SECRET_ACCESS_KEY"]]
     assert "UNIGEOSEG_TRIED_OPEN" in page
-    assert not [secret for secret in hidden if secret in page + logs + done.stdout + done.stderr]
+    found = [
+        (str(place), line)
+        for place, text in printed
+        for line in text.splitlines()
+        if any(secret in line for secret in hidden)
+    ]
+    assert not found
 
 
 LOOK = """

@@ -3,9 +3,11 @@
 import mlflow
 import pytest
 import ray
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from pipelines.config import Config
-from pipelines.experiments.session import close_parent, open_parent, trials_at_once
+from pipelines.experiments.session import close_parent, open_parent, trainable, trials_at_once
+from pipelines.experiments.trial import TrainTrial, TrialPlan
 from unigeoseg.errors import UserError
 
 
@@ -22,6 +24,16 @@ def test_children_that_nobody_ended_are_killed(tmp_path):
     close_parent(parent, "FINISHED", {}, [])
     states = [client.get_run(run).info.status for run in (left, done, other, parent.run_id)]
     assert states == ["KILLED", "FINISHED", "RUNNING", "FINISHED"]
+
+
+def test_no_key_stands_in_a_trials_runtime_environment(monkeypatch, tmp_path):
+    """Which the dashboard shows, and each node's agent writes to its log."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+    for name in (*names, "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"):
+        monkeypatch.setenv(name, "7")
+    trainable(TrialPlan(Config.model_validate({"name": "t"}), "store", str(tmp_path)))
+    given = _ActorClassCache().get(TrainTrial)._default_options["runtime_env"]["env_vars"]
+    assert "RAY_TRAIN_COLLECTIVE_TIMEOUT_S" in given and not {*names} & {*given}
 
 
 @pytest.mark.parametrize(

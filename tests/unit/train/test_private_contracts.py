@@ -40,6 +40,7 @@ NAMES = [
     ("ray._private.state", "state.get_draining_nodes", ()),
     ("ray._private.state", "actors", ("job_id", "actor_state_name")),
     ("ray._private.authentication.authentication_token_setup", "logger", None),
+    ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE", None),
     ("ray.autoscaler._private.util", "prepare_config", ("config",)),
     ("ray.autoscaler._private.util", "validate_config", ("config",)),
     ("ray.autoscaler._private.fake_multi_node.node_provider", "FAKE_HEAD_NODE_ID", None),
