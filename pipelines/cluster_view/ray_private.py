@@ -33,11 +33,13 @@ def leaving_nodes() -> dict[str, int]:
         return {}
 
 
-def classes_of_living_actors() -> list[str]:
-    """Names of the classes of this job's actors."""
+def classes_of_placed_actors() -> list[str]:
+    """Names of the classes of this job's actors that have a process: those that run, and those that start."""
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    found = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
-    return [str(entry["ActorClassName"]) for entry in found.values()]
+    found = ray._private.state.actors(job_id=job)
+    # One that waits for a place is PENDING_CREATION too, and has no process.
+    placed = [e for e in found.values() if e["State"] in ("PENDING_CREATION", "ALIVE") and e["Pid"]]
+    return [str(entry["ActorClassName"]) for entry in placed]
 
 
 def keep_keys_out_of_trials() -> None:

@@ -95,9 +95,9 @@ def picture_scores(square: NDArray[np.float32], height: int, width: int, thresho
 
 def auc(scores: Scores, absent: NDArray[np.bool_]) -> float:
     """How often a present target scores higher than an absent one; ties count half (Mann and Whitney)."""
-    present = int((~absent).sum())
     from scipy.stats import rankdata  # slow to import, and every worker imports this file
 
+    present = int((~absent).sum())
     ranks = rankdata(scores)[~absent].sum()
     return float((ranks - present * (present + 1) / 2) / (present * int(absent.sum())))
 

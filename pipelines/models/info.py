@@ -21,8 +21,6 @@ INSTRUCTION, ANSWER = 32, 32
 TEMPLATE = 64
 #: Modules that run once an image, whatever the number of its instructions.
 OF_IMAGE = ("vision", "connector", "pixel_decoder")
-
-
 #: Modules that activation checkpointing computes again.
 _RECOMPUTED = ("vision", "language.layers", "pixel_decoder")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import ray
 
 from pipelines.cluster_view.autoscaler import has_autoscaler
-from pipelines.cluster_view.ray_private import classes_of_living_actors
+from pipelines.cluster_view.ray_private import classes_of_placed_actors
 from unigeoseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -129,15 +129,14 @@ class CpuWatch:
         """Returns when the leg's first item is there.
 
         Raises:
-            UserError: no actor of that name runs, no CPU is free, and the cluster cannot grow.
+            UserError: no actor of that name has a place, no CPU is free, and the cluster cannot grow.
         """
         since, warned = time.monotonic(), False
         while not started.there(min(_LOOK_S, self._patience_s)):
             if not self._stuck():
                 since = time.monotonic()
                 continue
-            # Actors that start have their CPUs and are not seen yet: that takes some seconds.
-            if not warned and time.monotonic() - since >= self._patience_s / 6:
+            if not warned:
                 warned = True
                 logger.warning("no CPU is free for a data actor (data.decode=actors); waiting for one")
             if time.monotonic() - since >= self._patience_s and not has_autoscaler():
@@ -152,4 +151,4 @@ class CpuWatch:
         """Neither a CPU nor an actor of this job with that name is there."""
         if ray.available_resources().get("CPU", 0.0) >= 1:
             return False
-        return not any(self._actor in name for name in classes_of_living_actors())
+        return not any(self._actor in name for name in classes_of_placed_actors())

@@ -106,6 +106,7 @@ def _dataset(config: Config, store: str, tokenizer_path: str, layout: Layout, bl
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(config, store, tokenizer_path, layout),
+            # All at once: Ray Data would add them one by one, as it sees that one is too slow.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
             num_cpus=1,
         )

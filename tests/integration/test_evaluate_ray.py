@@ -70,7 +70,8 @@ def test_any_number_of_workers_gives_the_same_bytes(cluster, job, tmp_path):
     assert set(here) == {"evaluation.json", "evaluation.md", "per_sample.parquet"}
     unusable = json.loads(here["evaluation.json"])["unusable"]
     assert {one["reason"] for one in unusable} == {"unreadable_image", "text"} and len(unusable) == 7
-    assert _bytes(job, Placement(workers=3), tmp_path / "3") == here
+    assert _bytes(job, Placement(workers=1), tmp_path / "1") == here
+    assert _bytes(job, Placement(workers=4), tmp_path / "4") == here
     killer = _Killer(daemon=True)
     killer.start()
     assert _bytes(job, Placement(workers=2), tmp_path / "2") == here

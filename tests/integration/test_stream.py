@@ -155,13 +155,15 @@ def test_no_cpu_for_a_data_actor_is_said_instead_of_waited_for(local_ray, store,
         ray.kill(holder)
 
 
-def test_more_actors_than_cpus_are_as_many_as_there_is_room_for(local_ray, store, tokenizer):
+def test_more_actors_than_cpus_are_as_many_as_there_is_room_for(local_ray, store, tokenizer, monkeypatch):
     import ray
 
     class Holder:
         def there(self):
             return True
 
+    # Shorter than an actor takes to start: one that starts is no want of a CPU, though it has the last one.
+    monkeypatch.setattr(ray_stream, "PATIENCE_S", 2.0)
     holder = ray.remote(num_cpus=1)(Holder).remote()
     ray.get(holder.there.remote())
     cfg = config("actors", actors=4)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jobs.settings import load_config
 from pipelines.bench.engine_bench import what_is_lacking
 from pipelines.bench.stopwatch import PARTS
-from pipelines.models.info import describe, flops_of_parts
+from pipelines.models.info import describe, describe_both, flops_of_parts
 from pipelines.planner.memory import Sizes
 from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from unigeoseg.build import build_model
@@ -50,11 +50,15 @@ def test_flops_are_those_of_a_real_pass():
 
 
 def test_checkpointing_keeps_less():
-    sizes = [
-        describe(load_config("quickstart", [f"train.activation_checkpointing={on}"]))["activation_bytes"]
-        for on in ("true", "false")
-    ]
-    assert sizes[0] < sizes[1]
+    both = describe_both(load_config("quickstart"))
+    for on, told in both.items():
+        alone = describe(load_config("quickstart", [f"train.activation_checkpointing={str(on).lower()}"]))
+        assert told["activation_bytes"] == alone["activation_bytes"]
+        for row, same in zip(told["modules"], alone["modules"], strict=True):
+            assert on or row == same  # with it, the FLOPs of recomputation are left out
+            memory = ("name", "parameters", "trainable", "activation_bytes", "peak_bytes")
+            assert {key: row[key] for key in memory} == {key: same[key] for key in memory}
+    assert both[True]["activation_bytes"] < both[False]["activation_bytes"]
 
 
 def test_bench_step_as_a_command(run_cli):

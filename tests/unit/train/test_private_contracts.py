@@ -38,7 +38,7 @@ NAMES = [
     ("ray._raylet", "InnerGcsClient.get_cluster_status", None),
     ("ray.core.generated.autoscaler_pb2", "GetClusterStatusReply.ParseFromString", None),
     ("ray._private.state", "state.get_draining_nodes", ()),
-    ("ray._private.state", "actors", ("job_id", "actor_state_name")),
+    ("ray._private.state", "actors", ("job_id",)),
     ("ray._private.authentication.authentication_token_setup", "logger", None),
     ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE", None),
     ("ray.autoscaler._private.util", "prepare_config", ("config",)),
