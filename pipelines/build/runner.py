@@ -68,6 +68,10 @@ def open_runner(workers: int | None) -> Iterator[Runner]:
         remote = bool(os.environ.get("RAY_ADDRESS"))
         options: dict[str, Any] = {} if remote else {"address": "local", "num_cpus": workers or cores()}
         ray.init(include_dashboard=False if not remote else None, log_to_driver=False, **options)
+    from pipelines.cluster_view.autoscaler import call_for_cpus  # with Ray, which workers=0 does without
+
+    if workers is not None:
+        call_for_cpus(workers)
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line for each dataset is too much
     context = ray.data.DataContext.get_current()
     bars = context.enable_progress_bars
