@@ -16,12 +16,15 @@ def train_text(plan: dict[str, Any]) -> str:
     per = engine.get("train_micro_batch_size_per_gpu")
     again = engine.get("gradient_accumulation_steps", 1)
     workers = plan["workers"]
+    held = f"{per} images at once" + _times(again)
+    if plan["micro_batch"] == "auto":
+        held = f"up to {per} images at once, as many as memory allows"
     lines = _rows(
         ("run", plan["run"]),
         ("store", plan["store"]),
         ("steps", f"{drawn['steps']:,} of {drawn['global_batch']} images"),
         ("instructions", f"about {drawn['instructions']:,}"),
-        ("workers", f"{workers}, ZeRO stage {zero}, {per} images at once" + _times(again)),
+        ("workers", f"{workers}, ZeRO stage {zero}, {held}"),
         ("left out", f"{drawn['left_out']:,} samples of the split" if drawn["left_out"] else None),
     )
     shares = "".join(f"{at:>8.0%}" for at in drawn["progress"])

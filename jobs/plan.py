@@ -113,11 +113,13 @@ def _needs_text(needs: dict[str, Any]) -> list[str]:
             f"{name:<20}{row['states'] / gib:>5.1f}{row['activations'] / gib:>13.1f}"
             f"{row['device'] / gib:>8.1f}{row['host'] / gib:>8.1f}"
         )
-    lines += ["", "group       machine           nodes    hours      USD"]
+    lines += ["", "group       machine           nodes  at once    hours      USD"]
     for row in needs["groups"]:
         cost = "      ?        ?" if row["cost"] is None else f"{row['hours']:>9.1f}{row['cost']:>9.0f}"
         why = "" if row["fits"] else "  does not fit: " + "; ".join(row["reasons"])
-        lines.append(f"{row['name']:<12}{row['machine'] or '':<18}{row['nodes']:>5}{cost}{why}")
+        lines.append(
+            f"{row['name']:<12}{row['machine'] or '':<18}{row['nodes']:>5}{row['micro_batch']:>9}{cost}{why}"
+        )
     written = needs["checkpoints"]
     lines.append(
         f"cheapest that fits: {needs['cheapest'] or 'none'} (prices of {needs['prices_of']}, "

@@ -86,11 +86,9 @@ def stream(
     begin, end = parse_steps(steps, plan)
     workers = world or config.scale.workers
     per_worker = positions_per_worker(config.train.global_batch, workers)
-    if config.train.micro_batch and per_worker % config.train.micro_batch:
+    if (micro := config.train.given_micro_batch) and per_worker % micro:
         # A look at another number of workers than the preset's: only the order matters here.
-        train = config.train.model_copy(
-            update={"micro_batch": math.gcd(config.train.micro_batch, per_worker)}
-        )
+        train = config.train.model_copy(update={"micro_batch": math.gcd(micro, per_worker)})
         config = config.model_copy(update={"train": train})
     result = {"fingerprint": plan.fingerprint, **arrived(config, store, plan, index, begin, end, workers)}
     emit(result, as_json, as_text)

@@ -115,6 +115,7 @@ def _intention(config: Config, store: str, folder: str) -> dict[str, Any]:
         "run": folder,
         "store": store,
         "workers": config.scale.workers,
+        "micro_batch": config.train.micro_batch,
         "plan": overview(plan, index, batches=1),
         "deepspeed": deepspeed_config(config, config.scale.workers),
     }

@@ -12,8 +12,9 @@ from pipelines.bench.engine_steps import EngineSteps, alone
 from pipelines.config import Config
 from pipelines.models.device import forget_peak, peak_memory
 from pipelines.models.mfu import Utilisation
-from pipelines.planner.memory import Sizes, model_states
+from pipelines.models.sizes import Sizes
 from pipelines.train.engine.distributed import gathered, local_device
+from pipelines.train.engine.memory import model_states
 from pipelines.train.engine.step import StepResult
 from unigeoseg.errors import UserError
 

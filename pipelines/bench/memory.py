@@ -13,9 +13,9 @@ import torch
 
 from pipelines.config import Config
 from pipelines.models.device import describe_machine
-from pipelines.planner.estimate import measure_model
-from pipelines.planner.memory import Sizes, memory_rows
+from pipelines.models.sizes import Sizes, measure_model
 from pipelines.storage.yaml_text import dump_yaml
+from pipelines.train.engine.memory import memory_rows
 from unigeoseg.errors import UserError
 
 

@@ -18,7 +18,7 @@ from pipelines.bench.stopwatch import PARTS, Stopwatch
 from pipelines.config import Config
 from pipelines.models.device import describe_machine, peak_flops, peak_memory, synchronize
 from pipelines.models.job_model import make_model
-from pipelines.planner.memory import Sizes
+from pipelines.models.sizes import Sizes
 from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.compiling import compile_model
 from pipelines.train.engine.distributed import ensure_process_group, leave_process_group

@@ -320,7 +320,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _batch_divides(self) -> "Config":
         world, batch = self.scale.workers, self.train.global_batch
-        micro_batches(batch, world, self.train.micro_batch, said=f"scale.workers={world}")
+        micro_batches(batch, world, self.train.given_micro_batch, said=f"scale.workers={world}")
         if (least := self.scale.min_workers) and least > world:
             raise ValueError(
                 f"scale.min_workers={least} is more than scale.workers={world}, the most; lower it"
@@ -349,12 +349,12 @@ class Config(Section):
 
     @property
     def micro_batch(self) -> int:
-        """Positions a worker holds at once."""
-        return self.train.micro_batch or self.train.global_batch // self.scale.workers
+        """Positions a worker holds at once; where that is chosen by memory, the most."""
+        return self.train.given_micro_batch or self.train.global_batch // self.scale.workers
 
     def world_sizes(self) -> list[int]:
         """Numbers of workers that the run may have, ascending; one number unless it is elastic."""
-        most, micro = self.scale.workers, self.train.micro_batch or 1
+        most, micro = self.scale.workers, self.train.given_micro_batch or 1
         least, batch = self.scale.min_workers or most, self.train.global_batch
         node = self.engine.hpz_partition_size
         return [n for n in range(least, most + 1) if batch % n == n % node == 0 and batch // n % micro == 0]

@@ -1,6 +1,6 @@
 """Configuration of the optimisation: steps, batches, rates, precision, and DeepSpeed."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -48,10 +48,10 @@ class TrainConfig(Section):
     global_batch: int = Field(
         16, ge=1, description="plan positions in one optimizer step, all workers together"
     )
-    micro_batch: int | None = Field(
+    micro_batch: int | Literal["auto"] | None = Field(
         None,
-        ge=1,
-        description="positions a worker holds at once; null: all that it has, with scale.workers of them",
+        description="positions a worker holds at once; null: all that it has, with scale.workers of them; "
+        "auto: as many as its device's memory allows, by the planner's count",
     )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
@@ -94,6 +94,19 @@ class TrainConfig(Section):
     lora: LoRAConfig = LoRAConfig()
     log_every: int = Field(10, ge=1)
     profile: ProfileConfig = ProfileConfig()
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not number and value not in ("auto", None):
+            raise ValueError("give a number from 1 on, auto, or null")
+        return value
+
+    @property
+    def given_micro_batch(self) -> int | None:
+        """``micro_batch`` where it is a number."""
+        return None if self.micro_batch == "auto" else self.micro_batch
 
 
 class EngineConfig(Section):

@@ -51,29 +51,36 @@ def describe(config: Config) -> dict[str, Any]:
     return _described(model, config, _costs(model, config, tokens))
 
 
-def describe_both(config: Config) -> dict[bool, dict[str, Any]]:
+def describe_both(config: Config, instruction: int = INSTRUCTION) -> dict[bool, dict[str, Any]]:
     """:func:`describe` without and with activation checkpointing, whatever the configuration has.
 
     FLOPs of recomputation are left out of both, as model FLOPs utilisation wants it.
+
+    Args:
+        config: of the job.
+        instruction: tokens of an instruction in the language model; TATE is counted with its usual ones.
     """
     train = config.train
     configs = {
         on: config.model_copy(update={"train": train.model_copy(update={"activation_checkpointing": on})})
         for on in (False, True)
     }
-    model, tokens = _on_meta(configs[False]), _tokens(config)
+    model, tokens = _on_meta(configs[False]), _tokens(config, instruction)
     plain = _costs(model, config, tokens)
     model.enable_activation_checkpointing()
     again = _costs(model, config, tokens, _RECOMPUTED, flops=False)
     recomputing = {name: cost | again.get(name, {}) for name, cost in plain.items()}
-    return {on: _described(model, configs[on], costs) for on, costs in ((False, plain), (True, recomputing))}
+    both = ((False, plain), (True, recomputing))
+    return {on: _described(model, configs[on], costs, instruction) for on, costs in both}
 
 
-def _tokens(config: Config) -> int:
-    return config.model.image_tokens + INSTRUCTION + ANSWER + TEMPLATE
+def _tokens(config: Config, instruction: int = INSTRUCTION) -> int:
+    return config.model.image_tokens + instruction + ANSWER + TEMPLATE
 
 
-def _described(model: UniGeoSeg, config: Config, costs: dict[str, dict[str, int]]) -> dict[str, Any]:
+def _described(
+    model: UniGeoSeg, config: Config, costs: dict[str, dict[str, int]], instruction: int = INSTRUCTION
+) -> dict[str, Any]:
     seen: set[int] = set()
     modules = [_count(name, module, seen) | costs[name] for name, module in _modules(model)]
     single = ("name", "parameters", "peak_bytes")  # modules have their peaks one after the other
@@ -85,8 +92,8 @@ def _described(model: UniGeoSeg, config: Config, costs: dict[str, dict[str, int]
         "assumptions": {
             "samples": 1,
             "image_size": config.model.image_size,
-            "tokens": _tokens(config),
-            "instruction_tokens": INSTRUCTION,
+            "tokens": _tokens(config, instruction),
+            "instruction_tokens": instruction,
             "labelled_tokens": ANSWER,
             "precision": config.train.precision,
             "activation_checkpointing": config.train.activation_checkpointing,

@@ -9,17 +9,22 @@ import yaml
 
 from pipelines.config import Config
 from pipelines.models.device import peak_flops
-from pipelines.models.info import OF_IMAGE, describe_both
+from pipelines.models.sizes import Sizes, measure_model
 from pipelines.plan.plan import Plan
-from pipelines.planner.memory import ModuleSizes, Sizes, memory_rows, needed, what_fits
 from pipelines.planner.prices import Prices, read_prices
 from pipelines.storage.yaml_text import load_yaml
 from pipelines.store.index import StoreIndex
+from pipelines.train.engine.memory import (
+    GIB,
+    USABLE,
+    largest_micro_batch,
+    memory_rows,
+    needed,
+    what_fits,
+    with_micro_batch,
+)
 from unigeoseg.errors import UserError
 
-#: Of a GPU's memory, what CUDA, fragmentation and buffers leave to a model.
-USABLE = 0.9
-GIB = 2**30
 #: What a run needs beside the steps on its GPU nodes, and ``cost`` does not hold.
 LEFT_OUT = (
     "disks",
@@ -126,34 +131,6 @@ def read_groups(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     return {name: group for name, group in groups.items() if name != head}, groups.get(head, {})
 
 
-def measure_model(config: Config) -> tuple[Sizes, int, int]:
-    """Sizes of the model, and FLOPs of training on an image and on each of its instructions.
-
-    Recomputation is left out of the FLOPs, as MFU leaves it out.
-    """
-    told = describe_both(config)
-    chosen = told[config.train.activation_checkpointing]
-    language = max(config.model.language.layers, 1)
-    layers = next(row["parameters"] for row in chosen["modules"] if row["name"] == "language.layers")
-    head = max(row["parameters"] for row in chosen["modules"] if row["name"] != "language.layers")
-    sizes = Sizes(
-        total=chosen["total"],
-        trained=chosen["trainable"],
-        largest=max(layers // language, head),
-        modules={on: _module_sizes(rows["modules"]) for on, rows in told.items()},
-    )
-    flops = {row["name"]: row["flops_forward"] + row["flops_backward"] for row in told[False]["modules"]}
-    of_image = sum(flops[name] for name in OF_IMAGE)
-    return sizes, of_image, sum(flops.values()) - of_image
-
-
-def _module_sizes(rows: list[dict[str, Any]]) -> tuple[ModuleSizes, ...]:
-    return tuple(
-        ModuleSizes(row["trainable"], row["name"] in OF_IMAGE, row["activation_bytes"], row["peak_bytes"])
-        for row in rows
-    )
-
-
 def checkpoints(config: Config, sizes: Sizes, steps: int) -> dict[str, Any]:
     """Bytes of one checkpoint (weights, float32 master weights, Adam's moments), how many, and kept."""
     precision = 2 if config.train.precision == "bf16" else 4
@@ -179,8 +156,11 @@ def _group(
     world = config.scale.workers
     per_node = gpus or max(1, int(group["resources"].get("CPU", 1) // config.scale.cpus_per_worker))
     nodes = -(-world // per_node)
-    row = needed(config, sizes, world, min(world, per_node))
     usable = (facts.gpu_gib if facts else 0) * GIB * USABLE
+    if config.train.micro_batch == "auto" and usable:  # as the workers will choose it
+        size = largest_micro_batch(config, sizes, world, min(world, per_node), usable)
+        config = with_micro_batch(config, size or 1)
+    row = needed(config, sizes, world, min(world, per_node))
     reasons = []
     if nodes > group.get("max_workers", 0):
         reasons.append(f"{nodes} nodes needed, max_workers is {group.get('max_workers', 0)}")
@@ -193,7 +173,8 @@ def _group(
         reasons.append("too few CPUs for its workers")
     result: dict[str, Any] = {
         "name": name, "machine": machine, "spot": spot, "gpus": gpus, "nodes": nodes, "fits": not reasons,
-        "reasons": reasons, "device_bytes": row.device, "host_bytes": row.host, "hours": None, "cost": None,
+        "reasons": reasons, "micro_batch": config.micro_batch,
+        "device_bytes": row.device, "host_bytes": row.host, "hours": None, "cost": None,
     }  # fmt: skip
     peak = peak_flops(facts.gpu) if facts and facts.gpu else None
     if facts is None or peak is None:

@@ -53,7 +53,7 @@ class Layout:
         Raises:
             UserError: batch and workers do not divide.
         """
-        batch, micro = config.train.global_batch, config.train.micro_batch
+        batch, micro = config.train.global_batch, config.train.given_micro_batch
         count = micro_batches(batch, world, micro, config.scale.workers)
         per_step = config.train.global_batch // world
         micro = per_step // count

@@ -8,6 +8,10 @@ import sys
 import pytest
 import yaml
 
+from pipelines.config import Config
+from pipelines.models.sizes import measure_model
+from pipelines.store.index import StoreIndex
+from pipelines.train.engine.memory import USABLE, needed, with_micro_batch
 from tests.train_runs import ROOT, tiny_values
 from tests.warm import run_warm
 
@@ -78,6 +82,35 @@ def test_the_number_of_processes_is_checked(tmp_path, tiny_store, run_cli):
     options = ["--preset", preset, "--store", tiny_store, "--run", tmp_path / "run"]
     done = run_cli("train", *options, "--plain", "--set", "scale.workers=2")
     assert done.returncode == 2 and "1 processes run; set scale.workers=1" in done.stderr
+
+
+def test_the_micro_batch_that_memory_allows_trains_as_the_one_that_is_given(tmp_path, tiny_store, run_code):
+    values = {"train.micro_batch": "auto", "scale.workers": 1, "train.steps": 3}
+    config = Config.model_validate(tiny_values(**values))
+    words = int(StoreIndex.open(str(tiny_store), "train").table["words"].to_numpy().max())
+    sizes = measure_model(config, max(32, 2 * words))[0]
+    peaks = [needed(with_micro_batch(config, held), sizes, 1, 1).device for held in (2, 4)]
+    free = sum(peaks) / 2 / USABLE  # room for two images, and not for four
+    rows = []
+    for given in ("auto", 2):
+        preset, run = tmp_path / f"{given}.yaml", tmp_path / str(given)
+        preset.write_text(yaml.safe_dump(tiny_values(**values | {"train.micro_batch": given})))
+        command = ["unigeoseg", "train", "--preset", preset, "--store", tiny_store, "--run", run]
+        done = run_code(
+            "import sys\n"
+            "from pipelines.train.loop import micro_batch\n"
+            f"micro_batch._free = lambda: {free}\n"
+            f"sys.argv = {[str(word) for word in [*command, '--plain', '--no-evaluate']]}\n"
+            "from jobs.cli import main\n"
+            "main()",
+            OMP_NUM_THREADS="1",
+        )
+        assert done.returncode == 0, done.stderr
+        told = "train.micro_batch=auto: 2 of a worker's 4 positions at once, 2 times a step; by the"
+        assert (told in done.stderr) == (given == "auto"), done.stderr
+        rows.append([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
+    losses = [[(row["step"], row["loss"], row["grad_norm"]) for row in each] for each in rows]
+    assert losses[0] == losses[1] and len(losses[0]) == 3
 
 
 @pytest.mark.parametrize("where", ["Engine.train_step", "Engine.__init__"])

@@ -13,7 +13,7 @@ def accumulation_steps(config: Config, world: int) -> int:
         UserError: the global batch cannot be split over ``world`` workers in whole micro-batches.
     """
     train = config.train
-    return micro_batches(train.global_batch, world, train.micro_batch, config.scale.workers)
+    return micro_batches(train.global_batch, world, train.given_micro_batch, config.scale.workers)
 
 
 def deepspeed_config(config: Config, world: int) -> dict[str, Any]:

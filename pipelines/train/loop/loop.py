@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from pipelines.train.loop.adaptive import AdaptiveShares
 from pipelines.train.loop.channel import ANSWER, Channel
 from pipelines.train.loop.logs import at_step
 from pipelines.train.loop.machines import check_machines
+from pipelines.train.loop.micro_batch import choose_micro_batch
 from pipelines.train.loop.out_of_memory import out_of_memory
 from pipelines.train.loop.preemption import Notice, Wish
 from pipelines.train.loop.profiler import StepProfiler
@@ -73,7 +75,13 @@ def run_loop(
     if channel.failed():
         return None
     try:
-        return _Loop(job, channel, open_stream, catch_sigterm).run()
+        index = StoreIndex.open(job.store, job.config.data.split)
+        chosen = choose_micro_batch(job.config, index)
+        job = replace(job, config=chosen.config)
+        loop = _Loop(job, index, channel, open_stream, catch_sigterm)
+        if chosen.text and loop.engine.rank == 0:
+            channel.post("note", {"message": chosen.text})
+        return loop.run()
     except UserError as error:
         channel.fail(UserError(str(error)))  # subclasses may not survive pickling
         raise
@@ -102,11 +110,13 @@ def _run_folder(job: Job) -> RunFolder:
 
 
 class _Loop:
-    def __init__(self, job: Job, channel: Channel, open_stream: OpenStream, catch_sigterm: bool) -> None:
+    def __init__(
+        self, job: Job, index: StoreIndex, channel: Channel, open_stream: OpenStream, catch_sigterm: bool
+    ) -> None:
         self.job, self.channel, self.config = job, channel, job.config
         self.run_folder = _run_folder(job)
         self.open_stream, self.catch_sigterm = open_stream, catch_sigterm
-        self.index = StoreIndex.open(job.store, self.config.data.split)
+        self.index = index
         self.plan = Plan.from_config(self.index, self.config)
         if self.plan.fingerprint != job.plan_fingerprint:
             raise UserError(

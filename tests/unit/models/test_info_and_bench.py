@@ -11,7 +11,7 @@ from jobs.settings import load_config
 from pipelines.bench.engine_bench import what_is_lacking
 from pipelines.bench.stopwatch import PARTS
 from pipelines.models.info import describe, describe_both, flops_of_parts
-from pipelines.planner.memory import Sizes
+from pipelines.models.sizes import Sizes
 from pipelines.train.engine.distributed import ensure_process_group, leave_process_group
 from unigeoseg.build import build_model
 

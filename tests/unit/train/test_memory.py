@@ -7,9 +7,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pipelines.config import Config
 from pipelines.models.live_bytes import peak_bytes
-from pipelines.planner.memory import (
-    ModuleSizes,
-    Sizes,
+from pipelines.models.sizes import ModuleSizes, Sizes
+from pipelines.train.engine.memory import (
     highest,
     memory_rows,
     model_states,

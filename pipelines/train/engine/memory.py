@@ -10,7 +10,7 @@ and a place for its share of the gradients.
 
 A step has two peaks, and the higher one counts: somewhere in the forward and backward pass, where activations
 go while gradients come, and in the update. Activations are counted module by module on the model itself
-(:mod:`pipelines.models.live_bytes`). ``unigeoseg bench memory`` holds the whole against real steps.
+(:mod:`pipelines.models.sizes`). ``unigeoseg bench memory`` holds the whole against real steps.
 """
 
 import math
@@ -18,60 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.config import Config
+from pipelines.config.batch import positions_per_worker
+from pipelines.models.sizes import ModuleSizes, Sizes
 from pipelines.train.engine.deepspeed_config import deepspeed_config, sums_apart
 
 STAGES = (0, 1, 2, 3)
+#: Of a device's memory, what CUDA, fragmentation and buffers leave to a model.
+USABLE = 0.9
+GIB = 2**30
 #: DeepSpeed's ``stage3_max_live_parameters``.
 _LIVE_PARAMETERS = 10**9
 #: DeepSpeed's ``sub_group_size``, which stage 3 updates at a time.
 _SUBGROUP = 10**9
 #: DeepSpeed's ``allreduce_bucket_size``, which stage 0 flattens gradients in.
 _ALLREDUCE = 5 * 10**8
-
-
-@dataclass(frozen=True)
-class ModuleSizes:
-    """A part of the model, in the order of the forward pass.
-
-    Attributes:
-        trained: its parameters with gradients.
-        of_image: whether it runs once an image, not once an instruction.
-        kept: bytes that one run keeps for the backward pass.
-        peak: the most bytes that forward and backward pass of one run hold at once.
-    """
-
-    trained: int
-    of_image: bool
-    kept: int
-    peak: int
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of a model.
-
-    Attributes:
-        total: parameters.
-        trained: those with gradients.
-        largest: parameters of the largest layer.
-        modules: without and with activation checkpointing.
-    """
-
-    total: int
-    trained: int
-    largest: int
-    modules: dict[bool, tuple[ModuleSizes, ...]]
-
-    def plain(self) -> dict[str, int]:
-        """Numbers alone; activations are those of one image with one instruction."""
-        kept = {on: sum(m.kept for m in modules) for on, modules in self.modules.items()}
-        return {
-            "total": self.total,
-            "trained": self.trained,
-            "largest": self.largest,
-            "activations": kept[False],
-            "checkpointed": kept[True],
-        }
 
 
 @dataclass(frozen=True)
@@ -145,6 +105,20 @@ def needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow
     return next(row for row in rows if (row.stage, row.offload, row.checkpointing) == wanted)
 
 
+def largest_micro_batch(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> int | None:
+    """Most positions of a worker that stay within ``room`` bytes; ``None`` where not even one does."""
+    own = positions_per_worker(config.train.global_batch, world)
+    for micro in (n for n in range(own, 0, -1) if own % n == 0):
+        if needed(with_micro_batch(config, micro), sizes, world, per_node).device <= room:
+            return micro
+    return None
+
+
+def with_micro_batch(config: Config, size: int) -> Config:
+    """The configuration with so many positions at once."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"micro_batch": size})})
+
+
 def what_fits(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> str:
     """Settings under which a worker stays within ``room`` bytes, in words; empty where none of these do.
 
@@ -152,8 +126,7 @@ def what_fits(config: Config, sizes: Sizes, world: int, per_node: int, room: flo
     """
     held = config.micro_batch
     for micro in (n for n in range(held - 1, 0, -1) if held % n == 0):
-        train = config.train.model_copy(update={"micro_batch": micro})
-        row = needed(config.model_copy(update={"train": train}), sizes, world, per_node)
+        row = needed(with_micro_batch(config, micro), sizes, world, per_node)
         if row.device <= room:
             return f"train.micro_batch={micro} would need {row.device / 2**30:.1f}"
     fitting = [row for row in memory_rows(config, sizes, world, per_node) if row.device <= room]
