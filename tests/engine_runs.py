@@ -9,7 +9,9 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from pipelines.train.engine.step import NonFiniteLossError
 from tests.train_runs import tiny_values
 from unigeoseg.modules.dropout import SampleDropout, draw_dropout
 from unigeoseg.optim.orthogonal import matrix_names
+from unigeoseg.samples.batch import Batch
 
 #: In runs with a bad sample, that is in the step ``BAD``.
 STEPS, SAVED, BATCH, BAD = 4, 2, 8, 1
@@ -45,6 +48,9 @@ DROPOUT: dict[str, Any] = {
     "train.micro_batch": 2,
     "train.activation_checkpointing": True,
 }
+LOOK_AHEAD: dict[str, Any] = {"engine.look_ahead": True}
+#: Ends the names of their runs, after the name of the run that they repeat.
+AHEAD = "-ahead"
 #: What all runs share: clipping that bites, a frozen encoder, decay, two rates.
 BASE: dict[str, Any] = {
     "train.global_batch": BATCH,
@@ -122,6 +128,18 @@ def skipping_runs(world: int, every: bool = True) -> list[Run]:
     return [run for run in runs if every or run.name.split("-", 1)[1] in quick[world]]
 
 
+def ahead_runs(world: int, every: bool = True) -> list[Run]:
+    """Runs of the tables above once more, with their next micro-batch brought ahead: ``of`` is that run."""
+    quick = {1: ("accumulated", "stage0-bf16"), 2: ("stage2-bf16-accumulated", "stage2-bad")}
+    more = ("stage3", "stage2-offload", "stage2-dropout", "stage2-muon", "stage3-bad") if every else ()
+    tables = (*whole_runs(world), *option_runs(world), *skipping_runs(world))
+    named = {run.name.split("-", 1)[1]: run for run in tables}
+    return [
+        replace(named[name], name=f"w{world}-{name}{AHEAD}", options=named[name].options | LOOK_AHEAD)
+        for name in (*quick[world], *more)
+    ]
+
+
 def resumed_runs(world: int, every: bool = True) -> list[Run]:
     """Taken up at the same and at the other world size, in the same and in other stages."""
     other = 3 - world
@@ -178,12 +196,21 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
         start = SAVED
     checkpoints = CheckpointWriter(engine, RunFolder(folder / run.name), run.config.checkpoint)
     losses, norms, modules = [], [], []
+    taken: list[int] = []
+    engine._ahead.take = _counted(engine._ahead.take, taken)  # type: ignore[method-assign]
+    made = cache(lambda step: bench.micro_batches(run, step, engine.rank, engine.world))
     for step in range(start, STEPS):
         if step == SAVED:  # a resumed run's at once, so that what it has loaded can be compared
             checkpoints.save({"step": step})
-        batches = bench.micro_batches(run, step, engine.rank, engine.world)
         try:
-            result = engine.train_step(step, batches, BATCH, by_module=True, tell=lambda: (engine.rank, 7))
+            result = engine.train_step(
+                step,
+                made(step),
+                BATCH,
+                by_module=True,
+                tell=lambda: (engine.rank, 7),
+                following=lambda step=step: made(step + 1)[0] if step + 1 < STEPS else None,
+            )
             assert result.told == (sum(range(engine.world)), 7 * engine.world)
         except NonFiniteLossError as error:
             assert run.bad and step == BAD and error.what == "loss" and len(error.batches) == engine.world
@@ -193,7 +220,18 @@ def run_engine(run: Run, bench: Bench, folder: Path) -> dict[str, Any]:
         modules.append(result.grad_norms)
     checkpoints.finish()
     engine.close()
-    return {"loss": losses, "norm": norms, "modules": modules}
+    return {"loss": losses, "norm": norms, "modules": modules, "ahead": taken}
+
+
+def _counted(take: Callable[[Batch], Batch], taken: list[int]) -> Callable[[Batch], Batch]:
+    """Also notes of each micro-batch whether it came with the frozen encoder's features."""
+
+    def one(batch: Batch) -> Batch:
+        found = take(batch)
+        taken.append(int(found.features is not None))
+        return found
+
+    return one
 
 
 def run_torch(bench: Bench, left_out: int | None = None, **options: Any) -> dict[str, Any]:
@@ -273,7 +311,7 @@ def main() -> None:
     ensure_process_group()
     world = dist.get_world_size()
     bench = Bench(whole_runs(world)[0].config)
-    tables = (whole_runs, option_runs, skipping_runs, resumed_runs)
+    tables = (whole_runs, option_runs, skipping_runs, ahead_runs, resumed_runs)
     found = {run.name: run_engine(run, bench, folder) for table in tables for run in table(world, every)}
     if world == 1:
         found |= {"torch": run_torch(bench), "torch without a step": run_torch(bench, left_out=BAD)}

@@ -136,7 +136,7 @@ class UniGeoSeg(nn.Module):
 
     def _run(self, batch: Batch, seen: Seen | None = None) -> tuple[Tensor, Tensor]:
         # res2..res5, once for all instructions of an image
-        features = self.vision(batch.images) if seen is None else seen.features
+        features = (batch.features or self.vision(batch.images)) if seen is None else seen.features
         states = self._read(self._embeddings(batch, features[-1]), batch)  # [B, L, d]
         state = self._instruction_state(states, batch)  # [B, d]
         query = self.query(state, features[-1], batch.image_index)  # [B, c]

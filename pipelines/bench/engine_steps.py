@@ -47,7 +47,7 @@ class EngineSteps:
         times = self.engine.accumulation
         count = len(self.batch) * times * dist.get_world_size()
         started = time.perf_counter()
-        result = self.engine.train_step(self._step, [self.batch] * times, count)
+        result = self.engine.train_step(self._step, [self.batch] * times, count, following=lambda: self.batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._step += 1

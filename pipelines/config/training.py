@@ -124,6 +124,11 @@ class EngineConfig(Section):
         description="what gradients are summed over workers in where train.precision=bf16, in stages 1 to 3: "
         "fp32 sends twice the bytes and rounds no sum of many workers",
     )
+    look_ahead: bool | None = Field(
+        None,
+        description="copy the next micro-batch to the device, and run it through a frozen encoder, while the "
+        "backward pass is under way (the same numbers; memory for one encoder pass more); null: on a GPU",
+    )
     hpz_partition_size: int = Field(
         1,
         ge=1,

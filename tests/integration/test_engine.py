@@ -9,7 +9,16 @@ import torch
 from pipelines.runs.manifest import checkpoint_name
 from pipelines.train.engine.pieces import KINDS, WEIGHT
 from pipelines.train.engine.shards import ShardReader
-from tests.engine_runs import SAVED, STEPS, option_runs, resumed_runs, skipping_runs, whole_runs
+from tests.engine_runs import (
+    AHEAD,
+    SAVED,
+    STEPS,
+    ahead_runs,
+    option_runs,
+    resumed_runs,
+    skipping_runs,
+    whole_runs,
+)
 from tests.warm import start_warm
 
 pytestmark = pytest.mark.integration
@@ -76,6 +85,14 @@ def _leaves_the_bad_step_out(results, run):
     assert set(ShardReader.open(results[1] / run.name / checkpoint_name(SAVED)).steps.values()) == {SAVED - 1}
 
 
+def _is_the_same_with_its_batches_ahead(results, run):
+    found, same = results[0][run.name], results[0][run.name.removesuffix(AHEAD)]
+    assert all(found[what] == same[what] for what in ("loss", "norm", "modules"))
+    assert set(same["ahead"]) == {0} and len(found["ahead"]) == len(same["ahead"]) >= STEPS
+    rest = {0} if run.stage == 3 else {1}  # stage 3 cuts the encoder, so that only the copy comes ahead
+    assert found["ahead"][0] == 0 and set(found["ahead"][1:]) == rest
+
+
 def _goes_on(results, run):
     found, source = results[0][run.name], results[0][run.source]
     assert len(found["loss"]) == STEPS - SAVED
@@ -116,6 +133,17 @@ def test_a_checkpoint_goes_on_in_another_stage_and_world_size(quick, run):
 @_named(lambda world: skipping_runs(world, every=False))
 def test_a_step_that_is_not_finite_touches_nothing(quick, run):
     _leaves_the_bad_step_out(quick, run)
+
+
+@_named(lambda world: ahead_runs(world, every=False))
+def test_a_batch_that_is_brought_ahead_gives_the_same_numbers(quick, run):
+    _is_the_same_with_its_batches_ahead(quick, run)
+
+
+@pytest.mark.slow
+@_named(ahead_runs)
+def test_all_batches_that_are_brought_ahead(every, run):
+    _is_the_same_with_its_batches_ahead(every, run)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ A mask's indices on a GPU cost a wait: their number must come back before the ne
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ from torch import Tensor
 from unigeoseg.tasks import TASKS
 
 T = TypeVar("T", bound="Window | Labelled")
+Change = Callable[[Tensor], Tensor]
 
 
-def _moved(parts: T, device: torch.device | str) -> T:
-    values = {f.name: getattr(parts, f.name).to(device, non_blocking=True) for f in dataclasses.fields(parts)}
+def _changed(parts: T, change: Change) -> T:
+    values: dict[str, Any] = {f.name: change(getattr(parts, f.name)) for f in dataclasses.fields(parts)}
     return dataclasses.replace(parts, **values)
 
 
@@ -113,10 +115,7 @@ class Where:
             torch.bincount(task, minlength=len(TASKS)),
         )
 
-    def to(self, device: torch.device | str) -> "Where":
-        """The same on ``device``."""
-        moved: dict[str, Any] = {
-            name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "tasks")
-        }
-        moved |= {name: _moved(getattr(self, name), device) for name in ("instruction", "labelled")}
-        return Where(**moved)
+    def changed(self, change: Change) -> "Where":
+        """The same with ``change`` of every tensor."""
+        parts = _changed(self.instruction, change), _changed(self.labelled, change)
+        return Where(change(self.image), *parts, change(self.tasks))

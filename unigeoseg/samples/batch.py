@@ -1,6 +1,7 @@
 """What a training or evaluation step consumes: a micro-batch of tensors."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ class Batch:
             read.
         distinct: how many tokens of ``first`` count; what follows repeats one (the collator's ``multiple``).
         where: indices of the masks' tokens; :meth:`to` makes them before the batch leaves the host.
+        features: res2 to res5 of the images by a frozen encoder, where they were computed before the step.
     """
 
     images: Tensor
@@ -57,6 +59,7 @@ class Batch:
     first: Tensor | None = None
     distinct: int | None = None
     where: Where | None = None
+    features: list[Tensor] | None = None
 
     @property
     def packing(self) -> Packing | None:
@@ -77,12 +80,29 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on ``device``."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True)
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved, where=self.located().to(device))
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory that a GPU reads by itself, so that :meth:`to` does not wait for it."""
+        return self._changed(Tensor.pin_memory)
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        found: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self._changed(keep)
+        return found
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values: dict[str, Any] = {name: change(v) for name, v in fields.items() if isinstance(v, Tensor)}
+        if self.features is not None:
+            values["features"] = [change(one) for one in self.features]
+        return dataclasses.replace(self, **values, where=self.located().changed(change))
 
     def located(self) -> Where:
         """Where the tokens of each kind are."""

@@ -54,6 +54,10 @@ class StepClock:
             end.record()
             self._queued.append((name, begin, end))
 
+    def waited(self, seconds: float) -> None:
+        """Adds to the wait for data."""
+        self._add("wait", seconds)
+
     def seconds(self) -> StepSeconds:
         """Of all parts so far; on a GPU this waits until they are over."""
         if self._queued:

@@ -10,8 +10,11 @@ step.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipelines.config import Config
+from pipelines.train.engine.ahead import Ahead, encodes_ahead, looks_ahead
 from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.clock import StepClock, event_of
 from pipelines.train.engine.compiling import compile_model
@@ -111,6 +115,17 @@ class Engine:
         )[0]
         optimizer.place(spans(self._engine, model, config.engine.zero_stage, self.rank, (0, 1)))
         self._engine.train()
+        self.looks_ahead = looks_ahead(config, self.device.type == "cuda")
+        self._ahead = self._make_ahead(model)
+
+    def _make_ahead(self, model: nn.Module) -> Ahead:
+        stage, gpu = self.config.engine.zero_stage, self.device.type == "cuda"
+        ahead = encodes_ahead(self.config, stage, gpu)
+        encode = model.vision if ahead and isinstance(model, UniGeoSeg) else None
+        # The forward pass has it of DeepSpeed, see deepspeed_config.
+        half = self.config.train.precision == "bf16" and not stage
+        cast = partial(torch.autocast, self.device.type, torch.bfloat16) if half else nullcontext
+        return Ahead(self.device, encode, cast)
 
     @property
     def model(self) -> nn.Module:
@@ -125,6 +140,7 @@ class Engine:
         wait: float = 0.0,
         by_module: bool = False,
         tell: Callable[[], Sequence[int]] = tuple,
+        following: Callable[[], Batch | None] | None = None,
     ) -> StepResult:
         """One optimizer step; a collective call.
 
@@ -137,6 +153,8 @@ class Engine:
                 gradient is gathered for it.
             tell: asked once, after the forward passes, for whole numbers of this rank, as many on each; the
                 result has their sums over the ranks. They travel with the losses: no message of their own.
+            following: asked once, after the last backward pass is queued, for the first micro-batch of the
+                step after this one; the time that it takes is a wait for data.
 
         Raises:
             NonFiniteLossError: on every rank, when a loss or the gradient norm is not finite. Weights and
@@ -159,6 +177,8 @@ class Engine:
                 scaled = reduced.scaled(total, scale)  # no gradient where a sum is no number: see _update
             with clock.part("backward"):
                 self._engine.backward(scaled)
+            if self.looks_ahead:
+                self._look_ahead(micro_batches[place + 1 :], following, clock)
         norms = self._module_norms() if by_module else {}
         with clock.part("optimizer"):
             norm = self._update()
@@ -168,12 +188,23 @@ class Engine:
             raise NonFiniteLossError(result, what, self.gather(totals.by_batch))
         return result
 
+    def _look_ahead(
+        self, left: Sequence[Batch], following: Callable[[], Batch | None] | None, clock: StepClock
+    ) -> None:
+        after = left[0] if left else None
+        if not left and following is not None:
+            began = time.perf_counter()
+            after = following()
+            clock.waited(time.perf_counter() - began)
+        if after is not None:
+            self._ahead.start(after)
+
     def _forward(self, step: int, place: int, batch: Batch, totals: StepTotals, clock: StepClock) -> Tensor:
         seed = self.config.seed
         torch.manual_seed(mixed_seed(seed, step, self.rank, place))
         points = torch.Generator().manual_seed(mixed_seed(seed, step))
         with clock.part("forward"):
-            total = self._engine(batch.to(self.device), points)
+            total = self._engine(self._ahead.take(batch), points)
         losses = self._wrapped.last
         assert losses is not None
         totals.add(losses, batch)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pipelines.config import Config
 from pipelines.config.batch import positions_per_worker
 from pipelines.models.sizes import ModuleSizes, Sizes
+from pipelines.train.engine.ahead import encodes_ahead
 from pipelines.train.engine.deepspeed_config import deepspeed_config, sums_apart
 
 STAGES = (0, 1, 2, 3)
@@ -84,6 +85,7 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
     images = config.micro_batch
     samples = images * config.data.instructions_per_image
     rows = []
+    gpu = config.scale.gpus_per_worker > 0
     muon = config.train.optimizer == "muon"
     for stage in STAGES[:3] if muon else STAGES:
         for offload in (False, True) if stage and not muon else (False,):
@@ -91,6 +93,8 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
             for on, modules in sizes.modules.items():
                 walked = highest(modules, images, samples, 0.0)
                 walk = highest(modules, images, samples, states.gradient, states.limit)
+                if encodes_ahead(config, stage, gpu):
+                    walk += modules[0].peak * images  # the encoder, beside whatever is highest
                 passes = states.passing + max(walk, states.reduction)
                 device = states.kept + max(passes, states.update)
                 rows.append(MemoryRow(stage, offload, on, states.kept, walked, device, states.host))

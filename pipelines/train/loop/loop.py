@@ -43,7 +43,7 @@ from pipelines.train.loop.profiler import StepProfiler
 from pipelines.train.loop.recorder import Recorder
 from pipelines.train.loop.skipping import Skipping
 from pipelines.train.loop.stalls import Watchdog
-from pipelines.train.loop.step_input import StepInput, steps_of
+from pipelines.train.loop.step_input import StepInput, Steps
 from pipelines.train.loop.validation import Validation
 from unigeoseg.errors import UserError
 from unigeoseg.samples.tokens import load_tokenizer
@@ -246,11 +246,12 @@ class _Loop:
         )
         ended = time.perf_counter()
         with stream:
-            for item in steps_of(stream, engine.accumulation):
+            steps = Steps(stream, engine.accumulation)
+            for item in steps:
                 at_step(item.step)
                 self._saved(self.checkpoints.poll())
                 self.profiler.before(item.step)
-                result = self._step(item)
+                result = self._step(item, steps)
                 self.profiler.after(item.step)
                 self._losses += [result.loss] if result.finite else []
                 if self.adaptive:
@@ -294,7 +295,7 @@ class _Loop:
         if wish.end:
             raise SystemExit(128 + signal.SIGTERM)
 
-    def _step(self, item: StepInput) -> StepResult:
+    def _step(self, item: StepInput, steps: Steps) -> StepResult:
         try:
             return self.engine.train_step(
                 item.step,
@@ -303,6 +304,7 @@ class _Loop:
                 wait=item.wait,
                 by_module=self.validation.due(item.step + 1),
                 tell=self.notice.heard,
+                following=steps.following,
             )
         except NonFiniteLossError as error:
             self.skipping.met(error)

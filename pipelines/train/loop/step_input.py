@@ -24,8 +24,35 @@ class StepInput:
         return [name for batch in self.batches for name in batch.sample_ids]
 
 
-def steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:
-    """The stream's micro-batches, a step's together."""
+class Steps(Iterator[StepInput]):
+    """The stream's micro-batches, a step's together.
+
+    Args:
+        stream: of this rank.
+        micro_batches: of a step.
+    """
+
+    def __init__(self, stream: Iterator[StreamItem], micro_batches: int) -> None:
+        self._steps = _steps_of(stream, micro_batches)
+        self._next: StepInput | None = None
+
+    def __next__(self) -> StepInput:
+        found, self._next = self._next, None
+        return found or next(self._steps)
+
+    def following(self) -> Batch | None:
+        """The first micro-batch of the step that comes next, ``None`` where none comes; it is still to come.
+
+        The wait for it is this call's, no longer that step's.
+        """
+        if self._next is None:
+            self._next = next(self._steps, None)
+            if self._next is not None:
+                self._next.wait = 0.0
+        return self._next.batches[0] if self._next else None
+
+
+def _steps_of(stream: Iterator[StreamItem], micro_batches: int) -> Iterator[StepInput]:
     batches: list[Batch] = []
     events: list[BadSampleEvent] = []
     wait = 0.0

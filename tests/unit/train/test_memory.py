@@ -111,6 +111,31 @@ def test_each_stage_divides_more():
     assert rows[(2, False, True)].activations < rows[(2, False, False)].activations
 
 
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, 2),  # on a GPU, two images at once
+        ({"engine.look_ahead": False}, 0),
+        ({"model.vision.frozen": False}, 0),
+        ({"scale.gpus_per_worker": 0}, 0),
+        ({"scale.gpus_per_worker": 0, "engine.look_ahead": True}, 2),
+    ],
+)
+def test_an_encoder_that_runs_ahead_needs_its_memory_once_more(changes, held):
+    peak = 5 * 10**9  # of its pass, far above what the update takes
+    vision = ModuleSizes(0, True, 0, peak)
+    sizes = Sizes(10**6, 10**6, 10**6, dict.fromkeys((False, True), (vision, SIZES.modules[False][1])))
+    config = _config(**{"model.vision.frozen": True} | changes)
+    for row in memory_rows(config, sizes, 8, 8):
+        without = config.model_copy(update={"engine": config.engine.model_copy(update={"look_ahead": False})})
+        plain = next(
+            r
+            for r in memory_rows(without, sizes, 8, 8)
+            if (r.stage, r.offload, r.checkpointing) == (row.stage, row.offload, row.checkpointing)
+        )
+        assert row.device - plain.device == (held * peak if row.stage < 3 else 0)
+
+
 def test_the_highest_point_of_a_step():
     modules = SIZES.modules[False]
     # Two images with three instructions each: the first module runs twice, the second six times.
