@@ -42,6 +42,11 @@ quickstart: $(READY) ## Synthetic store, training on 2 CPU workers, evaluation, 
 test: $(READY) ## Run the test suite (ARGS="tests/unit -k plan")
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# One after the other: their clusters and trainings need the machine for themselves.
+.PHONY: test-slow
+test-slow: $(READY) ## Run what is marked slow: chaos, autoscaling, every ZeRO stage, larger stores (45 minutes on two cores)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
 .PHONY: test-browser
 test-browser: $(READY) ## Try the page in Debian's Chromium, which is installed where it is missing (as root), with axe-core
 	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium
