@@ -51,25 +51,47 @@ def _table(
 
 
 def unpack(table: pa.Table) -> Arrival:
-    """The one row of a table of :func:`pack`, as it was; its tensors may be written to.
+    """The one row of a table of :func:`pack`, as it was.
+
+    The images stay where they are, in the object store, and are not to be written to; they go from there when
+    nobody holds them any more.
 
     Raises:
         UserError: it is a row of :func:`pack_error`.
     """
     # The bytes come from our own actors, over Ray's object store, which itself is pickle.
-    content = pickle.loads(table["head"][0].as_buffer())
+    content = pickle.loads(_only(table["head"]))
     if isinstance(content, str):
         raise UserError(content)
     (micro, events, read), fields, shapes, masks = content
-    images, body = (np.frombuffer(table[name][0].as_buffer(), np.uint8) for name in ("images", "body"))
-    # Copies: the object store is read-only, and holding on to it would keep it full.
+    body = np.frombuffer(_only(table["body"]), np.uint8)
     (kind, shape), *others = shapes
-    arrays, at = [images.copy().view(kind).reshape(shape)], 0
+    arrays, at = [np.asarray(_Pixels(_only(table["images"]))).view(kind).reshape(shape)], 0
     for kind, shape in others:
         size = np.dtype(kind).itemsize * int(np.prod(shape))
         arrays.append(body[at : at + size].copy().view(kind).reshape(shape))
         at += size
     return Arrival(micro, _together(fields, arrays, masks), events, read)
+
+
+def _only(column: pa.ChunkedArray) -> pa.Buffer:
+    """The bytes of a column's one row, where they are: Arrow's scalars are copies."""
+    (values,) = (chunk for chunk in column.chunks if len(chunk))
+    _, ends, data = values.buffers()
+    begin, end = np.frombuffer(ends, np.int64)[values.offset : values.offset + 2]
+    return data.slice(int(begin), int(end - begin))
+
+
+class _Pixels:
+    """An array over the bytes of a buffer that holds on to it.
+
+    Called writable, which no one makes use of: PyTorch takes no array that is not.
+    """
+
+    def __init__(self, buffer: pa.Buffer) -> None:
+        self._buffer = buffer
+        place = (buffer.address, False)
+        self.__array_interface__ = {"shape": (buffer.size,), "typestr": "|u1", "data": place, "version": 3}
 
 
 def _apart(batch: Batch) -> tuple[dict[str, Any], list[NDArray[Any]], tuple[int, ...] | None]:

@@ -15,6 +15,22 @@ from tests.train_runs import tiny_values
 HERE, THERE = "here", "there"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def measured_once():
+    """Measuring a model takes longer than all else here, and all of these have the same."""
+    known: dict = {}
+
+    def once(config, instruction):
+        key = str(config.model), instruction
+        if key not in known:
+            known[key] = measure_model(config, instruction)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(micro_batch, "measure_model", once)
+        yield
+
+
 def _config(**changes):
     values = {"train.global_batch": 12, "train.micro_batch": "auto", "scale.workers": 2}
     return Config.model_validate(tiny_values(**values | changes))
