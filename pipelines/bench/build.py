@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipelines.build import process
-from pipelines.build.encode import encode_mask, encode_png
+from pipelines.build.encode import encode_png, encode_region
 from pipelines.build.rules import select
 from pipelines.build.seeds import generator
 from pipelines.build.sources.base import SourceImage
@@ -193,7 +193,7 @@ def _replay(calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> None:
 def _masks(parts: list[tuple[Window, SourceImage]], regions: list[list[Region]]) -> None:
     for (window, _), found in zip(parts, regions, strict=True):
         for region in found:
-            encode_mask(region.full(window.height, window.width))
+            encode_region(region, window.height, window.width)
 
 
 def _write(

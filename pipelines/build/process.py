@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.build.describe import EMBEDDED, Describer, Drawn, Made
-from pipelines.build.encode import encode_mask, encode_png
+from pipelines.build.encode import encode_png, encode_region
 from pipelines.build.instruct.facts import TileFacts
 from pipelines.build.instruct.interactive import interactive_fields
 from pipelines.build.kinds import Kinds, wanted, with_kinds
@@ -247,7 +247,7 @@ def begin_samples(
     text = describe.begin(Drawn(name, config.seed, pixels, TileFacts(regions, height, width), chosen.drawn))
 
     def finish() -> list[dict[str, Any]]:
-        masks = {i: encode_mask(regions[i].full(height, width)) for i in chosen.sized}
+        masks = {i: encode_region(regions[i], height, width) for i in chosen.sized}
         return [
             {
                 "sample_id": f"{name}/{task}/{n}",

@@ -59,17 +59,28 @@ def split_semantic(labels: NDArray[np.int32], min_pixels: int) -> tuple[list[Reg
     Returns:
         Regions ordered by category and then by first pixel, and how many were left out as noise.
     """
-    regions, noise = [], 0
-    for category in np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1:  # far quicker than np.unique
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(
-            (labels == category).view(np.uint8), connectivity=8
-        )
-        large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= min_pixels) + 1
-        noise += count - 1 - len(large)
-        for part, (x, y, w, h) in zip(large.tolist(), stats[large, :4].tolist(), strict=True):
-            crop = parts[y : y + h, x : x + w] == part
-            regions.append(Region(int(category), y, x, y + h, x + w, crop))
-    return regions, noise
+    categories = np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1  # far quicker than np.unique
+    whole = np.zeros(labels.shape, np.int32)
+    counts = []
+    for category in categories:
+        count, parts = cv2.connectedComponents((labels == category).view(np.uint8), connectivity=8)
+        counts.append(count - 1)
+        whole += parts
+    # All categories' components in one picture, numbered on from category to category: OpenCV's own
+    # statistics take four times as long as its components.
+    ends = np.cumsum(counts, dtype=np.int32)
+    before = np.zeros(int(categories.max(initial=0)) + 1, np.int32)
+    before[categories[1:]] = ends[:-1]
+    whole += before[labels]
+    large = np.flatnonzero(np.bincount(whole.ravel())[1:] >= min_pixels) + 1
+    boxes = ndimage.find_objects(whole)
+    owners = categories[np.searchsorted(ends, large)]
+    regions = []
+    for part, category in zip(large.tolist(), owners.tolist(), strict=True):
+        y, x = boxes[part - 1]
+        crop = whole[y, x] == part
+        regions.append(Region(category, y.start, x.start, y.stop, x.stop, crop))
+    return regions, sum(counts) - len(regions)
 
 
 def split_instances(
