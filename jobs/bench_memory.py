@@ -11,7 +11,7 @@ _ON = {"off": (False,), "on": (True,), "both": (False, True)}
 
 @click.command()
 @preset_option
-@click.option("--stages", default="0,1,2,3", show_default=True, help="ZeRO stages.")
+@click.option("--stages", help="ZeRO stages, as 0,2; default: all that the preset's optimizer takes.")
 @click.option(
     "--checkpointing",
     type=click.Choice(list(_ON)),
@@ -25,7 +25,7 @@ _ON = {"off": (False,), "on": (True,), "both": (False, True)}
 @json_option
 def memory(
     preset: str,
-    stages: str,
+    stages: str | None,
     checkpointing: str,
     workers: int,
     batch: int | None,
@@ -45,10 +45,10 @@ def memory(
     from pipelines.bench.memory import bench_memory
 
     try:
-        numbers = [int(text) for text in stages.split(",")]
+        numbers = None if stages is None else [int(text) for text in stages.split(",")]
     except ValueError as error:
         raise UserError(f"--stages {stages}: give some of 0,1,2,3") from error
-    if not set(numbers) <= {0, 1, 2, 3}:
+    if numbers is not None and not set(numbers) <= {0, 1, 2, 3}:
         raise UserError(f"--stages {stages}: give some of 0,1,2,3")
     found = bench_memory(
         load_config(preset, sets),

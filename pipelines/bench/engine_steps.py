@@ -9,6 +9,7 @@ import torch.distributed as dist
 from pipelines.bench.samples import bench_batch, bench_tokenizer
 from pipelines.config import Config
 from pipelines.models.job_model import make_model
+from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.deepspeed_private import whole_count
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import StepResult
@@ -34,6 +35,8 @@ class EngineSteps:
         self._config, self._instructions = config, instructions
         self._tokenizer = tokenizer = bench_tokenizer(config)
         threads = max(1, int(config.scale.cpus_per_worker))
+        if not torch.cuda.is_available():
+            keep_freed_memory()  # as the training loop does
         self.engine = Engine(config, lambda: make_model(config, tokenizer)[0], length, threads)
         self._step = 0
         self.hold(config.micro_batch)

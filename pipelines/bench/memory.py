@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from pipelines.config import Config
+from pipelines.config import Config, with_values
 from pipelines.models.device import describe_machine
 from pipelines.models.sizes import Sizes, measure_model
 from pipelines.storage.yaml_text import dump_yaml
-from pipelines.train.engine.memory import memory_rows
+from pipelines.train.engine.memory import memory_rows, stages_of
 from unigeoseg.errors import UserError
 
 
 def bench_memory(
     config: Config,
-    stages: Sequence[int] = (0, 1, 2, 3),
+    stages: Sequence[int] | None = None,
     checkpointing: Sequence[bool] = (False, True),
     workers: int = 1,
     batch: int | None = None,
@@ -31,7 +31,7 @@ def bench_memory(
 
     Args:
         config: the preset.
-        stages: of ZeRO.
+        stages: of ZeRO; ``None``: all that the preset's optimizer takes.
         checkpointing: of activations, off and on.
         workers: ranks; on a CPU they share its memory.
         batch: images that a worker holds at once; by default the preset's.
@@ -42,9 +42,11 @@ def bench_memory(
         "tokens"}], "ratios": {"planned_to_measured_<name>": ...}, "machine"}``.
 
     Raises:
-        UserError: a run ended with an error; its last line is told.
+        UserError: a stage is none of the optimizer's, or a run ended with an error; its last line is told.
     """
     sizes = None
+    if stages is None:
+        stages = stages_of(config)
     rows = []
     for stage in stages:
         for on in checkpointing:
@@ -66,7 +68,7 @@ def _case(config: Config, stage: int, on: bool, workers: int, batch: int | None)
     values["scale"] |= {"workers": workers, "min_workers": None}
     if not torch.cuda.is_available():
         values["scale"]["gpus_per_worker"] = 0
-    return Config.model_validate(values)
+    return with_values(config, values, f"ZeRO stage {stage}")
 
 
 def _row(case: Config, sizes: Sizes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipelines.models.live_bytes import peak_bytes
 from unigeoseg.build import build_model
 from unigeoseg.model import UniGeoSeg
 from unigeoseg.modules.causal_lm import shapes_only
+from unigeoseg.optim.orthogonal import matrix_names
 from unigeoseg.samples.tokens import load_tokenizer
 
 #: Assumed sizes of a sample's text, in tokens, where nothing else is given.
@@ -40,9 +41,10 @@ def describe(config: Config) -> dict[str, Any]:
             trained tokenizer would have. Of a language model given by path only ``config.json`` is read.
 
     Returns:
-        ``{"modules": [{"name", "parameters", "trainable", "flops_forward", "flops_backward",
-        "activation_bytes", "peak_bytes"}], "total", "trainable", "flops_forward", "flops_backward",
-        "activation_bytes", "assumptions"}``; a tensor shared between modules counts in the first one alone.
+        ``{"modules": [{"name", "parameters", "trainable", "matrices" (of the trainable ones, what Muon
+        turns), "flops_forward", "flops_backward", "activation_bytes", "peak_bytes"}], "total", "trainable",
+        "matrices", "flops_forward", "flops_backward", "activation_bytes", "assumptions"}``; a tensor shared
+        between modules counts in the first one alone.
 
     Raises:
         UserError: the language model or the tokenizer is not where the configuration says.
@@ -82,7 +84,9 @@ def _described(
     model: UniGeoSeg, config: Config, costs: dict[str, dict[str, int]], instruction: int = INSTRUCTION
 ) -> dict[str, Any]:
     seen: set[int] = set()
-    modules = [_count(name, module, seen) | costs[name] for name, module in _modules(model)]
+    turned = matrix_names(model)
+    matrices = {id(item) for name, item in model.named_parameters() if name in turned}
+    modules = [_count(name, module, seen, matrices) | costs[name] for name, module in _modules(model)]
     single = ("name", "parameters", "peak_bytes")  # modules have their peaks one after the other
     sums = {key: sum(row[key] for row in modules) for key in modules[0] if key not in single}
     return {
@@ -249,11 +253,12 @@ def _tensors(output: Any) -> list[Tensor]:
     return [t for item in output for t in _tensors(item)]
 
 
-def _count(name: str, module: nn.Module, seen: set[int]) -> dict[str, Any]:
+def _count(name: str, module: nn.Module, seen: set[int], matrices: set[int]) -> dict[str, Any]:
     fresh = [item for item in module.parameters() if id(item) not in seen]
     seen.update(id(item) for item in fresh)
     return {
         "name": name,
         "parameters": sum(item.numel() for item in fresh),
         "trainable": sum(item.numel() for item in fresh if item.requires_grad),
+        "matrices": sum(item.numel() for item in fresh if item.requires_grad and id(item) in matrices),
     }

@@ -33,12 +33,14 @@ class Sizes:
         trained: those with gradients.
         largest: parameters of the largest layer.
         modules: without and with activation checkpointing.
+        matrices: of the trained ones, those that Muon would turn.
     """
 
     total: int
     trained: int
     largest: int
     modules: dict[bool, tuple[ModuleSizes, ...]]
+    matrices: int = 0
 
     def plain(self) -> dict[str, int]:
         """Numbers alone; activations are those of one image with one instruction."""
@@ -71,6 +73,7 @@ def measure_model(config: Config, instruction: int = INSTRUCTION) -> tuple[Sizes
         trained=chosen["trainable"],
         largest=max(layers // language, head),
         modules={on: _module_sizes(rows["modules"]) for on, rows in told.items()},
+        matrices=chosen["matrices"],
     )
     flops = {row["name"]: row["flops_forward"] + row["flops_backward"] for row in told[False]["modules"]}
     of_image = sum(flops[name] for name in OF_IMAGE)

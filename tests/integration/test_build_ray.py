@@ -4,17 +4,10 @@ import hashlib
 import threading
 import time
 
-import numpy as np
 import pytest
 
-from cluster.s3 import LocalS3
 from pipelines.build import BuildConfig, build_store, runner
 from pipelines.cluster_view import ending
-from pipelines.storage.filesystem import open_filesystem
-from tests.release_layouts import LAYOUTS
-from tests.unit.build.layouts import write_image
-from tests.unit.labels.test_unmatched import MASKS
-from tests.web_server import WebServer
 from unigeoseg.errors import UserError
 
 pytestmark = pytest.mark.integration
@@ -79,35 +72,6 @@ def test_an_error_of_a_worker_is_the_users_message(cluster, tmp_path):
     write_pair(tmp_path / "in", 1, 1, change=lambda mask: mask[:90].fill(7))
     with pytest.raises(UserError, match=r"colour \(7, 7, 7\)"):
         build_store("dubai", tmp_path / "in", tmp_path / "out", BuildConfig(workers=1), progress=False)
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """Masks and a benchmark in a folder, and the same on a web server and in a bucket."""
-    root = tmp_path_factory.mktemp("remote") / "data"
-    rng = np.random.default_rng(0)
-    for number in range(10):
-        mask = np.zeros((64, 64), np.uint8)
-        mask[10 : 30 + number, 10:40] = 1
-        write_image(root / "masks/i" / f"{number}.png", rng.integers(0, 256, (64, 64, 3)).astype(np.uint8))
-        write_image(root / "masks/m" / f"{number}.png", mask)
-    LAYOUTS["refsegrs"](root / "bench", 10)
-    with LocalS3() as server, WebServer(root) as web, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        filesystem, bucket = open_filesystem(server.url)
-        filesystem.put(str(root), f"{bucket}/data", recursive=True)
-        yield {"folder": str(root), "s3": f"{server.url}/data", "web": web.url}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", [pytest.param("web", marks=pytest.mark.slow), "s3"])
-def test_workers_read_elsewhere_what_one_process_reads_here(cluster, place, places, tmp_path):
-    (tmp_path / "t.yaml").write_text(MASKS)
-    for source, folder in ((str(tmp_path / "t.yaml"), "masks"), ("refsegrs", "bench")):
-        alone = build(tmp_path / folder / "here", 0, source, f"{places['folder']}/{folder}")
-        assert sum(name.endswith(".tar") for name in alone) >= 1
-        assert build(tmp_path / folder / place, 2, source, f"{places[place]}/{folder}") == alone
 
 
 def test_no_more_parts_are_made_than_a_round_has(cluster, tmp_path, monkeypatch):

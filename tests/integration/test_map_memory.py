@@ -32,9 +32,9 @@ with rasterio.open(
     for top in range(0, side, 512):
         for left in range(0, side, 512):
             file.write(np.stack([tile] * 3), window=rasterio.windows.Window(left, top, 512, 512))
-Segmenter.logits = lambda self, images, questions: [
-    (image[..., 0].astype(np.float32) - 190) / 16 for image in images
-]
+Segmenter.squares = lambda self, images, questions, seen=None: np.stack(
+    [(image[..., 0].astype(np.float32) - 190) / 16 for image in images]  # windows have the model's size
+)
 result = make_map(
     Request(export, (f"{folder}/x.tif",), f"{folder}/out", text="the block"), progress=False
 )

@@ -11,7 +11,8 @@ import yaml
 from pipelines.config import Config
 from pipelines.models.sizes import measure_model
 from pipelines.store.index import StoreIndex
-from pipelines.train.engine.memory import USABLE, needed, with_micro_batch
+from pipelines.train.engine.memory import needed, with_micro_batch
+from pipelines.train.loop import micro_batch
 from tests.train_runs import ROOT, tiny_values
 from tests.warm import run_warm
 
@@ -90,7 +91,7 @@ def test_the_micro_batch_that_memory_allows_trains_as_the_one_that_is_given(tmp_
     words = int(StoreIndex.open(str(tiny_store), "train").table["words"].to_numpy().max())
     sizes = measure_model(config, max(32, 2 * words))[0]
     peaks = [needed(with_micro_batch(config, held), sizes, 1, 1).device for held in (2, 4)]
-    free = sum(peaks) / 2 / USABLE  # room for two images, and not for four
+    free = sum(peaks) / 2 / micro_batch._OF_HOST  # room for two images, and not for four
     rows = []
     for given in ("auto", 2):
         preset, run = tmp_path / f"{given}.yaml", tmp_path / str(given)

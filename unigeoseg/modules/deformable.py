@@ -2,8 +2,9 @@
 
 On a CPU it is one weighted sum of table rows per query and head (``embedding_bag`` over the four neighbours
 of every point), several times faster than one ``grid_sample`` per level with its intermediate maps; on a GPU
-two kernels (:mod:`unigeoseg.modules.deformable_gpu`); elsewhere the form of ``transformers``. All compute the
-same sums; always in float32, for a position in bfloat16 is a quarter of a pixel wide on a map of 64.
+two kernels (:mod:`unigeoseg.modules.deformable_gpu`); elsewhere the form of ``transformers``. On the meta
+device there are only shapes, and what the GPU's kernels keep of them. All compute the same sums; always in
+float32, for a position in bfloat16 is a quarter of a pixel wide on a map of 64.
 """
 
 import warnings
@@ -41,6 +42,9 @@ def deformable_sampling(
 
         read: Tensor = SampledRows.apply(value, tuple(shapes), reference, offsets, weights)
         return read
+    if value.device.type == "meta":
+        shaped: Tensor = _Shaped.apply(value, offsets, weights)
+        return shaped
     scale = torch.tensor([[w, h] for h, w in shapes], dtype=torch.float32, device=value.device)
     scale = scale[None, None, None, :, None, :]
     places = reference.float()[None, :, None, None, None, :]
@@ -53,6 +57,28 @@ def deformable_sampling(
             arguments[0], shapes, places + arguments[1] / scale, arguments[2]
         )
     return sampled.to(value.dtype)
+
+
+class _Shaped(torch.autograd.Function):
+    """The kernels' memory without their values: for counting it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        """Shapes as in :func:`deformable_sampling`."""
+        tensors = [t.contiguous() for t in (value, offsets, weights)]
+        ctx.save_for_backward(*tensors)
+        images, _, heads, channels = value.shape
+        return value.new_empty(images, offsets.shape[1], heads * channels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        """Their gradients; that of ``value`` is summed in float32."""
+        value, offsets, weights = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        summed = torch.zeros_like(value, dtype=torch.float32)
+        d_offsets, d_weights = torch.empty_like(offsets), torch.empty_like(weights)
+        return summed.to(value.dtype), d_offsets, d_weights
 
 
 def _by_rows(value: Tensor, shapes: Shapes, pixels: Tensor, weights: Tensor) -> Tensor:

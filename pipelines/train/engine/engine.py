@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from pipelines.config import Config
 from pipelines.train.engine.ahead import Ahead, encodes_ahead, looks_ahead
-from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.clock import StepClock, event_of
 from pipelines.train.engine.compiling import compile_model
 from pipelines.train.engine.deepspeed_config import accumulation_steps, deepspeed_config
@@ -89,8 +88,6 @@ class Engine:
         self._own_group = ensure_process_group()
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = local_device()
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.accumulation = accumulation_steps(config, self.world)
         torch.manual_seed(config.seed)
         model = build_model()

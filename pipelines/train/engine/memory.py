@@ -74,7 +74,7 @@ class MemoryRow:
 def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list[MemoryRow]:
     """Every stage that the optimizer takes, with and without optimizer offload and activation checkpointing.
 
-    Muon takes stages 0 to 2 without offload; counted as AdamW, which holds a second moment more.
+    Muon takes stages 0 to 2 without offload.
 
     Args:
         config: for precision and the samples held at once.
@@ -86,9 +86,9 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
     samples = images * config.data.instructions_per_image
     rows = []
     gpu = config.scale.gpus_per_worker > 0
-    muon = config.train.optimizer == "muon"
-    for stage in STAGES[:3] if muon else STAGES:
-        for offload in (False, True) if stage and not muon else (False,):
+    whole = config.train.optimizer == "muon"
+    for stage in stages_of(config):
+        for offload in (False, True) if stage and not whole else (False,):
             states = model_states(config, sizes, stage, offload, world, per_node)
             for on, modules in sizes.modules.items():
                 walked = highest(modules, images, samples, 0.0)
@@ -99,6 +99,11 @@ def memory_rows(config: Config, sizes: Sizes, world: int, per_node: int) -> list
                 device = states.kept + max(passes, states.update)
                 rows.append(MemoryRow(stage, offload, on, states.kept, walked, device, states.host))
     return rows
+
+
+def stages_of(config: Config) -> tuple[int, ...]:
+    """Stages of ZeRO that the optimizer takes: Muon turns whole matrices, which stage 3 cuts."""
+    return STAGES[:3] if config.train.optimizer == "muon" else STAGES
 
 
 def needed(config: Config, sizes: Sizes, world: int, per_node: int) -> MemoryRow:
@@ -180,13 +185,15 @@ def model_states(
     trained, frozen = sizes.trained, sizes.total - sizes.trained
     whole = weight * (trained + frozen)
     share = trained / world
+    # Muon keeps one moment of the matrices, which are most of what it trains.
+    moments = 8 * trained - (4 * sizes.matrices if config.train.optimizer == "muon" else 0)
     # AdamW's own: over all its tensors at once on a GPU (foreach), one tensor at a time on a CPU.
     own = 4 if gpu else 8
     if stage == 0:
         cast = 2 * trained if half else 0  # autocast keeps the weights it has cast until the pass ends
         flat = 4 * min(trained, _ALLREDUCE)
         adam = 4 * trained if gpu else 8 * sizes.largest
-        return States(whole + 8 * trained, cast, 4.0, 4 * trained + max(flat, adam), 0)
+        return States(whole + moments, cast, 4.0, 4 * trained + max(flat, adam), 0)
     bucket = _bucket(config, stage, world, trained, gpu) * weight
     gradient = weight / (world if stage > 1 else 1)
     single = 4 * share if half else 0.0  # the float32 gradient; in float32 it is the gradient itself
@@ -195,7 +202,7 @@ def model_states(
         summed, gradient, single = 4, 4 / world, 0.0  # the sum is the float32 gradient
     # A bucket that is reduced in float32 is copied for it.
     wide = 2 * bucket if half and config.engine.reduction_dtype == "fp32" else 0
-    states, update = 12 * share, gradient * trained + single + own * share
+    states, update = 4 * share + moments / world, gradient * trained + single + own * share
     kept, passing, limit, reduction = float(whole), float(bucket + wide), math.inf, 0.0
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.

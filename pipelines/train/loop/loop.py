@@ -30,6 +30,7 @@ from pipelines.train.checkpoints.export import export_checkpoint, read_seen_at
 from pipelines.train.checkpoints.frozen import frozen_tensors, restore_frozen, write_frozen
 from pipelines.train.checkpoints.restore import find_checkpoint, load_checkpoint, load_moments
 from pipelines.train.checkpoints.writer import CheckpointWriter, SaveReport
+from pipelines.train.engine.allocator import keep_freed_memory
 from pipelines.train.engine.engine import Engine
 from pipelines.train.engine.step import NonFiniteLossError, StepResult
 from pipelines.train.loop.adaptive import AdaptiveShares
@@ -125,6 +126,8 @@ class _Loop:
             )
         self.tokenizer_path = self._tokenizer_path()
         self.tokenizer = load_tokenizer(self.tokenizer_path, self.config.model.mode)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         self.engine = Engine(
             self.config,
             self._make_model,

@@ -22,6 +22,8 @@ from pipelines.train.engine.memory import (
     with_micro_batch,
 )
 
+#: Of a machine's free memory, for training: its allocator keeps what steps free (``keep_freed_memory``).
+_OF_HOST = 0.5
 #: Tokens of a word at the most, of a tokenizer trained on few texts.
 _TOKENS = 2
 
@@ -60,7 +62,8 @@ def choose_micro_batch(config: Config, index: StoreIndex) -> Chosen:
     own = positions_per_worker(config.train.global_batch, world)
     hosts = Counter(host for host, _ in reports)
     shared = not torch.cuda.is_available()  # a machine's memory among its workers
-    room = USABLE * min(free / (hosts[host] if shared else 1) for host, free in reports)
+    usable = _OF_HOST if shared else USABLE
+    room = usable * min(free / (hosts[host] if shared else 1) for host, free in reports)
     longest = max(INSTRUCTION, _TOKENS * int(index.table["words"].to_numpy().max(initial=0)))
     sizes = measure_model(config, longest)[0]
     per_node = max(hosts.values())

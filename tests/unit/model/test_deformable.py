@@ -49,6 +49,26 @@ def test_a_bfloat16_map_is_read_at_float32_positions():
     torch.testing.assert_close(read, exact.bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_values_it_keeps_what_the_kernels_keep(dtype):
+    """The planner counts memory on the meta device: nothing beside the inputs, and shapes as everywhere."""
+    given = arguments(1.0, dtype)
+    value, reference, offsets, weights = (t.detach().to("meta").requires_grad_() for t in given)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        read = deformable_sampling(value, SHAPES, reference, offsets, weights)
+    assert read.shape == deformable_sampling(given[0], SHAPES, *given[1:]).shape and read.dtype == dtype
+    assert {id(tensor) for tensor in kept.values()} == {id(value), id(offsets), id(weights)}
+    found = torch.autograd.grad(read, (value, offsets, weights), torch.empty_like(read))
+    for gradient, tensor in zip(found, (value, offsets, weights), strict=True):
+        assert gradient.shape == tensor.shape and gradient.dtype == tensor.dtype
+
+
 @pytest.mark.parametrize(
     ("side", "window", "shift"), [(8, 4, 0), (8, 4, 2), (7, 4, 2), (5, 12, 6), (16, 12, 6)]
 )

@@ -1,21 +1,27 @@
 """The memory model against arithmetic by hand and DeepSpeed's own estimators."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from pipelines.bench.samples import bench_tokenizer
 from pipelines.config import Config
+from pipelines.models.job_model import make_model
 from pipelines.models.live_bytes import peak_bytes
-from pipelines.models.sizes import ModuleSizes, Sizes
+from pipelines.models.sizes import ModuleSizes, Sizes, measure_model
 from pipelines.train.engine.memory import (
     highest,
     memory_rows,
     model_states,
     needed,
+    stages_of,
     what_fits,
 )
 from tests.train_runs import tiny_values
+from unigeoseg.optim.orthogonal import matrix_names
 
 MILLION = 10**6
 SIZES = Sizes(
@@ -77,6 +83,26 @@ def test_a_bucket_that_is_summed_over_workers_in_float32_is_there_twice(stage):
     before, after = (model_states(c, SIZES, stage, False, 8, 8) for c in (narrow, wide))
     bucket = before.limit if stage == 3 else before.passing
     assert after.passing == before.passing + 2 * bucket and after.kept == before.kept
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_muon_keeps_one_moment_of_what_it_turns(stage):
+    sizes = replace(SIZES, matrices=300 * MILLION)
+    plain, muon = _config(), _config(**{"train.optimizer": "muon"})
+    before, after = (model_states(config, sizes, stage, False, 8, 8) for config in (plain, muon))
+    assert before.kept - after.kept == 4 * sizes.matrices / (8 if stage else 1)
+    assert {row.stage for row in memory_rows(muon, sizes, 8, 8)} == {0, 1, 2} == set(stages_of(muon))
+    assert stages_of(plain) == (0, 1, 2, 3)
+
+
+def test_what_muon_turns_is_counted_on_the_model():
+    config = Config.model_validate(tiny_values())
+    model = make_model(config, bench_tokenizer(config))[0]
+    turned = matrix_names(model)
+    expected = sum(p.numel() for name, p in model.named_parameters() if name in turned and p.requires_grad)
+    values = config.plain()
+    values["tokenizer"]["vocab_size"] = bench_tokenizer(config).vocab_size
+    assert measure_model(Config.model_validate(values))[0].matrices == expected > 0
 
 
 def test_the_largest_micro_batch_that_fits_is_named_and_else_another_row():

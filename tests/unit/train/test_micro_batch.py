@@ -7,7 +7,7 @@ from pipelines.models.sizes import measure_model
 from pipelines.store.index import StoreIndex
 from pipelines.stream.layout import Layout
 from pipelines.train.engine.deepspeed_config import accumulation_steps
-from pipelines.train.engine.memory import USABLE, largest_micro_batch, needed, with_micro_batch
+from pipelines.train.engine.memory import largest_micro_batch, needed, with_micro_batch
 from pipelines.train.loop import micro_batch
 from tests.tiny_store import write_store
 from tests.train_runs import tiny_values
@@ -62,7 +62,7 @@ def test_the_largest_part_that_fits_on_the_fullest_machine_is_taken(index, monke
     peaks = _peaks(config, index, 2)
     assert list(peaks) == [1, 2, 3, 6]
     for size, room in peaks.items():
-        own, other = 2 * (room + 1) / USABLE, 3 * room
+        own, other = 2 * (room + 1) / micro_batch._OF_HOST, 6 * room
         for reports, free in (
             ([(HERE, own), (HERE, own)], "both on one machine, which they share"),
             ([(HERE, own / 2), (THERE, other)], "one has a full machine"),
