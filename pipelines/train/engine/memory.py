@@ -2,11 +2,11 @@
 
 Per trained parameter (Rajbhandari et al. 2020, ZeRO, section 3; what DeepSpeed 0.19 does besides, read in its
 code and measured): the weight; its gradient; from stage 1 on a float32 master, in float32 training too; two
-float32 moments; while the optimizer works a float32 gradient and its own intermediates. Where bfloat16
-gradients of several micro-batches are summed in float32, that sum takes the gradient's place. Stage 1
-divides master and moments among the workers, stage 2 the gradients, stage 3 the weights. Frozen weights are
-held in the training precision. Under stage 3 DeepSpeed keeps up to a thousand million parameters gathered,
-and a place for its share of the gradients.
+float32 moments; while the optimizer works a float32 gradient, of bfloat16 gradients another copy, and of Muon
+some matrices. Where bfloat16 gradients of several micro-batches are summed in float32, that sum takes the
+gradient's place. Stage 1 divides master and moments among the workers, stage 2 the gradients, stage 3 the
+weights. Frozen weights are held in the training precision. Under stage 3 DeepSpeed keeps up to a thousand
+million parameters gathered, and a place for its share of the gradients.
 
 A step has two peaks, and the higher one counts: somewhere in the forward and backward pass, where activations
 go while gradients come, and in the update. Activations are counted module by module on the model itself
@@ -29,8 +29,6 @@ USABLE = 0.9
 GIB = 2**30
 #: DeepSpeed's ``stage3_max_live_parameters``.
 _LIVE_PARAMETERS = 10**9
-#: DeepSpeed's ``sub_group_size``, which stage 3 updates at a time.
-_SUBGROUP = 10**9
 #: DeepSpeed's ``allreduce_bucket_size``, which stage 0 flattens gradients in.
 _ALLREDUCE = 5 * 10**8
 
@@ -185,15 +183,15 @@ def model_states(
     trained, frozen = sizes.trained, sizes.total - sizes.trained
     whole = weight * (trained + frozen)
     share = trained / world
-    # Muon keeps one moment of the matrices, which are most of what it trains.
-    moments = 8 * trained - (4 * sizes.matrices if config.train.optimizer == "muon" else 0)
-    # AdamW's own: over all its tensors at once on a GPU (foreach), one tensor at a time on a CPU.
-    own = 4 if gpu else 8
+    # Muon keeps one moment of the matrices, and turns those of a shape in copies; the fused AdamW has none.
+    muon = config.train.optimizer == "muon"
+    moments = 8 * trained - (4 * sizes.matrices if muon else 0)
+    own = 12 * sizes.largest if muon else 0
+    flattened = 4 * share if half else 0  # DeepSpeed's, on the way to the float32 gradient (measured)
     if stage == 0:
         cast = 2 * trained if half else 0  # autocast keeps the weights it has cast until the pass ends
         flat = 4 * min(trained, _ALLREDUCE)
-        adam = 4 * trained if gpu else 8 * sizes.largest
-        return States(whole + moments, cast, 4.0, 4 * trained + max(flat, adam), 0)
+        return States(whole + moments, cast, 4.0, 4 * trained + max(flat, own), 0)
     bucket = _bucket(config, stage, world, trained, gpu) * weight
     gradient = weight / (world if stage > 1 else 1)
     single = 4 * share if half else 0.0  # the float32 gradient; in float32 it is the gradient itself
@@ -202,7 +200,7 @@ def model_states(
         summed, gradient, single = 4, 4 / world, 0.0  # the sum is the float32 gradient
     # A bucket that is reduced in float32 is copied for it.
     wide = 2 * bucket if half and config.engine.reduction_dtype == "fp32" else 0
-    states, update = 4 * share + moments / world, gradient * trained + single + own * share
+    states, update = 4 * share + moments / world, gradient * trained + single + own + flattened
     kept, passing, limit, reduction = float(whole), float(bucket + wide), math.inf, 0.0
     if stage == 3:
         # Gathered weights stay; gradients wait whole in a bucket, and their shares have a place of their own.
@@ -210,7 +208,7 @@ def model_states(
         if (node := config.engine.hpz_partition_size) > 1:
             kept += whole / node  # the second copy
         passing, gradient, limit = float(wide), float(weight), float(bucket)
-        update = 4 * share + own * min(share, _SUBGROUP)
+        update = 4 * share + flattened
         if world > 1:  # beside them a flat copy (gloo makes another one) and the share that comes back
             reduction = min(bucket, weight * trained) * (2 if gpu else 3) + weight * share
     host = 0

@@ -49,11 +49,11 @@ def test_states_of_stage_2_and_3_are_deepspeeds_estimates(world):
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
-    own = 4 * SIZES.trained // world  # AdamW's intermediates, which they leave out
+    flattened = 4 * SIZES.trained // world  # a copy of the gradients, which they leave out
     whole = _config(**{"scale.workers": world})
     states = model_states(whole, SIZES, 2, False, world, world)
     assert (
-        states.kept + states.update - own
+        states.kept + states.update - flattened
         == estimate_zero2_model_states_mem_needs(SIZES.trained, world, 1, cpu_offload=False)[1]
     )
     states = model_states(whole, SIZES, 3, False, world, world)
@@ -62,7 +62,7 @@ def test_states_of_stage_2_and_3_are_deepspeeds_estimates(world):
         SIZES.trained, SIZES.largest, world, 1, cpu_offload=False, cpu_offload_params=False
     )
     own_weights = 2 * SIZES.trained // world  # a worker's share of them is not in their 18 bytes
-    assert states.kept + states.update - own - gathered - own_weights == theirs[1] - theirs[2]
+    assert states.kept + states.update - flattened - gathered - own_weights == theirs[1] - theirs[2]
 
 
 def test_a_sum_of_micro_batches_in_float32_takes_the_place_of_both_gradients():
