@@ -50,13 +50,24 @@ class Ahead:
     ) -> None:
         self._device, self._encode, self._autocast = device, encode, autocast
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._forward = torch.cuda.Event() if self._stream else None
         self._source: Batch | None = None
         self._ready: Batch | None = None
+
+    def forward_queued(self) -> None:
+        """Called between forward and backward pass: what is started from here on comes after the first.
+
+        So it meets the weights and buffers that the model's own stream has made, and not the work to come.
+        """
+        if self._forward is not None:
+            self._forward.record(torch.cuda.current_stream(self._device))
 
     def start(self, batch: Batch) -> None:
         """Queues what :meth:`take` then gives for the same ``batch``; returns at once on a GPU."""
         self._source = batch
         with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            if self._stream is not None and self._forward is not None:
+                self._stream.wait_event(self._forward)
             ready = (batch.pinned() if self._stream else batch).to(self._device)
             if self._encode is not None:
                 with torch.no_grad(), self._autocast():

@@ -202,6 +202,7 @@ class Engine:
         points = torch.Generator().manual_seed(mixed_seed(seed, step))
         with clock.part("forward"):
             total = self._engine(self._ahead.take(batch), points)
+        self._ahead.forward_queued()
         losses = self._wrapped.last
         assert losses is not None
         totals.add(losses, batch)
