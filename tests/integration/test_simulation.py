@@ -18,7 +18,7 @@ from tests.cluster_commands import unigeoseg
 from tests.tiny_store import write_store
 from tests.train_runs import finish, start, tiny_values
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.alone]
 STEPS, EVERY = 100, 20
 CASE = {
     "train.global_batch": 16,
