@@ -76,6 +76,7 @@ def test_whatever_a_build_imports_counts_or_is_known_to_have_no_say(tmp_path):
         f"pipelines.store.{name}" for name in ("fetch", "index", "pictures", "reader", "scan", "statistics")
     }
     no_say |= {
+        "pipelines.cluster_view.autoscaler",
         "pipelines.cluster_view.ending",
         "pipelines.storage.filesystem",
         "unigeoseg.samples.sample",
