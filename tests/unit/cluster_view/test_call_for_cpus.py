@@ -1,4 +1,4 @@
-"""A job's CPUs are asked for at once, where they are missing; with a real autoscaler in test_autoscaling.py."""
+"""A job's missing CPUs are asked for at once; with a real autoscaler in test_autoscaling.py."""
 
 import logging
 
