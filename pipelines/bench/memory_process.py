@@ -33,7 +33,7 @@ def measure(config: Config) -> dict[str, int]:
     engine = Engine(config, lambda: make_model(config, tokenizer)[0], 1000, threads)
     count = len(batch) * engine.accumulation * engine.world
     for step in range(_STEPS):
-        engine.train_step(step, [batch] * engine.accumulation, count)
+        engine.train_step(step, [batch] * engine.accumulation, count, following=lambda: batch)
     peaks = engine.gather(_peak() - before)
     engine.barrier()
     engine.close()

@@ -395,4 +395,4 @@ def with_values(config: Config, values: Mapping[str, Any], what: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the configuration"
-        raise UserError(f"{what}: {where}: {first['msg']}") from error
+        raise UserError(f"{what}: {where}: {first['msg'].removeprefix('Value error, ')}") from error

@@ -159,7 +159,7 @@ def _group(
     usable = (facts.gpu_gib if facts else 0) * GIB * USABLE
     if config.train.micro_batch == "auto" and usable:  # as the workers will choose it
         size = largest_micro_batch(config, sizes, world, min(world, per_node), usable)
-        config = with_micro_batch(config, size or 1)
+        config = with_micro_batch(config, size or 1, world)
     row = needed(config, sizes, world, min(world, per_node))
     reasons = []
     if nodes > group.get("max_workers", 0):

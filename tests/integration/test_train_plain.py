@@ -90,7 +90,7 @@ def test_the_micro_batch_that_memory_allows_trains_as_the_one_that_is_given(tmp_
     config = Config.model_validate(tiny_values(**values))
     words = int(StoreIndex.open(str(tiny_store), "train").table["words"].to_numpy().max())
     sizes = measure_model(config, max(32, 2 * words))[0]
-    peaks = [needed(with_micro_batch(config, held), sizes, 1, 1).device for held in (2, 4)]
+    peaks = [needed(with_micro_batch(config, held, 1), sizes, 1, 1).device for held in (2, 4)]
     free = sum(peaks) / 2 / micro_batch._OF_HOST  # room for two images, and not for four
     rows = []
     for given in ("auto", 2):

@@ -116,14 +116,16 @@ def largest_micro_batch(config: Config, sizes: Sizes, world: int, per_node: int,
     """Most positions of a worker that stay within ``room`` bytes; ``None`` where not even one does."""
     own = positions_per_worker(config.train.global_batch, world)
     for micro in (n for n in range(own, 0, -1) if own % n == 0):
-        if needed(with_micro_batch(config, micro), sizes, world, per_node).device <= room:
+        if needed(with_micro_batch(config, micro, world), sizes, world, per_node).device <= room:
             return micro
     return None
 
 
-def with_micro_batch(config: Config, size: int) -> Config:
-    """The configuration with so many positions at once."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"micro_batch": size})})
+def with_micro_batch(config: Config, size: int, world: int) -> Config:
+    """The configuration of ``world`` workers, perhaps fewer than planned, that hold ``size`` at once."""
+    train = config.train.model_copy(update={"micro_batch": size})
+    scale = config.scale.model_copy(update={"workers": world, "min_workers": None})
+    return config.model_copy(update={"train": train, "scale": scale})
 
 
 def what_fits(config: Config, sizes: Sizes, world: int, per_node: int, room: float) -> str:
@@ -133,7 +135,7 @@ def what_fits(config: Config, sizes: Sizes, world: int, per_node: int, room: flo
     """
     held = config.micro_batch
     for micro in (n for n in range(held - 1, 0, -1) if held % n == 0):
-        row = needed(with_micro_batch(config, micro), sizes, world, per_node)
+        row = needed(with_micro_batch(config, micro, world), sizes, world, per_node)
         if row.device <= room:
             return f"train.micro_batch={micro} would need {row.device / 2**30:.1f}"
     fitting = [row for row in memory_rows(config, sizes, world, per_node) if row.device <= room]

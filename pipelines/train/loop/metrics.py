@@ -74,21 +74,23 @@ def memory_shares() -> dict[str, float]:
 
     In a container the memory is what its control group allows.
     """
-    found = {"host": max(psutil.virtual_memory().percent / 100, _container_share())}
+    used, limit = container_memory() or (0, 1)
+    found = {"host": max(psutil.virtual_memory().percent / 100, used / limit)}
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         found["device"] = torch.cuda.max_memory_allocated() / total
     return found
 
 
-def _container_share() -> float:
+def container_memory() -> tuple[int, int] | None:
+    """Bytes in use and allowed by the control group; ``None`` where it allows what the machine has."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return 0.0 if limit == "max" else (int(used) - int(stat["inactive_file"])) / int(limit)
+        return None if limit == "max" else (int(used) - int(stat["inactive_file"]), int(limit))
     except (OSError, ValueError, KeyError):  # no control group of version 2
-        return 0.0
+        return None
 
 
 def memory_now() -> dict[str, float]:

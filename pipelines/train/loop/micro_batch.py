@@ -1,5 +1,6 @@
 """``train.micro_batch=auto``: as many positions at once as every device holds, by the planner's count."""
 
+import math
 import socket
 from collections import Counter
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipelines.train.engine.memory import (
     what_fits,
     with_micro_batch,
 )
+from pipelines.train.loop.metrics import container_memory
 
 #: Of a machine's free memory, for training: its allocator keeps what steps free (``keep_freed_memory``).
 _OF_HOST = 0.5
@@ -33,7 +35,7 @@ class Chosen:
     """What ``auto`` came to.
 
     Attributes:
-        config: the job's, with the number.
+        config: the job's, with the number, and the workers that there are.
         text: why, for people; ``None`` where a number was given.
     """
 
@@ -68,7 +70,7 @@ def choose_micro_batch(config: Config, index: StoreIndex) -> Chosen:
     sizes = measure_model(config, longest)[0]
     per_node = max(hosts.values())
     size = largest_micro_batch(config, sizes, world, per_node, room)
-    taken = with_micro_batch(config, size or 1)
+    taken = with_micro_batch(config, size or 1, world)
     need = needed(taken, sizes, world, per_node).device
     text = (
         f"train.micro_batch=auto: {size or 1} of a worker's {own} positions at once"
@@ -83,7 +85,10 @@ def choose_micro_batch(config: Config, index: StoreIndex) -> Chosen:
 
 def _free() -> int:
     device = local_device()
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    used, limit = container_memory() or (0, math.inf)
+    return int(min(psutil.virtual_memory().available, limit - used))
 
 
 def _times(parts: int) -> str:

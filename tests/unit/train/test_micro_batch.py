@@ -1,6 +1,9 @@
 """How many positions a worker holds at once where memory decides."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from pipelines.config import Config
 from pipelines.models.sizes import measure_model
@@ -49,7 +52,7 @@ def _peaks(config, index, world):
     sizes = measure_model(config, max(32, 2 * words))[0]
     own = config.train.global_batch // world
     sizes_of = [n for n in range(1, own + 1) if own % n == 0]
-    peaks = {n: needed(with_micro_batch(config, n), sizes, world, world).device for n in sizes_of}
+    peaks = {n: needed(with_micro_batch(config, n, world), sizes, world, world).device for n in sizes_of}
     assert list(peaks.values()) == sorted(set(peaks.values()))  # each needs more than the one before
     for n in sizes_of:
         assert largest_micro_batch(config, sizes, world, world, peaks[n]) == n
@@ -82,6 +85,25 @@ def test_the_step_stays_the_same_whatever_is_taken(index, monkeypatch):
     layout = Layout.of(chosen.config, 0, 1, 0, 2)
     assert (layout.micro_batch, layout.per_step, layout.micros) == (1, 12, 24)
     assert layout.block(0)[0].position == 0
+
+
+@pytest.mark.parametrize("free", [1, 10**15])
+def test_a_smaller_group_of_an_elastic_run_chooses_for_itself(index, monkeypatch, free):
+    """Its number need not divide what a worker of the whole group would have."""
+    monkeypatch.setattr(micro_batch, "gathered", lambda value: [(HERE, free)])
+    config = _config(**{"scale.workers": 4, "scale.min_workers": 1})
+    chosen = micro_batch.choose_micro_batch(config, index).config
+    size = 12 if free > 1 else 1
+    assert (chosen.train.micro_batch, chosen.scale.workers) == (size, 1)
+    assert Config.model_validate(chosen.plain()) == chosen and accumulation_steps(chosen, 1) == 12 // size
+
+
+@pytest.mark.parametrize(("container", "left"), [(None, 100), ((30, 90), 60), ((0, 10**6), 100)])
+def test_a_container_has_what_it_is_allowed(monkeypatch, container, left):
+    monkeypatch.setattr(micro_batch, "container_memory", lambda: container)
+    monkeypatch.setattr(micro_batch, "local_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(micro_batch.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    assert micro_batch._free() == left
 
 
 @pytest.mark.parametrize("given", [None, 3])
