@@ -1,15 +1,10 @@
 """Byte ranges of a store's shards, from a folder or S3: batched, bounded, retried."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
-from pipelines.storage.filesystem import open_filesystem, storage_errors
+from pipelines.storage.filesystem import storage_errors
+from pipelines.storage.ranges import open_ranges
 from pipelines.storage.retry import Attempts, Retry, ShortRead
 from pipelines.store.index import no_access
 from unigeoseg.errors import UserError
@@ -41,10 +36,7 @@ class RangeFetcher:
         self.store = store
         self._retry = retry or Retry()
         # Repetitions are ours: bounded in time, counted, and with the object's name at the end.
-        fs, self._root = open_filesystem(store, attempts=1)
-        self._read = _from_files
-        if not isinstance(fs, LocalFileSystem):
-            self._read = partial(fs.cat_ranges, batch_size=at_once, on_error="return")
+        self._read, self._root = open_ranges(store, at_once)
 
     def fetch(self, ranges: Sequence[Range], stats: FetchStats) -> list[bytes]:
         """The bytes of each range, in order.
@@ -104,16 +96,3 @@ class RangeFetcher:
                         f"{name} is missing, though the index names it; copy or build the store again"
                     ) from error
                 raise UserError(no_access(name, error)) from error
-
-
-def _from_files(paths: list[str], starts: list[int], ends: list[int]) -> list[Any]:
-    """Ranges of local files, or what went wrong; fsspec's own way there takes several times as long."""
-    return [_from_file(*place) for place in zip(paths, starts, ends, strict=True)]
-
-
-def _from_file(path: str, start: int, end: int) -> bytes | OSError:
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), end - start, start)
-    except OSError as error:
-        return error
