@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,27 +118,34 @@ class StoreReader:
         Raises:
             UserError: as :meth:`read`.
         """
+        return list(self.each(rows, into))
+
+    def each(
+        self, rows: Sequence[int] | NDArray[np.int64], into: ReadStats | None = None
+    ) -> Iterator[Loaded]:
+        """As :meth:`load`, but a row is decoded when asked for, and an image held as long as rows need it.
+
+        The bytes of all rows are fetched at the start; what reading cost is counted at the end.
+        """
         entries = self.index.rows(rows)
-        wanted: dict[Range, int] = {}
-        for entry in entries:
-            wanted.setdefault(_range(entry), len(wanted))
-        stats = ReadStats()
-        answers = self._fetcher.fetch(list(wanted), stats)
-        started = time.perf_counter()
+        last = {_range(entry): number for number, entry in enumerate(entries)}
+        stats = ReadStats(images=len(last), samples=len(entries))
+        answers = dict(zip(last, self._fetcher.fetch(list(last), stats), strict=True))
         images: dict[Range, _Image] = {}
-        loaded = []
-        for row, entry in zip(rows, entries, strict=True):
-            place = _range(entry)
-            if place not in images:
-                images[place] = _decode(answers[wanted[place]], entry)
-            loaded.append(self._sample(int(row), entry, images[place]))
-        stats.decode_seconds = time.perf_counter() - started
-        stats.images, stats.samples = len(wanted), len(entries)
+        for number, (row, entry) in enumerate(zip(rows, entries, strict=True)):
+            started, place = time.perf_counter(), _range(entry)
+            image = images.pop(place, None) or _decode(answers.pop(place), entry)
+            if number < last[place]:
+                images[place] = image
+            loaded = self._sample(int(row), entry, image)
+            stats.decode_seconds += time.perf_counter() - started
+            del image
+            yield loaded
+            del loaded  # before the next is decoded, into the same memory where nobody kept it
         with self._lock:
             self.stats.add(stats)
         if into is not None:
             into.add(stats)
-        return loaded
 
     def _sample(self, row: int, entry: dict[str, Any], image: _Image) -> Loaded:
         name = entry["sample_id"]

@@ -1,14 +1,14 @@
 """From plan positions to image groups: read, check, and replace what cannot be used."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import Config
-from pipelines.plan.plan import Plan
+from pipelines.plan.plan import Plan, PlanBatch
 from pipelines.store.index import StoreIndex
 from pipelines.store.reader import Loaded, ReadStats, StoreReader
 from pipelines.stream.augment import Augment
@@ -33,14 +33,6 @@ class Filled:
     groups: list[ImageGroup]
     prompts: list[PromptTokens]
     events: list[BadSampleEvent]
-
-
-@dataclass
-class Block:
-    """A block's micro-batches, and what reading them cost."""
-
-    filled: list[Filled] = field(default_factory=list)
-    stats: ReadStats = field(default_factory=ReadStats)
 
 
 class _Usable(NamedTuple):
@@ -69,29 +61,38 @@ class Assembler:
         augment = config.data.augment
         self._augment = Augment(augment, config.seed) if augment.active else None
 
-    def fill(self, micros: Sequence[Micro]) -> Block:
+    def fill(self, micros: Sequence[Micro], stats: ReadStats) -> Iterator[Filled]:
         """The content of micro-batches, each image read and decoded once for all of them.
+
+        One is decoded when it is asked for: make its tensors before the next, and pixels are read while they
+        are still in a core's cache.
+
+        Args:
+            micros: in order.
+            stats: also counts what reading cost; complete at the end.
 
         Raises:
             UserError: storage stays out of reach, or no usable stand-in is found.
         """
-        block = Block()
         parts = [self.plan.positions(m.position, m.position + m.count, m.step) for m in micros]
-        loaded = iter(self._reader.load([int(r) for part in parts for r in part.rows], block.stats))
+        loaded = self._reader.each([int(r) for part in parts for r in part.rows], stats)
         for micro, part in zip(micros, parts, strict=True):
-            filled = Filled(micro, [], [], [])
-            for position, unit in zip(part.positions, part.units, strict=True):
-                good = [
-                    self._usable(next(loaded), position, slot, filled.events, block.stats)
-                    for slot in range(len(unit))
-                ]
-                for number, (image, samples) in enumerate(_by_image(good)):
-                    group = ImageGroup(image, tuple(sample for sample, _ in samples))
-                    group, prompts = self._seen(group, [p for _, p in samples], position, number)
-                    filled.groups.append(group)
-                    filled.prompts += prompts
-            block.filled.append(filled)
-        return block
+            yield self._filled(micro, part, loaded, stats)
+        for _ in loaded:  # which counts at its end
+            pass
+
+    def _filled(self, micro: Micro, part: PlanBatch, loaded: Iterator[Loaded], stats: ReadStats) -> Filled:
+        filled = Filled(micro, [], [], [])
+        for position, unit in zip(part.positions, part.units, strict=True):
+            good = [
+                self._usable(next(loaded), position, slot, filled.events, stats) for slot in range(len(unit))
+            ]
+            for number, (image, samples) in enumerate(_by_image(good)):
+                group = ImageGroup(image, tuple(sample for sample, _ in samples))
+                group, prompts = self._seen(group, [p for _, p in samples], position, number)
+                filled.groups.append(group)
+                filled.prompts += prompts
+        return filled
 
     def batch(self, filled: Filled) -> Batch:
         """The tensors of a micro-batch."""

@@ -28,9 +28,11 @@ def open_plain_stream(
 
 def load_block(assembler: Assembler, layout: Layout, number: int) -> list[Arrival]:
     """Reads, decodes and collates one block; what reading cost comes with its first micro-batch."""
-    block = assembler.fill(layout.block(number))
-    arrivals = [Arrival(f.micro, assembler.batch(f), f.events, ReadStats()) for f in block.filled]
-    arrivals[0].read = block.stats
+    arrivals, stats = [], ReadStats()
+    for filled in assembler.fill(layout.block(number), stats):
+        arrivals.append(Arrival(filled.micro, assembler.batch(filled), filled.events, ReadStats()))
+        del filled  # its pixels make room for the next one's
+    arrivals[0].read = stats
     return arrivals
 
 

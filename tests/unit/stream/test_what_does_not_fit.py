@@ -4,6 +4,7 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.store.index import StoreIndex
+from pipelines.store.reader import ReadStats
 from pipelines.stream.assemble import Assembler
 from pipelines.stream.layout import Micro
 from pipelines.stream.quarantine import BadSampleEvent, Quarantine, what_to_do
@@ -26,7 +27,7 @@ def test_text_that_does_not_fit_is_no_damage_of_the_store(tmp_path):
     config = Config.model_validate(tiny_values(**{"tokenizer.max_length": 20}))
     prepare_tokenizer(config, StoreIndex.open(store), tmp_path / "tokenizer")
     with pytest.raises(UserError) as caught:
-        Assembler(config, store, str(tmp_path / "tokenizer")).fill([Micro(0, 0, 0, 2)])
+        next(Assembler(config, store, str(tmp_path / "tokenizer")).fill([Micro(0, 0, 0, 2)], ReadStats()))
     said = str(caught.value)
     assert "The settings do not fit the store, which may be whole" in said and "tokenizer.max_length" in said
     assert "damaged" not in said and "image tokens and" in said
