@@ -28,7 +28,8 @@ _CREDENTIALS_FOR: Final = timedelta(minutes=5)
 _CLIENT: Final[Any] = {"allow_http": True, "connect_timeout": "10s", "read_timeout": "60s", "timeout": "10m"}
 _ANSWER: Final = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
 _BY_S3FS: Final = "s3://%s is read by s3fs, at several times the CPU: obstore cannot reach it (%s)"
-_AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn")
+#: Amazon's ordinary endpoints, which obstore makes of the region; a FIPS or dual-stack one is kept.
+_AMAZON: Final = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
 
 
 class S3Ranges:
@@ -98,7 +99,7 @@ def _connect(filesystem: Any, bucket: str) -> S3Store | None:
         filesystem.connect()
         client = filesystem.s3.meta
         settings: dict[str, Any] = {"region": client.region_name or "us-east-1"}
-        if client.endpoint_url.partition("://")[2].split("/")[0].endswith(_AMAZON):
+        if _AMAZON.fullmatch(client.endpoint_url):
             settings["region"] = bucket_region(filesystem, bucket) or settings["region"]
         else:
             settings["endpoint"] = client.endpoint_url

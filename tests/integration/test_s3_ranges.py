@@ -8,13 +8,14 @@ import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.storage.ranges import open_ranges
-from pipelines.storage.s3_ranges import bucket_region
+from pipelines.storage.s3_ranges import _connect, bucket_region
 from tests.fault_proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.integration
@@ -128,6 +129,29 @@ def test_the_region_of_a_bucket_wherever_one_asks(proxy, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "kept"),
+    [
+        ("https://s3.amazonaws.com", False),
+        ("https://s3.eu-west-3.amazonaws.com", False),
+        ("https://s3-fips.us-gov-west-1.amazonaws.com", True),
+        ("https://s3.dualstack.eu-west-3.amazonaws.com", True),
+        ("https://s3.cn-north-1.amazonaws.com.cn", True),
+        ("https://minio.lab.example:9000", True),
+    ],
+)
+def test_an_endpoint_that_was_chosen_is_kept(endpoint, kept):
+    """Amazon's ordinary one is its bucket's, in whatever region that is; nothing is asked of any here."""
+    client = SimpleNamespace(meta=SimpleNamespace(endpoint_url=endpoint, region_name="eu-west-3"))
+    answer = {"BucketRegion": "ap-south-1"}
+    filesystem = SimpleNamespace(
+        connect=lambda: None, s3=client, anon=True, call_s3=lambda method, Bucket: answer
+    )
+    config = _connect(filesystem, "somewhere").config
+    assert config["region"] == ("eu-west-3" if kept else "ap-south-1")
+    assert config.get("endpoint") == (endpoint if kept else None)
+
+
 class _Answers(http.server.BaseHTTPRequestHandler):
     """Sends the first bytes of the content, and keeps the headers that came."""
 
@@ -204,6 +228,8 @@ def test_a_certificate_authority_of_ones_own(bare_server, monkeypatch, tmp_path,
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
     assert first_bytes() == [CONTENT[:9]]
     assert warnings() == [] and len(_Answers.asked) == 1
+    fs, root = open_filesystem("s3://somewhere/deep", attempts=1)
+    assert fs.cat_ranges([f"{root}/shards/a"], [0], [9]) == first_bytes()
 
 
 def _write_certificate(folder):
