@@ -73,6 +73,7 @@ def question(body):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as in fault_proxy
 
     def log_message(self, *args):
         pass

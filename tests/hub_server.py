@@ -54,6 +54,7 @@ class Hub:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as in fault_proxy
 
     def log_message(self, *args: Any) -> None:
         """Quiet."""

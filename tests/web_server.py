@@ -28,6 +28,7 @@ class WebServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # as in fault_proxy
 
             def do_HEAD(self):
                 self.do_GET(body=False)

@@ -79,7 +79,7 @@ class StoreView:
 
     def _cards(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
         found = []
-        for loaded in self._reader.load(rows):
+        for loaded in self._reader.each(rows):
             if loaded.sample is None:
                 found.append({"row": loaded.row, "sample_id": loaded.sample_id, "wrong": loaded.detail})
                 continue
@@ -169,7 +169,7 @@ class StoreView:
 
     def beside(self, row: int) -> list[Sample]:
         """All samples of the picture of a row, one of each kind first."""
-        found = [one.sample for one in self._reader.load(self._rows_beside(row)) if one.sample is not None]
+        found = [one.sample for one in self._reader.each(self._rows_beside(row)) if one.sample is not None]
         seen: dict[str, int] = {}
         turns = []
         for number, sample in enumerate(found):
@@ -186,7 +186,7 @@ class StoreView:
         rows = np.flatnonzero(splits == held) if held else np.arange(len(splits))
         _, first = np.unique(self.index.images[rows], return_index=True)
         chosen = rows[first][:most]
-        return [loaded.row for loaded in self._reader.load(chosen) if loaded.sample is not None]
+        return [loaded.row for loaded in self._reader.each(chosen) if loaded.sample is not None]
 
     def opener(self, row: int) -> tuple[str, Opener] | None:
         """Name of a row's picture, and what opens it."""
@@ -210,7 +210,7 @@ class StoreView:
         """Others on the picture of the same task and category, with another mask."""
         others = [
             (one.row, one.sample)
-            for one in self._reader.load(self._rows_beside(row))
+            for one in self._reader.each(self._rows_beside(row))
             if one.sample is not None and one.sample.mask is not None
         ]
         samples: Sequence[Sample] = [one for _, one in others]
