@@ -1,5 +1,7 @@
 """Reading samples: bytes to pixels and masks, one fetch an image, and every reason to refuse a record."""
 
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+import pipelines.store.reader
 from pipelines.storage.retry import Retry
 from pipelines.store.index import StoreIndex
-from pipelines.store.reader import StoreReader
+from pipelines.store.reader import ReadStats, StoreReader
 from pipelines.store.record import BadRecord, decode_mask
 from pipelines.store.texts import store_texts
 from tests.tiny_store import write_store
@@ -44,6 +47,33 @@ def test_samples_and_one_fetch_an_image(tmp_path):
     groups = reader.read(rows).groups
     assert len(groups) == 12
     assert sum(len(g.samples) for g in groups) == len(index)
+
+
+def test_an_image_is_decoded_when_it_is_asked_for_and_held_while_rows_need_it(tmp_path, monkeypatch):
+    reader = open_reader(tmp_path, images=6)
+    first = reader.index.rows(range(len(reader.index)))
+    rows = sorted(range(len(first)), key=lambda row: first[row]["n"])  # every image again and again
+    decode, decoded = pipelines.store.reader.decode_image, []
+
+    def watched(*arguments):
+        image = decode(*arguments)
+        decoded.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(pipelines.store.reader, "decode_image", watched)
+    stats, places, ids = ReadStats(), [(e["shard"], e["offset"]) for e in first], []
+    loaded = reader.each(rows, stats)
+    for at, row in enumerate(rows):
+        one = next(loaded)
+        ids.append(one.sample_id)
+        del one
+        seen, rest = {places[r] for r in rows[: at + 1]}, {places[r] for r in rows[at + 1 :]}
+        assert len(decoded) == len(seen)
+        assert sum(image() is not None for image in decoded) <= len(seen & rest) + (places[row] not in rest)
+    assert stats.samples == 0  # counted at the end
+    assert next(loaded, None) is None and not any(image() is not None for image in decoded)
+    assert ids == reader.index.sample_ids(rows)
+    assert (stats.samples, stats.images, stats.requests) == (len(rows), 6, 6)
 
 
 def test_png_pixels_are_exact_and_rgb(tmp_path):
