@@ -149,7 +149,7 @@ class Tracker:
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._wake.set()
-        self._warned = False
+        self._warned, self._attempts = False, 0
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -171,14 +171,16 @@ class Tracker:
     def close(self, timeout: float = 15.0) -> int:
         """Sends what is left, saves the rest when ``timeout`` seconds bring nothing more to MLflow.
 
+        A request that is under way may be one to a server that is just back: where it fails, another follows.
+
         Returns:
             Number of rows that MLflow does not have.
         """
         self._closing.set()
         self._wake.set()
-        waiting = len(self._rows) + 1
-        while self._thread.is_alive() and len(self._rows) < waiting:
-            waiting = len(self._rows)
+        before = None
+        while self._thread.is_alive() and before != (now := (len(self._rows), self._attempts)):
+            before = now
             self._thread.join(timeout)
         left = list(self._rows)
         if left:
@@ -205,6 +207,8 @@ class Tracker:
         while True:
             self._wake.wait()
             self._wake.clear()
+            last_one = self._closing.is_set()
+            self._attempts += 1
             try:
                 self._send_all()
                 pause, self._warned = 1.0, False
@@ -212,7 +216,7 @@ class Tracker:
                 if not self._warned:
                     logger.warning("MLflow does not answer (%s); metrics are kept for later", _short(error))
                     self._warned = True
-                if self._closing.is_set():
+                if last_one:
                     return
                 self._closing.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -2,11 +2,13 @@
 
 import json
 import socket
+import threading
 import time
 
 import mlflow
 import pytest
 
+import pipelines.tracking.tracker
 from pipelines.tracking.metric_names import flat_metrics
 from pipelines.tracking.tracker import Tracker, TrackingRun, end_run, flatten, open_run, try_open_run
 from pipelines.train.engine.step import StepResult, StepSeconds
@@ -126,6 +128,28 @@ def test_server_that_comes_back_gets_everything(database, tmp_path, monkeypatch)
     assert tracker.close(timeout=30) == 0
     assert not (tmp_path / "unsent.jsonl").exists()
     assert [m.step for m in real(database).get_metric_history(run.run_id, "train/loss")] == [0]
+
+
+def test_a_request_that_fails_while_the_run_ends_is_not_the_last(database, tmp_path, monkeypatch, caplog):
+    """MLflow is back, but what was sent before it was has run out of time."""
+    run, reached = open_run(_run(database)), pipelines.tracking.tracker.tracking_client
+    sent, fails = threading.Event(), threading.Event()
+
+    def client(uri):
+        if not sent.is_set():
+            sent.set()
+            assert fails.wait(30)
+            raise ConnectionError("timed out")
+        return reached(uri)
+
+    monkeypatch.setattr(pipelines.tracking.tracker, "tracking_client", client)
+    tracker = Tracker(run, tmp_path / "unsent.jsonl")
+    tracker.log(_row(0))
+    assert sent.wait(30)
+    threading.Timer(0.5, fails.set).start()
+    assert tracker.close(timeout=60) == 0
+    assert "does not answer (timed out)" in caplog.text
+    assert not (tmp_path / "unsent.jsonl").exists()
 
 
 def test_flatten():
