@@ -18,7 +18,7 @@ from typing import Any, Final
 import botocore.session
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 from s3fs.errors import translate_boto_error
 
@@ -159,8 +159,11 @@ def _as_s3fs_says(error: Exception) -> bytes | BaseException:
     if answer is not None:
         said = {"Error": {"Code": answer[1], "Message": answer[2] or answer[1]}}
         return translate_boto_error(ClientError(said, "GetObject"))
-    if isinstance(error, OSError | ValueError):
-        return type(error)(text)
+    # An answer without S3's words, as of a proxy, or none.
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(text)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return PermissionError(text)
     return OSError(text)
 
 

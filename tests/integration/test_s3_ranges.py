@@ -156,9 +156,13 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     """Sends the first bytes of the content, and keeps the headers that came."""
 
     asked: ClassVar[list[dict[str, str]]] = []
+    refuses: ClassVar[int] = 0
 
     def do_GET(self) -> None:
         self.asked.append({name.lower(): value for name, value in self.headers.items()})
+        if self.refuses:
+            self.send_error(self.refuses)  # with a page, as a web server does
+            return
         self.send_response(206)
         self.send_header("Content-Length", "9")
         self.send_header("Content-Range", "bytes 0-8/5000")
@@ -209,6 +213,19 @@ def test_an_anonymous_reader_signs_nothing(bare_server, monkeypatch):
     monkeypatch.setenv("UNIGEOSEG_S3_ANONYMOUS", "1")
     assert first_bytes() == [CONTENT[:9]]
     assert "authorization" not in _Answers.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, PermissionError), (403, PermissionError), (404, FileNotFoundError), (502, OSError)],
+)
+def test_a_refusal_without_the_words_of_s3(bare_server, monkeypatch, status, kind):
+    monkeypatch.setenv("UNIGEOSEG_S3_ANONYMOUS", "1")
+    monkeypatch.setattr(_Answers, "refuses", status)
+    read, root = open_ranges("s3://somewhere/deep", at_once=1)
+    read._proven = True  # else the answer is s3fs's own
+    (error,) = read([f"{root}/shards/a"], [0], [9])
+    assert type(error) is kind and str(status) in str(error)
 
 
 def test_without_credentials_the_words_are_those_of_s3fs(bare_server, warnings):
