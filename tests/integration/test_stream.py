@@ -163,7 +163,8 @@ def test_more_actors_than_cpus_are_as_many_as_there_is_room_for(local_ray, store
             return True
 
     # Shorter than an actor takes to start: one that starts is no want of a CPU, though it has the last one.
-    monkeypatch.setattr(ray_stream, "PATIENCE_S", 2.0)
+    # Longer than its process does, of which nothing is known before.
+    monkeypatch.setattr(ray_stream, "PATIENCE_S", 5.0)
     holder = ray.remote(num_cpus=1)(Holder).remote()
     ray.get(holder.there.remote())
     cfg = config("actors", actors=4)
