@@ -3,10 +3,16 @@
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+import pytest
+import s3fs
+
+from cluster.s3 import LocalS3
 
 _CODES = {
     503: "SlowDown",
@@ -131,3 +137,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _OWN = ("content-length", "connection", "transfer-encoding", "date", "server")
+
+
+@contextmanager
+def proxied_s3(bucket: str) -> Iterator[FaultProxy]:
+    """A server with one bucket, which this process reaches through the proxy, as its environment says."""
+    with (
+        LocalS3(bucket) as server,
+        FaultProxy(server.environment["AWS_ENDPOINT_URL"]) as proxy,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in (server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}).items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()

@@ -1,27 +1,17 @@
 """Byte ranges of files, many at once: from a folder, from S3, from whatever else fsspec reaches."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.storage.filesystem import open_filesystem
-from pipelines.storage.s3_ranges import S3Ranges
 
-
-class Ranges(Protocol):
-    """Reads ranges that begin at ``starts`` and end before ``ends``.
-
-    What went wrong with one stands in its place: one of
-    :func:`~pipelines.storage.filesystem.storage_errors`. Fewer bytes than asked for are no error here.
-    """
-
-    def __call__(  # noqa: D102
-        self, paths: list[str], starts: list[int], ends: list[int]
-    ) -> Sequence[bytes | BaseException]: ...
+#: Reads ranges of paths, each from its start to before its end. What went wrong with one stands in its place:
+#: one of :func:`~pipelines.storage.filesystem.storage_errors`. Fewer bytes than asked for are no error here.
+Ranges = Callable[[list[str], list[int], list[int]], Sequence[bytes | BaseException]]
 
 
 def open_ranges(place: str, at_once: int) -> tuple[Ranges, str]:
@@ -38,7 +28,9 @@ def open_ranges(place: str, at_once: int) -> tuple[Ranges, str]:
         return _from_files, root
     slow = partial(filesystem.cat_ranges, batch_size=at_once, on_error="return")
     if "s3" in filesystem.protocol:
-        return S3Ranges(filesystem, slow, root.partition("/")[0], at_once), root
+        from pipelines.storage.s3_ranges import S3Ranges  # a third of a second, for who has such a store
+
+        return S3Ranges(filesystem, slow, root, at_once), root
     return slow, root
 
 

@@ -8,12 +8,13 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import botocore.session
 import obstore
@@ -21,6 +22,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 from s3fs.errors import translate_boto_error
+
+from pipelines.storage.ranges import Ranges
 
 logger = logging.getLogger(__name__)
 #: Credentials are asked for again after this; botocore renews those that last less than ten minutes more.
@@ -30,38 +33,33 @@ _ANSWER: Final = re.compile(r"<Code>(\w+)</Code>(?:.*?<Message>([^<]*)</Message>
 _BY_S3FS: Final = "s3://%s is read by s3fs, at several times the CPU: obstore cannot reach it (%s)"
 #: Amazon's ordinary endpoints, which obstore makes of the region; a FIPS or dual-stack one is kept.
 _AMAZON: Final = re.compile(r"https://s3(\.[a-z0-9-]+)?\.amazonaws\.com")
+#: Connections by filesystem and place, as long as anyone has that filesystem; ``None``: s3fs reads there.
+_stores: MutableMapping[Any, dict[str, S3Store | None]] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class S3Ranges:
     """The ranges of one bucket's objects, each asked for by a thread that waits outside of Python's lock.
 
     Until the first bytes have come, what fails is asked of s3fs too: where that reaches what obstore twice
-    could not (its own ways around regions, proxies, odd keys), all is read by it from then on.
+    could not (its own ways around regions, proxies, odd keys), all there is read by it from then on.
 
     Args:
         filesystem: an ``S3FileSystem``, which sends a request once.
         slow: reads the same ranges by that.
-        bucket: its name.
+        root: bucket and prefix. Those who read the same place share its connections.
         at_once: most requests under way at a time.
     """
 
-    def __init__(
-        self,
-        filesystem: Any,
-        slow: Callable[[list[str], list[int], list[int]], Sequence[bytes | BaseException]],
-        bucket: str,
-        at_once: int,
-    ) -> None:
-        self._filesystem, self._slow, self._bucket = filesystem, slow, bucket
+    def __init__(self, filesystem: Any, slow: Ranges, root: str, at_once: int) -> None:
+        self._filesystem, self._slow, self._root = filesystem, slow, root
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="ranges")
-        self._lock = threading.Lock()
-        self._store: S3Store | None = None
-        self._proven = self._refused = False
+        self._proven = False
 
     def __call__(
         self, paths: list[str], starts: list[int], ends: list[int]
     ) -> Sequence[bytes | BaseException]:
-        """As :class:`~pipelines.storage.ranges.Ranges`."""
+        """As :data:`~pipelines.storage.ranges.Ranges`."""
         store = self._connected()
         if store is None:
             return self._slow(paths, starts, ends)
@@ -74,16 +72,16 @@ class S3Ranges:
             again = _get(store, paths[0], starts[0], ends[0])
             self._proven = isinstance(again, bytes)
             if not self._proven:
-                self._refused = True
-                logger.warning(_BY_S3FS, self._bucket, again)
+                _stores[self._filesystem][self._root] = None
+                logger.warning(_BY_S3FS, self._root, again)
         return others
 
     def _connected(self) -> S3Store | None:
-        with self._lock:
-            if self._store is None and not self._refused:
-                self._store = _connect(self._filesystem, self._bucket)
-                self._refused = self._store is None
-            return None if self._refused else self._store
+        with _lock:
+            known = _stores.setdefault(self._filesystem, {})
+            if self._root not in known:
+                known[self._root] = _connect(self._filesystem, self._root.partition("/")[0])
+            return known[self._root]
 
 
 def _get(store: S3Store, path: str, start: int, end: int) -> bytes | BaseException:

@@ -11,12 +11,13 @@ from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import ClassVar
 
+import botocore.session
 import pytest
 
 from pipelines.storage.filesystem import open_filesystem
 from pipelines.storage.ranges import open_ranges
 from pipelines.storage.s3_ranges import _connect, bucket_region
-from tests.fault_proxy import Fault, FaultProxy
+from tests.fault_proxy import Fault, proxied_s3
 
 pytestmark = pytest.mark.integration
 CONTENT = random.Random(1).randbytes(5000)
@@ -24,31 +25,11 @@ CONTENT = random.Random(1).randbytes(5000)
 
 @pytest.fixture(scope="module")
 def proxy():
-    """A bucket in Frankfurt on a moto server, reached through the proxy."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with FaultProxy(f"http://{host}:{port}") as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": found.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "eu-central-1",
-        }.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with proxied_s3("ranges") as found:
         fs, _ = open_filesystem("s3://ranges")
-        fs.call_s3(
-            "create_bucket", Bucket="ranges", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-        )
         for folder in ("plain", "my data/ü#%20+&=", "odd//folder"):
             fs.pipe(f"ranges/{folder}/shards/a", CONTENT)
         yield found
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture
@@ -103,8 +84,24 @@ def test_what_obstore_cannot_reach_is_read_by_s3fs(proxy, warnings):
     read, root = open_ranges("s3://ranges/odd//folder", at_once=2)
     for _ in range(3):
         assert read([f"{root}/shards/a"] * 2, [1, 2], [4, 5]) == [CONTENT[1:4], CONTENT[2:5]]
+    again, _ = open_ranges("s3://ranges/odd//folder", at_once=3)  # which knows it
+    assert again([f"{root}/shards/a"], [1], [4]) == [CONTENT[1:4]]
     (said,) = warnings()
-    assert said.startswith("s3://ranges is read by s3fs, at several times the CPU: obstore cannot reach it (")
+    assert said.startswith(
+        "s3://ranges/odd//folder is read by s3fs, at several times the CPU: obstore cannot"
+    )
+
+
+def test_readers_of_one_place_share_its_connections(proxy, monkeypatch):
+    """Credentials, a region and TLS are not asked for and agreed on anew for each shard that is read."""
+    made = []
+    session = botocore.session.Session
+    monkeypatch.setattr(botocore.session, "Session", lambda: made.append(1) or session())
+    proxy.change(lambda n, path: None)
+    for _ in range(3):
+        read, root = open_ranges("s3://ranges/plain/shards", at_once=2)
+        assert read([f"{root}/a"], [1], [4]) == [CONTENT[1:4]]
+    assert len(made) == 1
 
 
 def test_a_bad_start_alone_is_no_reason(proxy, warnings):
@@ -118,15 +115,12 @@ def test_a_bad_start_alone_is_no_reason(proxy, warnings):
     assert proxy.seen == 2  # s3fs is asked no more
 
 
-def test_the_region_of_a_bucket_wherever_one_asks(proxy, monkeypatch):
-    import s3fs
-
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
+def test_the_region_of_a_bucket_wherever_one_asks(proxy):
     fs, _ = open_filesystem("s3://ranges", attempts=1)
-    assert bucket_region(fs, "ranges") == "eu-central-1"
+    there = {"LocationConstraint": "eu-central-1"}
+    fs.call_s3("create_bucket", Bucket="frankfurt", CreateBucketConfiguration=there)
+    assert bucket_region(fs, "frankfurt") == "eu-central-1"
     assert bucket_region(fs, "no-such-bucket") is None
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pipelines.store.index import StoreIndex
 from pipelines.store.reader import StoreReader
 from pipelines.stream.plain import open_plain_stream
 from pipelines.stream.tokenizer import prepare_tokenizer
-from tests.fault_proxy import Fault, FaultProxy
+from tests.fault_proxy import Fault, proxied_s3
 from tests.tiny_store import write_store
 from unigeoseg.errors import UserError
 
@@ -24,31 +24,12 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory):
-    """A store on a moto server, reached through the proxy."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with FaultProxy(f"http://{host}:{port}") as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": found.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "eu-central-1",
-        }.items():
-            patch.setenv(name, value)
-        assert os.environ["AWS_ENDPOINT_URL"] == found.endpoint
-        s3fs.S3FileSystem.clear_instance_cache()
+    """A store on an S3 server, reached through the proxy."""
+    with proxied_s3("faults") as found:
         fs, _ = open_filesystem("s3://faults")
-        fs.call_s3(
-            "create_bucket", Bucket="faults", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
-        )
         fs.put(str(write_store(tmp_path_factory.mktemp("store"))), "faults/tiny", recursive=True)
+        assert os.environ["AWS_ENDPOINT_URL"] == found.endpoint
         yield found
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_data_are_built_and_read_without_the_models_libraries(run_python):
         "import sys, pipelines.build.build, pipelines.build.parts, pipelines.build.preview\n"
         "import pipelines.curate.lint, pipelines.curate.merge, pipelines.curate.export\n"
         "import pipelines.store.reader, pipelines.evaluate.report, pipelines.runs.listing\n"
-        "print(sorted({'torch', 'transformers', 'timm'} & set(sys.modules)))"
+        "print(sorted({'torch', 'transformers', 'timm', 's3fs', 'obstore'} & set(sys.modules)))"
     )
     done = run_python(code)
     assert done.stdout == "[]\n", done.stdout + done.stderr
