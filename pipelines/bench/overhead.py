@@ -52,9 +52,7 @@ def bench_overhead(
     """
     from pipelines.bench.engine_steps import alone
 
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        short = pool.submit(_first_steps, alone(config)).result()
-    accumulation = max(1, round(step_seconds / median(short)))
+    accumulation = micro_batches_for(step_seconds, lambda number: _step_of(alone(config, number)))
     chosen = alone(config, accumulation)
     say(f"{accumulation} micro-batches of {chosen.micro_batch} a step")
     found: dict[str, list[float]] = {"plain": [], "ray": []}
@@ -77,6 +75,24 @@ def bench_overhead(
     ratios = compare_rounds(found["plain"], found["ray"]) | {"other_ray_processes_percent": others}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return {"rows": rows, "ratios": ratios, "machine": describe_machine(device)}
+
+
+def micro_batches_for(seconds: float, step_of: Callable[[int], float]) -> int:
+    """How many micro-batches make a step of about ``seconds``.
+
+    A step has a part that does not grow with them, the update; so two lengths are asked for, and a line is
+    laid through both.
+
+    Args:
+        seconds: wanted length of a step.
+        step_of: times a step of so many micro-batches, in seconds.
+    """
+    one = step_of(1)
+    guess = max(2, round(seconds / one))
+    each = (step_of(guess) - one) / (guess - 1)
+    if each <= 0:  # noise: the update is all that a step is
+        return guess
+    return max(1, 1 + round((seconds - one) / each))
 
 
 def compare_rounds(plain: list[float], ray: list[float]) -> dict[str, float | None]:
@@ -163,13 +179,19 @@ def _serve(config: Config, folder: Path, name: str, channel: Any) -> None:
     bench.engine.close()
 
 
-def _first_steps(config: Config) -> list[float]:
+def _step_of(config: Config) -> float:
+    """The length of a step, in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_warm_step, config).result()
+
+
+def _warm_step(config: Config) -> float:
     from pipelines.bench.engine_steps import EngineSteps
 
     bench = EngineSteps(config)
-    times = [bench.step()[0] for _ in range(4)]
+    times = [bench.step()[0] for _ in range(_WARM_UP + 3)]
     bench.engine.close()
-    return times[1:]
+    return median(times[_WARM_UP:])
 
 
 class _OtherProcesses:

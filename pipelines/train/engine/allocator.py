@@ -18,6 +18,7 @@ def keep_freed_memory() -> bool:
     glibc gives large blocks back to the system at once and asks for them anew: of a step of the quickstart
     that is 15,000 page faults, a twelfth of its time. Where a step frees and takes blocks of many sizes (as
     activation checkpointing does) the process holds more than what lives at once: 1.3 GB of 0.7 in a test.
+    In a thread other than the main one, as Ray Train calls the loop in, blocks over 64 MiB come and go yet.
 
     Returns:
         Whether the allocator could be told; it cannot where it is not glibc's.

@@ -16,11 +16,23 @@ def accumulation_steps(config: Config, world: int) -> int:
     return micro_batches(train.global_batch, world, train.given_micro_batch, config.scale.workers)
 
 
-def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
+#: Elements of gradients that wait for one reduction (DeepSpeed's own 5e8 are 2 GB in float32). On a CPU the
+#: buffer stays below the 64 MiB that glibc gives a thread in one piece, so that it is not asked of the
+#: system, page by page, in each backward pass (see ``allocator``).
+_BUCKET_GPU, _BUCKET_CPU = 200_000_000, 15_000_000
+
+
+def deepspeed_config(config: Config, world: int, trained: int | None = None) -> dict[str, Any]:
     """What ``deepspeed.initialize`` gets, for ``world`` workers.
 
     The learning rate is not in it: the engine sets it from the step number alone
     (``schedule.learning_rate``), so that nothing has to be restored.
+
+    Args:
+        config: the job's.
+        world: workers.
+        trained: elements of the model's trained parameters, where they are known: no buffer for gradients is
+            made larger.
     """
     train, stage = config.train, config.engine.zero_stage
     accumulation = accumulation_steps(config, world)
@@ -30,7 +42,7 @@ def deepspeed_config(config: Config, world: int) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": train.grad_clip,
         "bf16": {"enabled": train.precision == "bf16" and stage > 0},
-        "zero_optimization": _zero(config),
+        "zero_optimization": _zero(config, trained),
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         # Reports of DeepSpeed's own; the loop writes ours.
@@ -56,15 +68,14 @@ def sums_apart(config: Config, stage: int, offload: bool) -> bool:
     return asked and stage in (2, 3) and not offload
 
 
-def _zero(config: Config) -> dict[str, Any]:
+def _zero(config: Config, trained: int | None) -> dict[str, Any]:
     stage = config.engine.zero_stage
     zero: dict[str, Any] = {"stage": stage}
     if stage in (1, 2):
-        # Elements of one all-reduce. DeepSpeed's own 5e8 are 2 GB of buffer in float32.
         on_gpu = config.scale.gpus_per_worker > 0
-        bucket = 200_000_000 if on_gpu else 20_000_000
+        bucket = _BUCKET_GPU if on_gpu else _BUCKET_CPU
         zero |= {
-            "reduce_bucket_size": bucket,
+            "reduce_bucket_size": min(bucket, trained or bucket),
             "allgather_bucket_size": bucket,
             "overlap_comm": on_gpu,
             "contiguous_gradients": True,

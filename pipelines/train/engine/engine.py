@@ -100,7 +100,8 @@ class Engine:
         optimizer, self._rate_scales = make_optimizer(
             model, config.train, fused=not config.engine.offload_optimizer
         )
-        settings = deepspeed_config(config, self.world)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        settings = deepspeed_config(config, self.world, trained)
         if config.engine.zero_stage == 3:
             narrow = config.train.precision == "bf16"
             cut_parameters(self._wrapped, settings, torch.bfloat16 if narrow else torch.float32)

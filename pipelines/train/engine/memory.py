@@ -226,7 +226,7 @@ def _bucket(config: Config, stage: int, world: int, trained: int, gpu: bool) -> 
     """Elements that wait for their reduction: on a CPU no more than there are."""
     values = config.plain()
     values["engine"] |= {"zero_stage": stage, "hpz_partition_size": 1}
-    zero = deepspeed_config(Config.model_validate(values), world)["zero_optimization"]
+    zero = deepspeed_config(Config.model_validate(values), world, trained)["zero_optimization"]
     size = int(zero.get("reduce_bucket_size", _ALLREDUCE))
     return size * (2 if zero.get("overlap_comm") else 1) if gpu else min(size, trained)
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from pipelines.bench.overhead import compare_rounds
+from pipelines.bench.overhead import compare_rounds, micro_batches_for
 from pipelines.bench.turns import Turns, serve_turns
 
 
@@ -51,3 +51,21 @@ def test_slow_rounds_do_not_hide_a_small_overhead():
     assert 0 < found["low_percent"] <= found["overhead_percent"] <= found["high_percent"] < 3
     found = compare_rounds(plain, [p * r for p, r in zip(plain, rng.normal(1, 0.02, 12), strict=True)])
     assert found["low_percent"] < 0 < found["high_percent"]
+
+
+@pytest.mark.parametrize(
+    ("update", "each", "wanted", "number"), [(0.11, 0.22, 1.0, 4), (0.0, 0.1, 1.0, 10), (0.5, 0.9, 1.0, 1)]
+)
+def test_a_step_has_the_wanted_length(update, each, wanted, number):
+    asked = []
+
+    def step_of(micros):
+        asked.append(micros)
+        return update + each * micros
+
+    assert micro_batches_for(wanted, step_of) == number
+    assert len(asked) == 2
+
+
+def test_a_step_whose_length_is_its_update():
+    assert micro_batches_for(1.0, lambda number: 0.25) == 4

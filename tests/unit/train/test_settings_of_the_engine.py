@@ -75,6 +75,22 @@ def test_micro_batches_are_summed_in_float32_unless_asked_otherwise(stage, micro
     assert made.get("communication_data_type") == (None if "train.precision" in more else "fp32")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "trained", "elements"),
+    [
+        (0, None, 15_000_000),
+        (0, 4_001, 4_001),
+        (0, 10**9, 15_000_000),
+        (1, 4_001, 4_001),
+        (1, None, 200_000_000),
+    ],
+)
+def test_a_buffer_for_gradients_is_no_larger_than_they_are(gpus, trained, elements):
+    config = _config(**{"scale.gpus_per_worker": gpus})
+    assert deepspeed_config(config, 2, trained)["zero_optimization"]["reduce_bucket_size"] == elements
+    assert 4 * 15_000_000 < 64 * 2**20  # what glibc gives a thread in one piece
+
+
 def test_offload_needs_a_stage():
     config = _config(**{"engine.zero_stage": 2, "engine.offload_optimizer": True})
     assert "offload_optimizer" in deepspeed_config(config, 1)["zero_optimization"]
