@@ -299,7 +299,14 @@ class _Build:
         shards = packing.shards()
         if not shards:
             reasons = {r["name"]: r["dropped"] for r in self._counts.rows() if r["dropped"]}
-            raise UserError(f"no region of {self._source.name} became a sample; dropped by stage: {reasons}")
+            entered = {r["name"]: r["in"] for r in self._counts.rows()}
+            none = (
+                "" if entered["split"] else ", so no label lies on a picture: look at classes and georeference"
+            )
+            raise UserError(
+                f"no region of {self._source.name} became a sample ({self._counts.brief()}{none}); "
+                f"dropped by stage: {reasons}"
+            )
         return shards
 
     def _shards(self, documents: Documents, shards: list[Shard]) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pipelines.evaluate.presence import NoneRule, picture_scores
 from pipelines.maps.blend import NO_DATA, NOT_COMPUTED, Sums, of_one_view
 from pipelines.maps.grid import Grid, Rect
-from pipelines.maps.libraries import library
 from pipelines.maps.pieces import Piece, find_pieces
 from pipelines.maps.scene import Scene
 from pipelines.maps.shapes import Area, Prompt
 from pipelines.maps.work import Part
+from pipelines.storage.libraries import library
 from unigeoseg.metrics import logit
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question

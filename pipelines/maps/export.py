@@ -6,8 +6,8 @@ from typing import Any
 
 from rasterio.transform import Affine
 
-from pipelines.maps.libraries import check_libraries, library
 from pipelines.maps.vectors import FILES, LAYER, MOST_GEOJSON, write_frames
+from pipelines.storage.libraries import check_libraries, library
 from unigeoseg.errors import UserError
 
 _AT_ONCE = 10_000

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from pipelines.maps.blend import NOT_COMPUTED, Mask
 from pipelines.maps.grid import Rect
-from pipelines.maps.libraries import library
+from pipelines.storage.libraries import library
 
 #: In a border: no piece, and a pixel about which nothing is known.
 NONE, UNKNOWN = 0, -1

@@ -15,11 +15,11 @@ from pipelines.evaluate.predict import none_rule
 from pipelines.evaluate.presence import RULE, NoneRule
 from pipelines.maps.grid import Grid, block_strides
 from pipelines.maps.inputs import list_inputs, output_folders
-from pipelines.maps.libraries import check_libraries
 from pipelines.maps.request import Request
 from pipelines.maps.resolution import resolution_warnings
 from pipelines.maps.scene import Scene, open_scenes
 from pipelines.maps.shapes import Area, Prompts, lay_prompts, read_shapes
+from pipelines.storage.libraries import check_libraries
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question
 from unigeoseg.samples.tokens import Tokenizer

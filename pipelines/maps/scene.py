@@ -14,7 +14,6 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from pipelines.maps.grid import Rect, reflected
-from pipelines.maps.libraries import library
 from pipelines.maps.raster import MapRaster
 from pipelines.maps.request import Request
 from pipelines.pictures.colour import Shown, chosen_bands
@@ -23,6 +22,7 @@ from pipelines.pictures.georeference import Georeference
 from pipelines.pictures.picture import Rules, limits_of, open_picture
 from pipelines.pictures.rasters import BY_PARTS, ArrayRaster, Flipped, Raster, fetched, kind_of
 from pipelines.pictures.remote import where_is
+from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 from unigeoseg.samples.letterbox import Letterbox
 

@@ -10,8 +10,8 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from pipelines.maps.grid import Grid, Rect
-from pipelines.maps.libraries import library
 from pipelines.maps.scene import Scene
+from pipelines.storage.libraries import library
 from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
 from unigeoseg.question import Question

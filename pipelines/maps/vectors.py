@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines.maps.blend import FULL
-from pipelines.maps.libraries import library
 from pipelines.maps.pieces import canonical
 from pipelines.maps.scene import Scene
 from pipelines.maps.work import Found, Work
+from pipelines.storage.libraries import library
 from pipelines.storage.parquet import parquet_bytes
 from unigeoseg.errors import UserError
 

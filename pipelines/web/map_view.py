@@ -14,13 +14,13 @@ from rasterio.windows import Window
 
 from pipelines.maps.blend import NO_DATA, NOT_COMPUTED
 from pipelines.maps.grid import Rect
-from pipelines.maps.libraries import library
 from pipelines.maps.make import MAP
 from pipelines.maps.rasters_out import MASK
 from pipelines.maps.vectors import FILES, LAYER
 from pipelines.pictures.errors import damage
 from pipelines.pictures.rasters import read_settings
 from pipelines.pictures.remote import where_is
+from pipelines.storage.libraries import library
 from pipelines.web.images import Images
 from pipelines.web.pyramid import TILE, Pyramid
 from unigeoseg.errors import UserError

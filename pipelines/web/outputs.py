@@ -13,9 +13,9 @@ from rasterio.transform import Affine
 
 from pipelines.evaluate.records import encode_mask
 from pipelines.maps.grid import Rect
-from pipelines.maps.libraries import library
 from pipelines.maps.vectors import epoch_date, square_metres, write_frames
 from pipelines.pictures.georeference import Georeference, mask_tiff
+from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 from unigeoseg.outlines import mask_polygons
 from unigeoseg.question import Question

@@ -15,6 +15,7 @@ from pipelines.build.sources.listing import Told, list_items
 from pipelines.build.sources.promptable import Segmenter, load_segmenter, weights_fingerprint
 from pipelines.build.sources.strips import Strips
 from pipelines.build.sources.table import SourceTable
+from pipelines.build.sources.vector import vector_objects
 from pipelines.config.building import BoxConfig
 from pipelines.labels.outlines import Outline, order, reaches_out, tight
 from pipelines.labels.regions import Region
@@ -223,6 +224,8 @@ class BoxSource:
         image = open_picture(image_file, self._table.rules)
         if detail["form"] == "coco":
             found = _of_coco(item, image)
+        elif detail["form"] == "vector":
+            found = self._of_vector(item, image, file, image_file)
         else:
             read = read_annotations(file, str(detail["form"]), image_file.name)
             frame = frame_of(image, read.size, file.name, str(image_file))
@@ -230,6 +233,14 @@ class BoxSource:
         objects = self._sorted(found, image, file, image_file)
         segmenter = load_segmenter(self._config) if self._config.model else None
         return BoxImage(image, objects, segmenter, self._vocabulary)
+
+    def _of_vector(
+        self, item: SourceItem, image: Picture, file: Where, image_file: Where
+    ) -> list[tuple[str, str, _Maker]]:
+        """The objects that a vector file has where the image lies."""
+        detail, only = item.detail, self._table.classes[0].name
+        read = vector_objects(file, detail.get("layer"), detail.get("attribute"), image, str(image_file))
+        return [(only if one.name is None else one.name, one.number, one.shape) for one in read]
 
     def _sorted(
         self, found: list[tuple[str, str, _Maker]], image: Picture, file: Where, image_file: Where

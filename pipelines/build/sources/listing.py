@@ -20,7 +20,7 @@ from unigeoseg.errors import UserError
 
 _KEY_LENGTH = 72
 #: Forms of label files that hold the objects of many images.
-_OF_MANY = ("csv", "coco")
+_OF_MANY = ("csv", "coco", "vector")
 
 
 @dataclass
@@ -152,6 +152,7 @@ def _item(
     group = fill(layout.group, values) if layout.group else scene
     detail: dict[str, Any] = {"image": str(root / found.file(path)), "label": str(root / found.file(label))}
     detail |= {"form": _form(layout), **more}
+    detail |= {name: value for name in ("attribute", "layer") if (value := getattr(layout, name)) is not None}
     states = {"image": found.states.get(found.file(path)), "label": found.states.get(found.file(label))}
     if any(states.values()):
         detail["states"] = states

@@ -98,8 +98,15 @@ class Layout(_Part):
         gt=0,
         description="of soft masks: values from it on are the class whose value is not 0, others that of 0",
     )
-    boxes: Literal["dota", "voc", "fair1m", "labelme", "csv", "coco"] | None = Field(
+    boxes: Literal["dota", "voc", "fair1m", "labelme", "csv", "coco", "vector"] | None = Field(
         None, description="form of the label files"
+    )
+    attribute: str | None = Field(
+        None,
+        description="of vector: the field with an object's class; null: all are of the table's only class",
+    )
+    layer: str | None = Field(
+        None, description="of vector: the file's layer; null: the only one with geometries"
     )
     crowds: bool = Field(
         False, description="of coco: takes objects that say iscrowd; CVAT writes every drawn mask so"
@@ -129,6 +136,9 @@ class Layout(_Part):
             raise ValueError("threshold is for masks of the encoding index")
         if self.crowds and self.boxes != "coco":
             raise ValueError("crowds is for boxes: coco")
+        for what in ("attribute", "layer"):
+            if getattr(self, what) is not None and self.boxes != "vector":
+                raise ValueError(f"{what} is for boxes: vector")
         if self.splits and "split" not in known:
             raise ValueError("splits needs {split} in the image pattern")
         return self
@@ -182,6 +192,11 @@ class SourceTable(_Part):
             if double is not None:
                 raise ValueError(f"classes: {what} {double!r} occurs twice")
         for layout in self.layouts:
+            if layout.boxes == "vector" and layout.attribute is None and len(self.classes) > 1:
+                raise ValueError(
+                    f"layout {layout.name}: say in which field the class of an object stands (attribute: …), "
+                    "or leave one class in the table, which is then that of all objects"
+                )
             if layout.mask is None:
                 continue
             if layout.threshold is not None:
@@ -221,10 +236,11 @@ class SourceTable(_Part):
         plain = self.model_dump(
             mode="json", include={"name", "licence", "bands", "stretch", "tolerance", "layouts", "classes"}
         )
-        for rows, name in (("classes", "background"), ("layouts", "crowds")):
-            for row in plain[rows]:  # as before there was such a key
-                if not row[name]:
-                    del row[name]
+        for rows, names in (("classes", ("background",)), ("layouts", ("crowds", "attribute", "layer"))):
+            for row in plain[rows]:  # as before there were such keys
+                for name in names:
+                    if not row[name]:
+                        del row[name]
         if not self.turn:
             plain["turn"] = False
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

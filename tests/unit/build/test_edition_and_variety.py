@@ -87,6 +87,7 @@ def test_whatever_a_build_imports_counts_or_is_known_to_have_no_say(tmp_path):
         "pipelines.config.endpoint",
         "pipelines.storage.ahead",
         "pipelines.storage.lease",
+        "pipelines.storage.libraries",
         "pipelines.storage.parquet",
         "pipelines.store.repeated",
     }

@@ -12,13 +12,13 @@ from rasterio.control import GroundControlPoint
 
 import pipelines.maps.planning as planning
 from jobs.cli import cli, run
-from pipelines.maps import libraries
 from pipelines.maps.inputs import list_inputs
 from pipelines.maps.make import make_map
 from pipelines.maps.planning import plan_map, unknown_words
 from pipelines.maps.request import Request
 from pipelines.maps.work import Work
 from pipelines.maps.workers import _Mappers
+from pipelines.storage import libraries
 from tests.geotiffs import AT, scene, write
 from unigeoseg.errors import UserError
 from unigeoseg.samples.tokens import train_tokenizer

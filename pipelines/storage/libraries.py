@@ -1,4 +1,4 @@
-"""The libraries of the extra ``map``, imported when a map is made."""
+"""The libraries of the extra ``map``, imported when a map is made or vector labels are read."""
 
 import importlib
 from typing import Any
@@ -22,8 +22,8 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{name.partition('.')[0]} is not installed, which maps need: in the checkout, pip install "
-            f"'.[map]' (the extra map: {', '.join(_NAMES)})"
+            f"{name.partition('.')[0]} is not installed, which maps and vector files need: in the checkout, "
+            f"pip install '.[map]' (the extra map: {', '.join(_NAMES)})"
         ) from error
 
 

@@ -1,0 +1,239 @@
+"""Labels in map coordinates: polygons of a GeoPackage, GeoJSON, FlatGeobuf or shapefile, laid on a picture.
+
+Only what lies where the picture does is read, by the file's spatial index. A GeoJSON has none: it is read
+once in a process.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
+
+from pipelines.build.sources.base import UnusableImage
+from pipelines.labels.shapes import Polygons, Shape
+from pipelines.pictures.georeference import Georeference, georeference_of
+from pipelines.pictures.picture import Picture
+from pipelines.pictures.remote import Remote, Where, state_of
+from pipelines.storage.libraries import library
+from unigeoseg.errors import UserError
+
+#: Forms without a spatial index.
+_WHOLE = (".json", ".geojson")
+_FORMS = (*_WHOLE, ".gpkg", ".fgb", ".shp", ".zip")
+_LARGEST_WHOLE = 2 * 1024**3
+#: Points along each side of a picture when it is looked for in another coordinate system.
+_ALONG = 21
+#: Of the picture's side: how far around it is looked, as a straight side may be bent elsewhere.
+_AROUND = 0.02
+
+
+@dataclass(frozen=True)
+class VectorObject:
+    """An object of a vector file: its class, if a field tells it, its number there, and its parts.
+
+    Each part is its outer ring and its holes, float64 ``[N, 2]`` x, y in pixels of the upright picture;
+    ``fault`` says why there are none.
+    """
+
+    name: str | None
+    number: str
+    parts: tuple[tuple[NDArray[np.float64], ...], ...]
+    fault: str = ""
+
+    def shape(self, category_id: int) -> tuple[Shape | None, str]:
+        """As a shape of a category, or ``None`` and why it cannot be used."""
+        return (None, self.fault) if self.fault else (Polygons(category_id, self.parts), "")
+
+
+def vector_objects(
+    file: Where, layer: str | None, attribute: str | None, picture: Picture, where: str
+) -> list[VectorObject]:
+    """The objects of a vector file that reach into a picture, in the file's order.
+
+    Vertices are brought to the picture's coordinate system; what lies between them is straight there.
+
+    Args:
+        file: the vector file.
+        layer: ``None`` takes the only one that has geometries.
+        attribute: field with the class; ``None``: no object has a class of its own.
+        picture: opened.
+        where: the picture's file, for messages.
+
+    Raises:
+        UnusableImage: ``georeference`` where the picture or the layer names no coordinate system, or the
+            labels are missing or cannot be read.
+        UserError: there is no such layer or field, or the file is of another form.
+    """
+    place = georeference_of(picture)
+    if place is None:
+        raise UnusableImage(
+            "georeference",
+            where,
+            f"names no coordinate system, so nothing says where {file.name} lies on it: give the picture one "
+            "(gdal_translate -a_srs EPSG:… -a_ullr …), or labels in pixels",
+        )
+    with warnings.catch_warnings():  # GDAL misses the suffix of a file whose bytes it gets
+        warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
+        frame = _near(file, layer, attribute, place, (picture.height, picture.width))
+    shapes = _on_pixels(frame, place)
+    told = attribute is not None and attribute in frame
+    names = [_class(value) for value in frame[attribute]] if told else [None] * len(frame)
+    numbers = [str(number) for number in frame.index]
+    found = [_object(*one) for one in zip(names, numbers, shapes, strict=True)]
+    return [one for one in found if one.fault or _reaches(one, picture)]
+
+
+def _near(
+    file: Where, layer: str | None, attribute: str | None, place: Georeference, size: tuple[int, int]
+) -> Any:
+    """A GeoDataFrame of what lies around a picture, by the numbers that its objects have in the file."""
+    if Path(file.name).suffix.lower() not in _FORMS:
+        raise UserError(f"{file}: vector labels are one of {', '.join(_FORMS)}")
+    pyogrio = library("pyogrio")
+    library("geopandas")
+    try:
+        bytes_there, mark = state_of(file)
+        source = _source(file, bytes_there, mark)
+        about = pyogrio.read_info(source, layer=_layer(file, source, layer), force_feature_count=False)
+        fields = list(about["fields"])
+        if not about["features"] and not fields:  # a GeoJSON without objects, which knows no fields either
+            attribute = None
+        if about["crs"] is None:
+            raise UnusableImage(
+                "georeference",
+                str(file),
+                "the layer names no coordinate system: give it one (ogr2ogr -a_srs EPSG:…)",
+            )
+        if attribute is not None and attribute not in fields:
+            known = ", ".join(fields) or "none (of a shapefile, the .dbf beside it has them)"
+            raise UserError(f"{file}: there is no field {attribute!r}; its fields are {known}: set attribute")
+        box = _box(place, size, about["crs"])
+        columns = [] if attribute is None else [attribute]
+        if Path(file.name).suffix.lower() in _WHOLE:
+            frame = _whole(file, bytes_there, mark, about["layer_name"], attribute)
+            return frame if box is None else frame.iloc[np.sort(frame.sindex.query(_rectangle(box)))]
+        frame = pyogrio.read_dataframe(
+            source, layer=about["layer_name"], columns=columns, bbox=box, fid_as_index=True
+        )
+        return frame.sort_index()
+    except FileNotFoundError as error:
+        raise UnusableImage("missing_labels", str(file), "there is no such file") from error
+    except (UserError, UnusableImage):
+        raise
+    except Exception as error:  # GDAL's, pyogrio's and pyproj's readers have many kinds
+        detail = f"the labels cannot be read ({' '.join(str(error).split())}): repair or remove them"
+        raise UnusableImage("unreadable_labels", str(file), detail) from error
+
+
+def _source(file: Where, size: int, mark: str) -> Any:
+    """What pyogrio opens: a path, or the bytes of a file that lies elsewhere."""
+    return _bytes(file, size, mark) if isinstance(file, Remote) else str(file)
+
+
+@lru_cache(maxsize=2)
+def _bytes(file: Remote, size: int, mark: str) -> bytes:
+    """A remote file, fetched once in a process; another one under the same name is fetched anew."""
+    if size > _LARGEST_WHOLE:
+        raise ValueError(f"more than {_LARGEST_WHOLE >> 30} GiB to fetch whole: copy the file to a disk")
+    return file.read()
+
+
+@lru_cache(maxsize=2)
+def _whole(file: Where, size: int, mark: str, layer: str, attribute: str | None) -> Any:
+    """All of a file that has no spatial index."""
+    if size > _LARGEST_WHOLE:
+        raise ValueError(
+            f"more than {_LARGEST_WHOLE >> 30} GiB without a spatial index: make it a GeoPackage"
+        )
+    columns = [] if attribute is None else [attribute]
+    source = _source(file, size, mark)
+    return library("pyogrio").read_dataframe(source, layer=layer, columns=columns, fid_as_index=True)
+
+
+def _layer(file: Where, source: Any, layer: str | None) -> str:
+    """The layer's name; tables without geometries, such as QGIS's styles, are none."""
+    names = [str(name) for name, kind in library("pyogrio").list_layers(source) if kind is not None]
+    if layer in names:
+        return str(layer)
+    if layer is None and len(names) == 1:
+        return names[0]
+    has = f"its layers are {', '.join(names)}" if names else "no layer of it has geometries"
+    what = "more than one layer" if layer is None and names else f"no layer {layer or 'with labels'!r}"
+    raise UserError(f"{file}: {what}; {has}: set layer in the layout")
+
+
+def _box(place: Georeference, size: tuple[int, int], crs: str) -> tuple[float, float, float, float] | None:
+    """Bounds of a picture, and a little more, in a layer's coordinates; ``None`` where they have no end."""
+    corners = [place.transform @ (x, y) for x in (0, size[1]) for y in (0, size[0])]
+    (west, south), (east, north) = np.min(corners, 0), np.max(corners, 0)
+    more = _AROUND * max(east - west, north - south)
+    bounds = (west - more, south - more, east + more, north + more)
+    try:
+        found = transform_bounds(place.crs, CRS.from_user_input(crs), *bounds, densify_pts=_ALONG)
+    except RasterioError:
+        return None
+    return found if np.isfinite(found).all() and found[0] <= found[2] and found[1] <= found[3] else None
+
+
+def _rectangle(box: tuple[float, float, float, float]) -> Any:
+    return library("shapely").box(*box)
+
+
+def _on_pixels(frame: Any, place: Georeference) -> NDArray[np.object_]:
+    """Geometries in pixels of the upright picture."""
+    back = ~place.transform
+    moved = frame.to_crs(place.crs.to_wkt())
+    return np.asarray(
+        library("shapely").transform(
+            np.asarray(moved.geometry.values, object),
+            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+            interleaved=False,
+        ),
+        object,
+    )
+
+
+def _class(value: Any) -> str:
+    """A field's value as a name: whole numbers without a point, nothing as such."""
+    if value is None or value != value:  # None, or no number
+        return "no value"
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def _object(name: str | None, number: str, shape: Any) -> VectorObject:
+    shapely = library("shapely")
+    if shape is None or shape.is_empty:
+        return VectorObject(name, number, (), "degenerate")
+    pieces = _polygons(shape)
+    if not pieces:
+        return VectorObject(name, number, (), "no_area")
+    if not np.isfinite(shapely.get_coordinates(pieces)).all():
+        return VectorObject(name, number, (), "coordinates")
+    return VectorObject(name, number, tuple(_rings(piece) for piece in pieces))
+
+
+def _polygons(shape: Any) -> list[Any]:
+    """The polygons of a geometry, also of a collection in a collection."""
+    if shape.geom_type == "Polygon":
+        return [] if shape.is_empty else [shape]
+    return [one for part in getattr(shape, "geoms", ()) for one in _polygons(part)]
+
+
+def _rings(piece: Any) -> tuple[NDArray[np.float64], ...]:
+    """Outer ring and holes, the first corner not repeated."""
+    return tuple(np.asarray(ring.coords, np.float64)[:-1, :2] for ring in (piece.exterior, *piece.interiors))
+
+
+def _reaches(one: VectorObject, picture: Picture) -> bool:
+    """Whether the rectangle around an object meets the picture: what lies beside it is no fault."""
+    corners = np.concatenate([part[0] for part in one.parts])
+    (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+    return bool(x1 > 0 and y1 > 0 and x0 < picture.width and y0 < picture.height)
