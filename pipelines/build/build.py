@@ -300,7 +300,7 @@ class _Build:
         if not shards:
             reasons = {r["name"]: r["dropped"] for r in self._counts.rows() if r["dropped"]}
             entered = {r["name"]: r["in"] for r in self._counts.rows()}
-            none = "" if entered["split"] else ", no label lies on a picture: look at classes and georeference"
+            none = "" if entered["split"] else ", no label lies on a picture: see classes and georeference"
             raise UserError(
                 f"no region of {self._source.name} became a sample ({self._counts.brief()}{none}); "
                 f"dropped by stage: {reasons}"
