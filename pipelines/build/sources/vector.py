@@ -28,6 +28,9 @@ from unigeoseg.errors import UserError
 _WHOLE = (".json", ".geojson")
 _FORMS = (*_WHOLE, ".gpkg", ".fgb", ".shp", ".zip")
 _LARGEST_WHOLE = 2 * 1024**3
+#: Decimals of a pixel that count: what was drawn along pixel edges, as maps are, is there again after it
+#: went through other coordinates.
+_DECIMALS = 6
 #: Points along each side of a picture when it is looked for in another coordinate system.
 _ALONG = 21
 #: Of the picture's side: how far around it is looked, as a straight side may be bent elsewhere.
@@ -193,7 +196,10 @@ def _on_pixels(frame: Any, place: Georeference) -> NDArray[np.object_]:
     return np.asarray(
         library("shapely").transform(
             np.asarray(moved.geometry.values, object),
-            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+            lambda x, y: (
+                np.round(back.a * x + back.b * y + back.c, _DECIMALS),
+                np.round(back.d * x + back.e * y + back.f, _DECIMALS),
+            ),
             interleaved=False,
         ),
         object,

@@ -11,8 +11,11 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 
+from pipelines.build import BuildConfig
+from pipelines.build.sources.registry import open_source
 from pipelines.evaluate.image_file import read_image
 from pipelines.evaluate.predict import predict_file
+from pipelines.labels.tiling import Window
 from pipelines.maps.compute import Mapper
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
@@ -290,3 +293,22 @@ def test_more_objects_than_geojson_takes_are_in_a_geopackage(export, tmp_path, m
     told = mapped(export, path, tmp_path / "many", formats=("geojson",))
     assert len(geopandas.read_file(told["outputs"]["objects"])) == whole["objects"] == told["objects"] > 0
     assert "geojson" not in told["outputs"] and "they are in objects.gpkg" in told["warnings"][-1]
+
+
+@pytest.mark.parametrize("form", ["utm", "degrees", "rotated", "south-up"])
+def test_what_was_mapped_is_read_as_labels(export, tmp_path, form):
+    """A map that was corrected in a GIS trains the next model: here uncorrected, so its mask comes back."""
+    bands, options = FORMS[form]
+    write(tmp_path / "x.tif", bands, **options)
+    result = mapped(export, tmp_path / "x.tif", tmp_path / "out")
+    (tmp_path / "t.yaml").write_text(
+        "licence: mine\nlayouts: [{image: x.tif, labels: out/objects.gpkg, boxes: vector, "
+        "attribute: instruction}]\nclasses: [{name: the block, category: 25 Building}]\n"
+    )
+    source = open_source(str(tmp_path / "t.yaml"), tmp_path, BuildConfig())
+    opened = source.read(next(iter(source.items())))
+    regions = opened.cut(Window(0, 0, opened.height, opened.width)).regions
+    found = sum(region.full(opened.height, opened.width) for region in regions)
+    mask = read(tmp_path / "out") == 1
+    assert len(regions) == result["objects"] > 1
+    assert (found == mask).all()
