@@ -163,7 +163,8 @@ def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]
     size, shared = 0, ""  # a label file of many images counts once
     for item in items:
         label = str(item.detail.get("label", ""))
-        here = sum(Path(f).stat().st_size for f in _files_of(item)[0] if f != shared)
+        known = {shared, *(item.detail.get("files", ()) if label == shared else ())}  # a shapefile's parts
+        here = sum(Path(f).stat().st_size for f in _files_of(item)[0] if f not in known)
         states = item.detail.get("states") or {}
         here += sum(s[0] for name, s in states.items() if s and (name != "label" or label != shared))
         if block and (len(block) == most or size + here > _BLOCK_BYTES):

@@ -153,6 +153,8 @@ def _item(
     detail: dict[str, Any] = {"image": str(root / found.file(path)), "label": str(root / found.file(label))}
     detail |= {"form": _form(layout), **more}
     detail |= {name: value for name in ("attribute", "layer") if (value := getattr(layout, name)) is not None}
+    if label.lower().endswith(".shp"):  # what its objects are, and where, stands beside it
+        detail["files"] = [f"{detail['label'][:-4]}{end}" for end in (".dbf", ".prj")]
     states = {"image": found.states.get(found.file(path)), "label": found.states.get(found.file(label))}
     if any(states.values()):
         detail["states"] = states

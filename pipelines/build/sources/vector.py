@@ -1,7 +1,7 @@
 """Labels in map coordinates: polygons of a GeoPackage, GeoJSON, FlatGeobuf or shapefile, laid on a picture.
 
-Only what lies where the picture does is read, by the file's spatial index. A GeoJSON has none: it is read
-once in a process.
+Only what lies where the picture does is read, by the file's spatial index where it has one. A GeoJSON has
+none: it is read once in a process.
 """
 
 import warnings
@@ -97,8 +97,11 @@ def _near(
     file: Where, layer: str | None, attribute: str | None, place: Georeference, size: tuple[int, int]
 ) -> Any:
     """A GeoDataFrame of what lies around a picture, by the numbers that its objects have in the file."""
-    if Path(file.name).suffix.lower() not in _FORMS:
+    suffix = Path(file.name).suffix.lower()
+    if suffix not in _FORMS:
         raise UserError(f"{file}: vector labels are one of {', '.join(_FORMS)}")
+    if suffix == ".shp" and isinstance(file, Remote):
+        raise UserError(f"{file}: a shapefile is several files, of which one is fetched: zip them")
     pyogrio = library("pyogrio")
     library("geopandas")
     try:
@@ -118,14 +121,10 @@ def _near(
             known = ", ".join(fields) or "none (of a shapefile, the .dbf beside it has them)"
             raise UserError(f"{file}: there is no field {attribute!r}; its fields are {known}: set attribute")
         box = _box(place, size, about["crs"])
-        columns = [] if attribute is None else [attribute]
-        if Path(file.name).suffix.lower() in _WHOLE:
+        if suffix in _WHOLE:
             frame = _whole(file, bytes_there, mark, about["layer_name"], attribute)
-            return frame if box is None else frame.iloc[np.sort(frame.sindex.query(_rectangle(box)))]
-        frame = pyogrio.read_dataframe(
-            source, layer=about["layer_name"], columns=columns, bbox=box, fid_as_index=True
-        )
-        return frame.sort_index()
+            return frame if box is None else frame[_meets(frame, box)]
+        return _read(source, about["layer_name"], attribute, bbox=box).sort_index()
     except FileNotFoundError as error:
         raise UnusableImage("missing_labels", str(file), "there is no such file") from error
     except (UserError, UnusableImage):
@@ -155,9 +154,19 @@ def _whole(file: Where, size: int, mark: str, layer: str, attribute: str | None)
         raise ValueError(
             f"more than {_LARGEST_WHOLE >> 30} GiB without a spatial index: make it a GeoPackage"
         )
-    columns = [] if attribute is None else [attribute]
-    source = _source(file, size, mark)
-    return library("pyogrio").read_dataframe(source, layer=layer, columns=columns, fid_as_index=True)
+    return _read(_source(file, size, mark), layer, attribute)
+
+
+def _read(source: Any, layer: str, attribute: str | None, **more: Any) -> Any:
+    """Geometries and one field; a geometry that is none is ``None``: that object's fault alone."""
+    return library("pyogrio").read_dataframe(
+        source,
+        layer=layer,
+        columns=[] if attribute is None else [attribute],
+        fid_as_index=True,
+        on_invalid="ignore",
+        **more,
+    )
 
 
 def _layer(file: Where, source: Any, layer: str | None) -> str:
@@ -185,8 +194,11 @@ def _box(place: Georeference, size: tuple[int, int], crs: str) -> tuple[float, f
     return found if np.isfinite(found).all() and found[0] <= found[2] and found[1] <= found[3] else None
 
 
-def _rectangle(box: tuple[float, float, float, float]) -> Any:
-    return library("shapely").box(*box)
+def _meets(frame: Any, box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """Which objects meet a rectangle; those without a readable place may lie anywhere."""
+    found = np.array(frame.geometry.isna() | frame.geometry.is_empty)
+    found[frame.sindex.query(library("shapely").box(*box))] = True
+    return found
 
 
 def _on_pixels(frame: Any, place: Georeference) -> NDArray[np.object_]:

@@ -195,8 +195,23 @@ def test_what_is_no_polygon_is_counted_and_named(tmp_path):
     )
     found, row = read(root)
     assert (found[79][0] == covered(SHIP)).all() and 25 not in found
-    assert row["dropped"] == {"no_area": 1}  # what has no geometry lies on no picture
+    assert row["dropped"] == {"no_area": 1, "degenerate": 2}
     assert row["named"]["no_area"] == ["labels.geojson, a.tif: house 0"]
+    assert row["named"]["degenerate"] == [f"labels.geojson, a.tif: house {n}" for n in (1, 3)]
+
+    content = json.loads((root / "labels.geojson").read_text())  # a ring that is none spoils no other object
+    content["features"][0]["geometry"] = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0]]]}
+    (root / "labels.geojson").write_text(json.dumps(content))
+    again, row = read(root)
+    assert (again[79][0] == found[79][0]).all() and row["dropped"] == {"degenerate": 3}
+
+
+def test_a_shapefiles_other_parts_are_watched(tmp_path):
+    """Classes stand in the .dbf: a build that goes on after they were changed begins those pictures anew."""
+    root = make(tmp_path, "labels.shp")
+    (item,) = open_source(str(root / "t.yaml"), root, BuildConfig()).items()
+    assert item.detail["files"] == [str(root / "labels.dbf"), str(root / "labels.prj")]
+    assert all((root / name).is_file() for name in ("labels.dbf", "labels.prj"))
 
 
 @pytest.mark.parametrize(
