@@ -39,6 +39,9 @@ def overhead(
     Both processes live all along and work a few steps at a time, so other work on the machine hits both. An
     overhead is shown only if low_percent and high_percent, its 95 % bounds, are on the same side of zero.
 
+    Ray starts its workers at niceness 15, the plain process has this one's: where no core is free, that shows
+    too. RAY_worker_niceness=0 before a cluster starts leaves it out.
+
     \b
     Example:
       unigeoseg bench overhead --preset quickstart
