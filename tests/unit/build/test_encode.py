@@ -1,10 +1,15 @@
-"""Masks as RLE, against pycocotools on the whole picture."""
+"""Masks as RLE, against pycocotools on the whole picture; pixels as PNG."""
+
+import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
-from pipelines.build.encode import encode_crop, encode_mask, encode_region
+from pipelines.build.encode import encode_crop, encode_mask, encode_png, encode_region
 from pipelines.labels.regions import Region
 
 
@@ -33,3 +38,19 @@ def test_numbers_are_as_good_as_truth_values():
     mask = np.zeros((7, 5), np.uint8)
     mask[2:6, 1:4] = 1
     assert encode_mask(mask) == encode_mask(mask.astype(bool)) == _whole(mask)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_png_holds_the_pixels_each_less_the_one_above(seed):
+    pixels = np.random.default_rng(seed).integers(0, [2, 40, 256][seed], (23, 31, 3)).astype(np.uint8)
+    data = encode_png(pixels)
+    assert (np.asarray(Image.open(io.BytesIO(data))) == pixels).all()
+    parts, at = b"", 8
+    while at < len(data):  # chunks: length, name, content, checksum
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
+            parts += data[at + 8 : at + 8 + length]
+        at += 12 + length
+    rows = np.frombuffer(zlib.decompress(parts), np.uint8).reshape(23, 1 + 31 * 3)
+    above = np.concatenate([np.zeros((1, 31, 3), np.uint8), pixels[:-1]])
+    assert (rows[:, 0] == 2).all() and (rows[:, 1:].reshape(pixels.shape) == pixels - above).all()
