@@ -298,13 +298,7 @@ class _Build:
                 due += 1
         shards = packing.shards()
         if not shards:
-            reasons = {r["name"]: r["dropped"] for r in self._counts.rows() if r["dropped"]}
-            entered = {r["name"]: r["in"] for r in self._counts.rows()}
-            none = "" if entered["split"] else ", no label lies on a picture: see classes and georeference"
-            raise UserError(
-                f"no region of {self._source.name} became a sample ({self._counts.brief()}{none}); "
-                f"dropped by stage: {reasons}"
-            )
+            raise UserError(f"no region of {self._source.name} became a sample: {self._counts.why_nothing()}")
         return shards
 
     def _shards(self, documents: Documents, shards: list[Shard]) -> list[dict[str, Any]]:

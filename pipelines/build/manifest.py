@@ -160,10 +160,10 @@ def _file(number: int) -> str:
 
 def _blocks(items: Iterable[SourceItem], most: int) -> Iterator[list[SourceItem]]:
     block: list[SourceItem] = []
-    size, shared = 0, ""  # a label file of many images counts once
+    size, shared = 0, ""  # a label file of many images counts once, and a shapefile's other parts
     for item in items:
         label = str(item.detail.get("label", ""))
-        known = {shared, *(item.detail.get("files", ()) if label == shared else ())}  # a shapefile's parts
+        known = {shared, *(item.detail.get("files", ()) if label and label == shared else ())}
         here = sum(Path(f).stat().st_size for f in _files_of(item)[0] if f not in known)
         states = item.detail.get("states") or {}
         here += sum(s[0] for name, s in states.items() if s and (name != "label" or label != shared))

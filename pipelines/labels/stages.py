@@ -27,6 +27,8 @@ STAGES: dict[str, str] = {
 }
 
 
+#: Stages that all pictures pass, whatever is drawn on them.
+_OF_PICTURES = ("read", "tile", "standardise", "files")
 #: How many of what was dropped are named, for each stage and reason.
 _NAMED = 5
 
@@ -76,6 +78,16 @@ class StageCounts:
         samples = sum(self._out[task] for task in TASKS)
         tiles, regions, sized = (self._out[name] for name in ("tile", "split", "area"))
         return f"{tiles} tiles, {regions} regions, {sized} of a fit size, {samples} candidate samples"
+
+    def why_nothing(self) -> str:
+        """Why nothing came out at the end, in a line."""
+        if not any(self._in[name] for name in STAGES if name not in _OF_PICTURES):
+            return (
+                f"{self.brief()}. No label lies on a picture: look at the table's classes, and at the "
+                "coordinate systems where labels have one"
+            )
+        dropped = {name: dict(self._dropped[name]) for name in STAGES if self._dropped[name]}
+        return f"{self.brief()}; dropped by stage: {dropped}"
 
     def rows(self) -> list[dict[str, Any]]:
         """Plain rows in the order of the pipeline; "noted" and "named" only where something was."""

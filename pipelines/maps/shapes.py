@@ -11,6 +11,8 @@ from rasterio.transform import Affine
 
 from pipelines.maps.grid import Grid, Rect
 from pipelines.maps.scene import Scene
+from pipelines.pictures.georeference import on_pixels
+from pipelines.pictures.vector_files import points_elsewhere
 from pipelines.storage.libraries import library
 from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
@@ -71,6 +73,11 @@ def read_shapes(path: str, option: str) -> Any:
         raise UserError(
             f"{option} {path} does not exist; give a GeoPackage, GeoJSON, GeoParquet or shapefile"
         )
+    if local.is_file() and points_elsewhere(local):
+        raise UserError(
+            f"{option} {path} names other files or commands instead of holding shapes: write what it gives "
+            "into a GeoPackage (ogr2ogr shapes.gpkg …)"
+        )
     try:
         parquet = local.suffix.lower() in (".parquet", ".geoparquet")
         found = geopandas.read_parquet(local) if parquet else geopandas.read_file(local, engine="pyogrio")
@@ -82,34 +89,19 @@ def read_shapes(path: str, option: str) -> Any:
     return found
 
 
-def on_pixels(frame: Any, scene: Scene, what: str) -> NDArray[np.object_]:
-    """Geometries in pixels (x right, y down) of a raster, reprojected where their CRS is another.
-
-    Args:
-        frame: a GeoDataFrame.
-        scene: the raster.
-        what: option and file, for messages.
+def _on_scene(frame: Any, scene: Scene, what: str) -> NDArray[np.object_]:
+    """Geometries in pixels of a raster.
 
     Raises:
         UserError: one of both has a CRS and the other none.
     """
-    shapely = library("shapely")
     if (frame.crs is None) != (scene.crs is None):
         raise UserError(
             f"{what} has no CRS and {scene.path} has one: give it one (ogr2ogr -a_srs EPSG:…)"
             if frame.crs is None
             else f"{what} has a CRS and {scene.path} is taken in pixels: give shapes in pixels"
         )
-    if scene.crs is not None:
-        frame = frame.to_crs(scene.crs.to_wkt())
-    back = ~scene.transform
-    return np.asarray(
-        shapely.transform(
-            np.asarray(frame.geometry.values, object),
-            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
-            interleaved=False,
-        )
-    )
+    return on_pixels(frame, scene.crs, scene.transform)
 
 
 def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
@@ -128,7 +120,7 @@ def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
     """
     found = Prompts([], [])
     whole = Rect(0, 0, scene.height, scene.width)
-    for number, shape in enumerate(on_pixels(frame, scene, what)):
+    for number, shape in enumerate(_on_scene(frame, scene, what)):
         corners = _corners(shape, f"{what}, shape {number}")
         low, high = corners.min(0), corners.max(0)
         box = shape.geom_type in ("Polygon", "MultiPolygon")
@@ -205,7 +197,7 @@ class Area:
 
     def __init__(self, frame: Any, scene: Scene, what: str) -> None:
         shapely = library("shapely")
-        shapes = on_pixels(frame, scene, what)
+        shapes = _on_scene(frame, scene, what)
         if set(shapely.get_type_id(shapes).tolist()) - {3, 6}:
             raise UserError(f"{what} holds other shapes than polygons: an area is polygons")
         self._union = shapely.union_all(shapely.make_valid(shapes))

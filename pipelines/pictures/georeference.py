@@ -10,6 +10,7 @@ from rasterio.transform import Affine
 
 from pipelines.pictures.picture import Picture
 from pipelines.pictures.turn import SOUTH_UP, UPRIGHT
+from pipelines.storage.libraries import library
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,27 @@ def georeference_of(picture: Picture) -> Georeference | None:
     if picture.turn == SOUTH_UP:
         at = at @ Affine(1, 0, 0, 0, -1, picture.file.height)
     return Georeference(picture.file.data.crs, at)
+
+
+def on_pixels(frame: Any, crs: Any, transform: Affine) -> NDArray[np.object_]:
+    """Geometries in pixels (x right, y down), reprojected where their CRS is another.
+
+    Args:
+        frame: a GeoDataFrame.
+        crs: rasterio's, of the picture; ``None``: the geometries are taken to be in its coordinates.
+        transform: from pixel corners of the picture to its coordinates.
+    """
+    if crs is not None:
+        frame = frame.to_crs(crs.to_wkt())
+    back = ~transform
+    return np.asarray(
+        library("shapely").transform(
+            np.asarray(frame.geometry.values, object),
+            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
+            interleaved=False,
+        ),
+        object,
+    )
 
 
 def mask_tiff(mask: NDArray[np.bool_], place: Georeference) -> bytes:

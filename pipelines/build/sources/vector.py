@@ -5,6 +5,8 @@ none: it is read once in a process.
 """
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,15 +20,18 @@ from rasterio.warp import transform_bounds
 
 from pipelines.build.sources.base import UnusableImage
 from pipelines.labels.shapes import Polygons, Shape
-from pipelines.pictures.georeference import Georeference, georeference_of
+from pipelines.pictures.georeference import Georeference, georeference_of, on_pixels
 from pipelines.pictures.picture import Picture
 from pipelines.pictures.remote import Remote, Where, state_of
+from pipelines.pictures.vector_files import points_elsewhere
 from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 
 #: Forms without a spatial index.
 _WHOLE = (".json", ".geojson")
 _FORMS = (*_WHOLE, ".gpkg", ".fgb", ".shp", ".zip")
+#: GDAL's names of what these hold.
+_DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf", "ESRI Shapefile")
 _LARGEST_WHOLE = 2 * 1024**3
 #: Decimals of a pixel that count: what was drawn along pixel edges, as maps are, is there again after it
 #: went through other coordinates.
@@ -82,10 +87,8 @@ def vector_objects(
             f"names no coordinate system, so nothing says where {file.name} lies on it: give the picture one "
             "(gdal_translate -a_srs EPSG:… -a_ullr …), or labels in pixels",
         )
-    with warnings.catch_warnings():  # GDAL misses the suffix of a file whose bytes it gets
-        warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
-        frame = _near(file, layer, attribute, place, (picture.height, picture.width))
-    shapes = _on_pixels(frame, place)
+    frame = _near(file, layer, attribute, place, (picture.height, picture.width))
+    shapes = on_pixels(frame, place.crs, place.transform)
     told = attribute is not None and attribute in frame
     names = [_class(value) for value in frame[attribute]] if told else [None] * len(frame)
     numbers = [str(number) for number in frame.index]
@@ -102,36 +105,59 @@ def _near(
         raise UserError(f"{file}: vector labels are one of {', '.join(_FORMS)}")
     if suffix == ".shp" and isinstance(file, Remote):
         raise UserError(f"{file}: a shapefile is several files, of which one is fetched: zip them")
-    pyogrio = library("pyogrio")
     library("geopandas")
+    with _reading(file):
+        state = state_of(file)
+        about = _about(file, *state, layer)
+    attribute = _field(file, attribute, about)
+    box = _box(place, size, about["crs"])
+    with _reading(file):
+        if suffix not in _WHOLE:
+            return _read(_source(file, *state), about["layer_name"], attribute, bbox=box).sort_index()
+        frame = _whole(file, *state, about["layer_name"], attribute)
+    return frame if box is None else frame[_meets(frame, box)]
+
+
+@contextmanager
+def _reading(file: Where) -> Iterator[None]:
+    """Errors of GDAL, pyogrio and shapely, which have many kinds, as one of the picture."""
     try:
-        bytes_there, mark = state_of(file)
-        source = _source(file, bytes_there, mark)
-        about = pyogrio.read_info(source, layer=_layer(file, source, layer), force_feature_count=False)
-        fields = list(about["fields"])
-        if not about["features"] and not fields:  # a GeoJSON without objects, which knows no fields either
-            attribute = None
-        if about["crs"] is None:
-            raise UnusableImage(
-                "georeference",
-                str(file),
-                "the layer names no coordinate system: give it one (ogr2ogr -a_srs EPSG:…)",
-            )
-        if attribute is not None and attribute not in fields:
-            known = ", ".join(fields) or "none (of a shapefile, the .dbf beside it has them)"
-            raise UserError(f"{file}: there is no field {attribute!r}; its fields are {known}: set attribute")
-        box = _box(place, size, about["crs"])
-        if suffix in _WHOLE:
-            frame = _whole(file, bytes_there, mark, about["layer_name"], attribute)
-            return frame if box is None else frame[_meets(frame, box)]
-        return _read(source, about["layer_name"], attribute, bbox=box).sort_index()
-    except FileNotFoundError as error:
-        raise UnusableImage("missing_labels", str(file), "there is no such file") from error
+        with warnings.catch_warnings():  # GDAL misses the suffix of a file whose bytes it gets
+            warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
+            yield
     except (UserError, UnusableImage):
         raise
-    except Exception as error:  # GDAL's, pyogrio's and pyproj's readers have many kinds
+    except FileNotFoundError as error:
+        raise UnusableImage("missing_labels", str(file), "there is no such file") from error
+    except Exception as error:
         detail = f"the labels cannot be read ({' '.join(str(error).split())}): repair or remove them"
         raise UnusableImage("unreadable_labels", str(file), detail) from error
+
+
+@lru_cache(maxsize=8)
+def _about(file: Where, size: int, mark: str, layer: str | None) -> dict[str, Any]:
+    """What pyogrio tells of a layer, asked once in a process: of a GeoJSON it takes the whole file."""
+    source = _source(file, size, mark)
+    if points_elsewhere(source if isinstance(source, bytes) else Path(source)):
+        raise ValueError("it names other files or commands instead of holding geometries")
+    about: dict[str, Any] = library("pyogrio").read_info(source, layer=_layer(file, source, layer))
+    if about["driver"] not in _DRIVERS:  # in an archive, say
+        raise ValueError(f"it is of the kind {about['driver']}, not {', '.join(_DRIVERS)}")
+    if about["crs"] is None:
+        detail = "the layer names no coordinate system: give it one (ogr2ogr -a_srs EPSG:…)"
+        raise UnusableImage("georeference", str(file), detail)
+    return about
+
+
+def _field(file: Where, attribute: str | None, about: Mapping[str, Any]) -> str | None:
+    """The field to read; none of a GeoJSON without objects, which knows no fields either."""
+    fields = list(about["fields"])
+    if attribute is None or attribute in fields:
+        return attribute
+    if not fields and not about["features"]:
+        return None
+    known = ", ".join(fields) or "none (of a shapefile, the .dbf beside it has them)"
+    raise UserError(f"{file}: there is no field {attribute!r}; its fields are {known}: set attribute")
 
 
 def _source(file: Where, size: int, mark: str) -> Any:
@@ -201,23 +227,6 @@ def _meets(frame: Any, box: tuple[float, float, float, float]) -> NDArray[np.boo
     return found
 
 
-def _on_pixels(frame: Any, place: Georeference) -> NDArray[np.object_]:
-    """Geometries in pixels of the upright picture."""
-    back = ~place.transform
-    moved = frame.to_crs(place.crs.to_wkt())
-    return np.asarray(
-        library("shapely").transform(
-            np.asarray(moved.geometry.values, object),
-            lambda x, y: (
-                np.round(back.a * x + back.b * y + back.c, _DECIMALS),
-                np.round(back.d * x + back.e * y + back.f, _DECIMALS),
-            ),
-            interleaved=False,
-        ),
-        object,
-    )
-
-
 def _class(value: Any) -> str:
     """A field's value as a name: whole numbers without a point, nothing as such."""
     if value is None or value != value:  # None, or no number
@@ -247,7 +256,8 @@ def _polygons(shape: Any) -> list[Any]:
 
 def _rings(piece: Any) -> tuple[NDArray[np.float64], ...]:
     """Outer ring and holes, the first corner not repeated."""
-    return tuple(np.asarray(ring.coords, np.float64)[:-1, :2] for ring in (piece.exterior, *piece.interiors))
+    rings = (np.asarray(ring.coords, np.float64) for ring in (piece.exterior, *piece.interiors))
+    return tuple(np.round(ring[:-1, :2], _DECIMALS) for ring in rings)
 
 
 def _reaches(one: VectorObject, picture: Picture) -> bool:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from pipelines.build import BuildConfig, build, build_store
+from pipelines.build import BuildConfig, build, build_store, manifest
 from pipelines.build.manifest import read_block, read_stamps, stamp
+from pipelines.build.sources.base import SourceItem
 from pipelines.storage.ahead import ahead
 from tests.counting import counted
 from tests.unit.build.test_restart import contents
@@ -65,3 +66,28 @@ def test_an_error_comes_in_its_place():
     assert [next(found) for _ in range(3)] == [2, 3, 6]
     with pytest.raises(ZeroDivisionError):
         next(found)
+
+
+@pytest.mark.parametrize(
+    ("label", "files", "sizes"),
+    [
+        (None, "own", [2, 2, 2]),  # ready samples name files of their own, and no label
+        ("all.shp", "shared", [3, 3]),  # a shapefile's parts count once, as it does
+        ("own", "own", [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_a_block_holds_so_many_bytes_of_files(tmp_path, monkeypatch, label, files, sizes):
+    monkeypatch.setattr(manifest, "_BLOCK_BYTES", 900)
+
+    def file(name):
+        (tmp_path / name).write_bytes(bytes(100 if name.startswith("picture") else 300))
+        return str(tmp_path / name)
+
+    items = []
+    for n in range(6):
+        detail = {"image": file(f"picture{n}")}
+        detail["files"] = [file(f"more{n}" if files == "own" else "all.dbf")]
+        if label:
+            detail["label"] = file(f"label{n}" if label == "own" else label)
+        items.append(SourceItem(str(n), str(n), str(n), detail))
+    assert [len(block) for block in manifest._blocks(items, most=4)] == sizes

@@ -2,15 +2,18 @@
 
 import json
 import zipfile
+from collections import Counter
 
 import geopandas
 import numpy as np
+import pyogrio
 import pytest
 import shapely
 from pyproj import Transformer
 from rasterio.transform import Affine
 
 from pipelines.build import BuildConfig, build_store
+from pipelines.build.manifest import stamp
 from pipelines.build.sources.base import UnusableImage
 from pipelines.build.sources.registry import open_source
 from pipelines.labels.stages import StageCounts
@@ -64,7 +67,7 @@ def nowhere():
 
 
 def make(root, labels="labels.gpkg", attribute="kind", at=AT, height=H, width=W, **how):
-    """A picture, its labels and a table; the source."""
+    """A picture, its labels and a table in a folder; the folder."""
     write(root / "images" / "a.tif", scene(height, width), transform=at)
     save(frame(at=at, **how), root / labels)
     (root / "t.yaml").write_text(TABLE.format(labels=labels, attribute=attribute))
@@ -95,10 +98,10 @@ def read(root):
     return found, next(row for row in counts.rows() if row["name"] == "boxes")
 
 
-def covered(shape, at=AT, crs="EPSG:4326", height=H, width=W, upright=None):
+def covered(shape, at=AT, crs="EPSG:4326", upright=None):
     """Which pixels' centres lie in a shape: each centre is brought to the labels' coordinates."""
     there = Transformer.from_crs(UTM, crs, always_xy=True)
-    y, x = np.mgrid[:height, :width] + 0.5
+    y, x = np.mgrid[:H, :W] + 0.5
     return shapely.contains_xy(on_earth(shape, at, crs), *there.transform(*_map(upright or at, x, y)))
 
 
@@ -206,12 +209,59 @@ def test_what_is_no_polygon_is_counted_and_named(tmp_path):
     assert (again[79][0] == found[79][0]).all() and row["dropped"] == {"degenerate": 3}
 
 
-def test_a_shapefiles_other_parts_are_watched(tmp_path):
+@pytest.mark.parametrize("part", ["shp", "dbf", "prj"])
+def test_all_parts_of_a_shapefile_are_watched(tmp_path, part):
     """Classes stand in the .dbf: a build that goes on after they were changed begins those pictures anew."""
     root = make(tmp_path, "labels.shp")
-    (item,) = open_source(str(root / "t.yaml"), root, BuildConfig()).items()
-    assert item.detail["files"] == [str(root / "labels.dbf"), str(root / "labels.prj")]
-    assert all((root / name).is_file() for name in ("labels.dbf", "labels.prj"))
+    items = list(open_source(str(root / "t.yaml"), root, BuildConfig()).items())
+    before = stamp(items)
+    with (root / f"labels.{part}").open("ab") as file:
+        file.write(b"0")
+    assert stamp(items) != before
+
+
+@pytest.mark.parametrize("labels", ["labels.gpkg", "labels.json", "labels.zip"])
+def test_a_file_that_names_others_is_not_followed(tmp_path, labels):
+    """GDAL knows its VRT and its pipelines by their content, whatever the suffix says."""
+    root = make(tmp_path)
+    save(frame(), root / "other.gpkg")
+    vrt = (
+        "<OGRVRTDataSource><OGRVRTLayer name='other'>"
+        f"<SrcDataSource>{root / 'other.gpkg'}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    command = {
+        "type": "gdal_streamed_alg",
+        "command_line": f"gdal vector pipeline ! read {root / 'other.gpkg'}",
+    }
+    (root / "labels.gpkg").write_text(vrt)
+    (root / "labels.json").write_text(json.dumps(command))
+    with zipfile.ZipFile(root / "labels.zip", "w") as archive:
+        archive.writestr("labels.vrt", vrt)
+    (root / "t.yaml").write_text(TABLE.format(labels=labels, attribute="kind"))
+    with pytest.raises(UnusableImage, match=r"names other files|of the kind OGR_VRT, not GPKG") as raised:
+        read(root)
+    assert raised.value.reason == "unreadable_labels"
+
+
+def test_a_geojson_is_read_once_in_a_process(tmp_path, monkeypatch):
+    root = make(tmp_path, "labels.geojson")
+    source, asked = open_source(str(root / "t.yaml"), root, BuildConfig()), Counter()
+    for name in ("list_layers", "read_info", "read_dataframe"):
+        monkeypatch.setattr(pyogrio, name, _counting(name, getattr(pyogrio, name), asked))
+    (item,) = source.items()
+    for _ in range(3):
+        source.read(item)
+    assert asked == {"list_layers": 1, "read_info": 1, "read_dataframe": 1}
+    save(frame([SHIP], ["3"]), root / "labels.geojson")
+    assert [one.category_id for one in source.read(item)._objects.shapes] == [79]  # another file by that name
+
+
+def _counting(name, call, asked):
+    def counted(*args, **options):
+        asked[name] += 1
+        return call(*args, **options)
+
+    return counted
 
 
 @pytest.mark.parametrize(
@@ -251,7 +301,7 @@ def test_errors_that_name_the_way_out(tmp_path):
 def test_labels_that_lie_elsewhere_are_no_empty_store(tmp_path):
     root = make(tmp_path)
     save(frame(crs=UTM).set_crs("EPSG:32634", allow_override=True), root / "labels.gpkg")
-    with pytest.raises(UserError, match=r"1 tiles, 0 regions.* no label lies on a picture: .*georeference"):
+    with pytest.raises(UserError, match=r"1 tiles, 0 regions.*No label lies on a picture: .*coordinate s"):
         build_store(str(root / "t.yaml"), root, tmp_path / "out", BuildConfig(workers=0), progress=False)
 
 

@@ -117,6 +117,12 @@ def test_vector_files_that_cannot_be_used(export, raster, tmp_path):
     geopandas.GeoDataFrame(geometry=[shapely.Point(5, 5)]).to_file(bare, driver="GPKG")
     with pytest.raises(UserError, match="has no CRS and"):
         make_map(request(export, raster, tmp_path / "o", prompts=str(bare)))
+    bare.write_text(
+        f"<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>{tmp_path}/a.gpkg</SrcDataSource>"
+        "</OGRVRTLayer></OGRVRTDataSource>"
+    )
+    with pytest.raises(UserError, match=r"bare.gpkg names other files or commands .*ogr2ogr"):
+        make_map(request(export, raster, tmp_path / "o", aoi=str(bare)))
 
 
 def test_output_folders_that_are_taken(export, raster, tmp_path):
