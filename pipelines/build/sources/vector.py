@@ -1,7 +1,7 @@
-"""Labels in map coordinates: polygons of a GeoPackage, GeoJSON, FlatGeobuf or shapefile, laid on a picture.
+"""Labels in map coordinates: polygons of a vector file, laid on a picture.
 
-Only what lies where the picture does is read, by the file's spatial index where it has one. A GeoJSON has
-none: it is read once in a process.
+Only what lies where the picture does is read, by the file's spatial index where it has one. A GeoJSON or
+GeoParquet has none: it is read once in a process.
 """
 
 import warnings
@@ -19,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipelines.build.sources.base import UnusableImage
+from pipelines.build.sources.vector_parquet import SUFFIXES, about_parquet, read_parquet
 from pipelines.labels.shapes import Polygons, Shape
 from pipelines.pictures.georeference import Georeference, georeference_of, on_pixels
 from pipelines.pictures.picture import Picture
@@ -28,8 +29,8 @@ from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 
 #: Forms without a spatial index.
-_WHOLE = (".json", ".geojson")
-_FORMS = (*_WHOLE, ".gpkg", ".fgb", ".shp", ".zip")
+_WHOLE = (".json", ".geojson", *SUFFIXES)
+_FORMS = (".gpkg", ".fgb", ".shp", ".zip", *_WHOLE)
 #: GDAL's names of what these hold.
 _DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf", "ESRI Shapefile")
 _LARGEST_WHOLE = 2 * 1024**3
@@ -138,15 +139,29 @@ def _reading(file: Where) -> Iterator[None]:
 def _about(file: Where, size: int, mark: str, layer: str | None) -> dict[str, Any]:
     """What pyogrio tells of a layer, asked once in a process: of a GeoJSON it takes the whole file."""
     source = _source(file, size, mark)
+    if _is_parquet(file):
+        name = _layer(file, [Path(file.name).stem], layer)
+        return _with_crs(file, {"layer_name": name, **about_parquet(source)})
     if points_elsewhere(source if isinstance(source, bytes) else Path(source)):
         raise ValueError("it names other files or commands instead of holding geometries")
-    about: dict[str, Any] = library("pyogrio").read_info(source, layer=_layer(file, source, layer))
+    pyogrio = library("pyogrio")
+    # Tables without geometries, such as QGIS's styles, are no layers.
+    names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
+    about: dict[str, Any] = pyogrio.read_info(source, layer=_layer(file, names, layer))
     if about["driver"] not in _DRIVERS:  # in an archive, say
         raise ValueError(f"it is of the kind {about['driver']}, not {', '.join(_DRIVERS)}")
+    return _with_crs(file, about)
+
+
+def _with_crs(file: Where, about: dict[str, Any]) -> dict[str, Any]:
     if about["crs"] is None:
         detail = "the layer names no coordinate system: give it one (ogr2ogr -a_srs EPSG:…)"
         raise UnusableImage("georeference", str(file), detail)
     return about
+
+
+def _is_parquet(file: Where) -> bool:
+    return Path(file.name).suffix.lower() in SUFFIXES
 
 
 def _field(file: Where, attribute: str | None, about: Mapping[str, Any]) -> str | None:
@@ -180,7 +195,8 @@ def _whole(file: Where, size: int, mark: str, layer: str, attribute: str | None)
         raise ValueError(
             f"more than {_LARGEST_WHOLE >> 30} GiB without a spatial index: make it a GeoPackage"
         )
-    return _read(_source(file, size, mark), layer, attribute)
+    source = _source(file, size, mark)
+    return read_parquet(source, attribute) if _is_parquet(file) else _read(source, layer, attribute)
 
 
 def _read(source: Any, layer: str, attribute: str | None, **more: Any) -> Any:
@@ -195,9 +211,8 @@ def _read(source: Any, layer: str, attribute: str | None, **more: Any) -> Any:
     )
 
 
-def _layer(file: Where, source: Any, layer: str | None) -> str:
-    """The layer's name; tables without geometries, such as QGIS's styles, are none."""
-    names = [str(name) for name, kind in library("pyogrio").list_layers(source) if kind is not None]
+def _layer(file: Where, names: list[str], layer: str | None) -> str:
+    """The name of the layer to read, of those in the file."""
     if layer in names:
         return str(layer)
     if layer is None and len(names) == 1:

@@ -6,6 +6,9 @@ from collections import Counter
 
 import geopandas
 import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -42,6 +45,7 @@ OUT = shapely.Polygon([(70.11, 40.23), (95.07, 45.13), (90.29, 70.17), (66.31, 5
 SHIP, SHED, BESIDE = shapely.box(20, 40, 33, 48), shapely.box(1, 50, 9, 58), shapely.box(200, 200, 220, 220)
 SHAPES = [YARD, PARTS, OUT, SHIP, SHED, BESIDE]
 CLASSES = ["house", "house", "house", "3", "shed", "house"]
+GEO = "georeference"
 
 
 def on_earth(shape, at=AT, crs="EPSG:4326"):
@@ -82,6 +86,9 @@ def save(content, path):
                 if part != path:
                     archive.write(part, part.name)
                     part.unlink()
+    elif path.suffix in (".parquet", ".geoparquet"):  # what a frame's index is called is no object's number
+        encoding = "WKB" if path.suffix == ".parquet" else "geoarrow"
+        content.set_index("other", drop=False).to_parquet(path, geometry_encoding=encoding)
     else:
         content.to_file(path)
 
@@ -113,6 +120,8 @@ def covered(shape, at=AT, crs="EPSG:4326", upright=None):
         ("labels.fgb", "EPSG:3857"),
         ("labels.shp", UTM),
         ("labels.zip", "EPSG:4326"),
+        ("labels.parquet", "EPSG:3857"),
+        ("labels.parquet", "OGC:CRS84"),
         ("{name}.gpkg", "EPSG:32634"),
     ],
 )
@@ -209,6 +218,39 @@ def test_what_is_no_polygon_is_counted_and_named(tmp_path):
     assert (again[79][0] == found[79][0]).all() and row["dropped"] == {"degenerate": 3}
 
 
+def test_a_geoparquet_of_other_kinds(tmp_path):
+    """Geometries as Arrow's lists, a column that tells no class, bytes that are no geometry."""
+    plain = [YARD, OUT, SHIP, SHED]
+    kinds = ["house", "house", "3", "shed"]
+    root = make(tmp_path, "labels.geoparquet", shapes=plain, classes=kinds, crs="EPSG:3857")
+    assert pq.read_schema(root / "labels.geoparquet").field("geometry").type != pa.binary()
+    found, _ = read(root)
+    assert (found[25][0] == covered(YARD, crs="EPSG:3857")).all() and len(found[25]) == 2
+
+    (root / "t.yaml").write_text(TABLE.format(labels="labels.parquet", attribute="kind"))
+    content = frame(plain, kinds)
+    content["parts"] = [[1], [2], [3], [4]]
+    content.to_parquet(root / "labels.parquet")
+    table = pq.read_table(root / "labels.parquet")
+    binary = table.column("geometry").to_pylist()
+    broken = pa.array([binary[0], b"\x01\x03", None, shapely.Polygon().wkb], pa.binary())
+    where = table.schema.get_field_index("geometry")
+    pq.write_table(table.set_column(where, table.schema.field(where), broken), root / "labels.parquet")
+    found, row = read(root)
+    assert (found[25][0] == covered(YARD)).all() and len(found) == 1
+    assert row["dropped"] == {"degenerate": 2, "ignored_class": 1}
+    assert row["named"]["degenerate"] == [f"labels.parquet, a.tif: {n}" for n in ("3 2", "house 1")]
+
+    (root / "t.yaml").write_text(TABLE.format(labels="labels.parquet", attribute="parts"))
+    with pytest.raises(UserError, match=r"no field 'parts'; its fields are kind, other: set attribute"):
+        read(root)
+    (root / "t.yaml").write_text(
+        TABLE.format(labels="labels.parquet", attribute="kind").replace("vector,", "vector, layer: x,")
+    )
+    with pytest.raises(UserError, match=r"no layer 'x'; its layers are labels: set layer"):
+        read(root)
+
+
 @pytest.mark.parametrize("part", ["shp", "dbf", "prj"])
 def test_all_parts_of_a_shapefile_are_watched(tmp_path, part):
     """Classes stand in the .dbf: a build that goes on after they were changed begins those pictures anew."""
@@ -243,6 +285,16 @@ def test_a_file_that_names_others_is_not_followed(tmp_path, labels):
     assert raised.value.reason == "unreadable_labels"
 
 
+def test_a_geoparquet_is_read_once_in_a_process(tmp_path, monkeypatch):
+    root = make(tmp_path, "labels.parquet")
+    source, asked = open_source(str(root / "t.yaml"), root, BuildConfig()), Counter()
+    monkeypatch.setattr(pq, "read_table", _counting("read_table", pq.read_table, asked))
+    (item,) = source.items()
+    for _ in range(3):
+        source.read(item)
+    assert asked == {"read_table": 1}
+
+
 def test_a_geojson_is_read_once_in_a_process(tmp_path, monkeypatch):
     root = make(tmp_path, "labels.geojson")
     source, asked = open_source(str(root / "t.yaml"), root, BuildConfig()), Counter()
@@ -265,19 +317,27 @@ def _counting(name, call, asked):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "says"),
+    ("labels", "change", "reason", "says"),
     [
-        (lambda root: write(root / "images/a.tif", scene(H, W), None, None), "georeference", "a_srs"),
-        (lambda root: nowhere().to_file(root / "labels.gpkg"), "georeference", "the layer names no"),
-        (lambda root: (root / "labels.gpkg").write_bytes(b"no database"), "unreadable_labels", "repair"),
-        (lambda root: (root / "labels.gpkg").unlink(), "missing_labels", "no such file"),
+        ("gpkg", lambda root, file: write(root / "images/a.tif", scene(H, W), None, None), GEO, "a_srs"),
+        ("gpkg", lambda root, file: nowhere().to_file(file), GEO, "the layer names no"),
+        ("parquet", lambda root, file: save(nowhere(), file), GEO, "the layer names no"),
+        ("gpkg", lambda root, file: file.write_bytes(b"no database"), "unreadable_labels", "repair"),
+        ("parquet", lambda root, file: file.write_bytes(b"PAR1"), "unreadable_labels", "repair"),
+        (
+            "parquet",
+            lambda root, file: pandas.DataFrame({"kind": ["3"]}).to_parquet(file),
+            "unreadable_labels",
+            "no geometries",
+        ),
+        ("gpkg", lambda root, file: file.unlink(), "missing_labels", "no such file"),
     ],
 )
-def test_labels_that_lie_nowhere(tmp_path, change, reason, says):
-    root = make(tmp_path)
+def test_labels_that_lie_nowhere(tmp_path, labels, change, reason, says):
+    root = make(tmp_path, f"labels.{labels}")
     source = open_source(str(root / "t.yaml"), root, BuildConfig())
     item = next(iter(source.items()))
-    change(root)
+    change(root, root / f"labels.{labels}")
     with pytest.raises(UnusableImage, match=says) as raised:
         source.read(item)
     assert raised.value.reason == reason
@@ -289,7 +349,7 @@ def test_errors_that_name_the_way_out(tmp_path):
         read(root)
     (root / "labels.gpkg").rename(root / "labels.kml")
     (root / "t.yaml").write_text(TABLE.format(labels="labels.kml", attribute="kind"))
-    with pytest.raises(UserError, match=r"labels\.kml: vector labels are one of \.json, \.geojson, \.gpkg"):
+    with pytest.raises(UserError, match=r"labels\.kml: vector labels are one of \.gpkg, \.fgb, \.shp"):
         read(root)
     (root / "t.yaml").write_text(
         TABLE.format(labels="labels.kml", attribute="kind").replace("vector", "coco")
@@ -305,7 +365,7 @@ def test_labels_that_lie_elsewhere_are_no_empty_store(tmp_path):
         build_store(str(root / "t.yaml"), root, tmp_path / "out", BuildConfig(workers=0), progress=False)
 
 
-@pytest.mark.parametrize("labels", ["labels.gpkg", "labels.geojson"])
+@pytest.mark.parametrize("labels", ["labels.gpkg", "labels.geojson", "labels.parquet"])
 def test_from_a_web_server_as_from_a_folder(tmp_path, labels):
     root = make(tmp_path, labels)
     here, _ = read(root)
@@ -321,7 +381,7 @@ def test_a_build_of_two_pictures_and_one_file(tmp_path, no_sheets):
     """The same bytes whatever form the labels have; no tile has what lies on the other picture."""
     size, other = 128, Affine(0.5, 0, 400000 + 64, 0, -0.5, 5600000)
     stores = []
-    for labels in ("labels.gpkg", "labels.geojson"):
+    for labels in ("labels.gpkg", "labels.geojson", "labels.parquet"):
         root = make(tmp_path / labels, labels, height=size, width=size)
         write(root / "images" / "b.tif", scene(size, size, 1), transform=other)
         houses = [shapely.box(x, y, x + 30, y + 24) for x in (10, 70, 150, 200) for y in (12, 80)]
@@ -334,4 +394,4 @@ def test_a_build_of_two_pictures_and_one_file(tmp_path, no_sheets):
         stores.append(
             b"".join(p.read_bytes() for p in sorted((tmp_path / "out" / labels / "shards").iterdir()))
         )
-    assert stores[0] == stores[1]
+    assert stores[0] == stores[1] == stores[2]
