@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -87,6 +88,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="Fail when more tests than N are skipped; default: report them.",
     )
+
+
+def pytest_collection_finish() -> None:
+    """What was imported until here stays: the collector need not look through it after each test."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ What is read while libraries are imported is the server's: a command whose envir
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -197,6 +198,7 @@ def _become(
     module: str, words: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path | None
 ) -> None:
     """In the fork: is the command from here on."""
+    gc.freeze()  # the collector need not look through a million imported objects, nor copy their pages
     for number, path in ((1, out), (2, err or out)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, number)

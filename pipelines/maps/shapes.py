@@ -73,14 +73,16 @@ def read_shapes(path: str, option: str) -> Any:
         raise UserError(
             f"{option} {path} does not exist; give a GeoPackage, GeoJSON, GeoParquet or shapefile"
         )
-    if local.is_file() and points_elsewhere(local):
-        raise UserError(
-            f"{option} {path} names other files or commands instead of holding shapes: write what it gives "
-            "into a GeoPackage (ogr2ogr shapes.gpkg …)"
-        )
     try:
+        if local.is_file() and points_elsewhere(local):
+            raise UserError(
+                f"{option} {path} names other files or commands instead of holding shapes: write what it "
+                "gives into a GeoPackage (ogr2ogr shapes.gpkg …)"
+            )
         parquet = local.suffix.lower() in (".parquet", ".geoparquet")
         found = geopandas.read_parquet(local) if parquet else geopandas.read_file(local, engine="pyogrio")
+    except UserError:
+        raise
     except Exception as error:  # the readers have many kinds
         reason = " ".join(str(error).split())
         raise UserError(f"{option} {path} cannot be read ({reason}); give a GeoPackage or GeoJSON") from error

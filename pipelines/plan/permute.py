@@ -75,10 +75,13 @@ def mixed(values: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.ui
     return out
 
 
+@functools.lru_cache(maxsize=64)  # of 8 KB at most
 def _table(size: int, key: int) -> NDArray[np.int64]:
     hashes = np.empty(size, np.uint64)
     _mix(np.arange(1, size + 1, dtype=np.uint64), np.uint64(key), hashes, np.empty_like(hashes))
-    return np.argsort(hashes, kind="stable")
+    found = np.argsort(hashes, kind="stable")
+    found.flags.writeable = False
+    return found
 
 
 _Halves = NDArray[np.uint64]

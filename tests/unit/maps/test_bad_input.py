@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import geopandas
 import numpy as np
@@ -121,8 +122,16 @@ def test_vector_files_that_cannot_be_used(export, raster, tmp_path):
         f"<OGRVRTDataSource><OGRVRTLayer name='a'><SrcDataSource>{tmp_path}/a.gpkg</SrcDataSource>"
         "</OGRVRTLayer></OGRVRTDataSource>"
     )
-    with pytest.raises(UserError, match=r"bare.gpkg names other files or commands .*ogr2ogr"):
-        make_map(request(export, raster, tmp_path / "o", aoi=str(bare)))
+    archive = tmp_path / "bare.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("notes.txt", "what lies here")
+        file.write(bare, "a.vrt")
+    for path in (bare, archive):
+        with pytest.raises(UserError, match=rf"{path.name} names other files or commands .*ogr2ogr"):
+            make_map(request(export, raster, tmp_path / "o", aoi=str(path)))
+    archive.write_bytes(b"PK\3\4" + archive.read_bytes()[150:])
+    with pytest.raises(UserError, match=r"bare.zip cannot be read"):
+        make_map(request(export, raster, tmp_path / "o", aoi=str(archive)))
 
 
 def test_output_folders_that_are_taken(export, raster, tmp_path):

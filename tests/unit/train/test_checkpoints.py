@@ -2,9 +2,6 @@
 
 import errno
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +19,7 @@ from pipelines.train.checkpoints.restore import check_shapes
 from pipelines.train.checkpoints.writer import CheckpointError, CheckpointWriter
 from pipelines.train.engine.pieces import KINDS, Piece
 from pipelines.train.engine.shards import ShardReader, layout_of, take_snapshot, write_shard
+from tests.warm import run_warm
 from unigeoseg.errors import UserError
 
 
@@ -123,10 +121,7 @@ def test_what_the_system_refuses_keeps_its_number_through_the_file_format(tmp_pa
         "try:\n    write_shard(Path('cut'), Snapshot({'a': torch.zeros(1000)}, {}))\n"
         "except OSError as error:\n    print('errno', error.errno)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    found = run_warm("-c", code, folder=tmp_path)
     assert f"errno {errno.EFBIG}" in found.stdout, found.stderr
 
 
