@@ -34,9 +34,7 @@ def export_map(
     check_libraries()
     pyogrio, rasterio = library("pyogrio"), library("rasterio")
     folder, target = Path(map_folder), Path(out)
-    if not (folder / "map.json").is_file():
-        raise UserError(f"{folder} holds no finished map: give the folder of one raster's map, with map.json")
-    about = json.loads((folder / "map.json").read_text(encoding="utf-8"))
+    about = finished(folder)
     source = folder / FILES["gpkg"]
     if not source.is_file():
         raise UserError(
@@ -67,6 +65,21 @@ def export_map(
     date = json.loads((_asked(folder)).read_text(encoding="utf-8"))["date"]
     written = {name: write_frames(frames(), target, name, kind, date) for name in formats}
     return {"objects": about["objects"], "crs": crs or about["crs"], "outputs": written}
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """``map.json`` of a finished map.
+
+    Args:
+        folder: of one raster's map.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (folder / "map.json").is_file():
+        raise UserError(f"{folder} holds no finished map: give the folder of one raster's map, with map.json")
+    about: dict[str, Any] = json.loads((folder / "map.json").read_text(encoding="utf-8"))
+    return about
 
 
 def _asked(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,13 @@ class Prompts:
         return {prompt.number: prompt for prompt in self.inside}
 
 
-def read_shapes(path: str, option: str) -> Any:
+def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
     """A GeoDataFrame of a vector file: GeoPackage, GeoJSON, GeoParquet, FlatGeobuf, shapefile.
 
     Args:
         path: file or URL.
         option: of the command line, for messages.
+        layer: of a file with several; ``None``: the first.
 
     Raises:
         UserError: it cannot be read, or is empty.
@@ -80,7 +81,13 @@ def read_shapes(path: str, option: str) -> Any:
                 "gives into a GeoPackage (ogr2ogr shapes.gpkg …)"
             )
         parquet = local.suffix.lower() in (".parquet", ".geoparquet")
-        found = geopandas.read_parquet(local) if parquet else geopandas.read_file(local, engine="pyogrio")
+        if parquet and layer is not None:
+            raise UserError(f"{option} {path} is one table: leave the layer out")
+        found = (
+            geopandas.read_parquet(local)
+            if parquet
+            else geopandas.read_file(local, engine="pyogrio", layer=layer)
+        )
     except UserError:
         raise
     except Exception as error:  # the readers have many kinds
@@ -91,19 +98,63 @@ def read_shapes(path: str, option: str) -> Any:
     return found
 
 
-def _on_scene(frame: Any, scene: Scene, what: str) -> NDArray[np.object_]:
+class Place(Protocol):
+    """Pixels that shapes are laid on: those of a raster or of a map."""
+
+    @property
+    def path(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        ...
+
+    @property
+    def crs(self) -> Any:
+        """Rasterio's; ``None``: pixel units."""
+        ...
+
+    @property
+    def transform(self) -> Affine:
+        """From pixels (x, y) to coordinates."""
+        ...
+
+
+def polygons_on(frame: Any, place: Place, what: str) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
+    """Geometries in pixels, and which of them are polygons.
+
+    Args:
+        frame: a GeoDataFrame.
+        place: the pixels.
+        what: option and file, for messages.
+
+    Raises:
+        UserError: one of both has a CRS and the other none.
+    """
+    shapes = _laid(frame, place, what)
+    return shapes, np.isin(library("shapely").get_type_id(shapes), (3, 6))
+
+
+def _laid(frame: Any, place: Place, what: str) -> NDArray[np.object_]:
     """Geometries in pixels of a raster.
 
     Raises:
         UserError: one of both has a CRS and the other none.
     """
-    if (frame.crs is None) != (scene.crs is None):
+    if (frame.crs is None) != (place.crs is None):
         raise UserError(
-            f"{what} has no CRS and {scene.path} has one: give it one (ogr2ogr -a_srs EPSG:…)"
+            f"{what} has no CRS and {place.path} has one: give it one (ogr2ogr -a_srs EPSG:…)"
             if frame.crs is None
-            else f"{what} has a CRS and {scene.path} is taken in pixels: give shapes in pixels"
+            else f"{what} has a CRS and {place.path} is taken in pixels: give shapes in pixels"
         )
-    return on_pixels(frame, scene.crs, scene.transform)
+    return on_pixels(frame, place.crs, place.transform)
 
 
 def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
@@ -122,7 +173,7 @@ def lay_prompts(frame: Any, scene: Scene, size: int, what: str) -> Prompts:
     """
     found = Prompts([], [])
     whole = Rect(0, 0, scene.height, scene.width)
-    for number, shape in enumerate(_on_scene(frame, scene, what)):
+    for number, shape in enumerate(_laid(frame, scene, what)):
         corners = _corners(shape, f"{what}, shape {number}")
         low, high = corners.min(0), corners.max(0)
         box = shape.geom_type in ("Polygon", "MultiPolygon")
@@ -197,10 +248,10 @@ class Area:
         UserError: no polygons, or they lie outside the raster.
     """
 
-    def __init__(self, frame: Any, scene: Scene, what: str) -> None:
+    def __init__(self, frame: Any, scene: Place, what: str) -> None:
         shapely = library("shapely")
-        shapes = _on_scene(frame, scene, what)
-        if set(shapely.get_type_id(shapes).tolist()) - {3, 6}:
+        shapes, polygons = polygons_on(frame, scene, what)
+        if not polygons.all():
             raise UserError(f"{what} holds other shapes than polygons: an area is polygons")
         self._union = shapely.union_all(shapely.make_valid(shapes))
         shapely.prepare(self._union)
@@ -227,12 +278,27 @@ class Area:
 
     def inside(self, part: Rect) -> NDArray[np.bool_]:
         """Which pixels' centres lie in it, bool ``[h, w]``."""
-        shapely = library("shapely")
-        clipped = shapely.clip_by_rect(
-            self._union, part.left - 1, part.top - 1, part.right + 1, part.bottom + 1
-        )
-        if clipped.is_empty:
-            return np.zeros((part.height, part.width), bool)
-        at = Affine.translation(part.left, part.top)
-        found = rasterize([clipped], (part.height, part.width), transform=at, dtype=np.uint8)
-        return np.asarray(found > 0)
+        return covered(np.asarray([self._union], object), part)
+
+    @property
+    def union(self) -> Any:
+        """Of its polygons, in pixels."""
+        return self._union
+
+
+def covered(shapes: NDArray[np.object_], part: Rect) -> NDArray[np.bool_]:
+    """Which pixels' centres lie in one of some polygons, bool ``[h, w]``.
+
+    Args:
+        shapes: polygons, valid, in pixels.
+        part: the pixels.
+    """
+    shapely = library("shapely")
+    edges = (part.left - 1, part.top - 1, part.right + 1, part.bottom + 1)
+    cut = shapely.clip_by_rect(shapes, *edges)
+    cut = cut[~shapely.is_empty(cut)]
+    size = (part.height, part.width)
+    if not len(cut):
+        return np.zeros(size, bool)
+    at = Affine.translation(part.left, part.top)
+    return np.asarray(rasterize(list(cut), size, transform=at, dtype=np.uint8) > 0)

@@ -198,6 +198,13 @@ PLANS: dict[str, How] = {
     "unigeoseg map export lakes --format geojson --simplify 1 --out lakes-geojson": How(
         after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',)
     ),
+    "unigeoseg map assess lakes --truth lakes.gpkg --where kind=lake --aoi surveyed.gpkg --out lakes-accuracy": How(
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',),
+    ),
+    "unigeoseg map assess lakes --truth landcover.tif --values 5,6 --out lakes-accuracy": How(
+        ("--out", "lakes-cover"),
+        after=('unigeoseg map run --model runs/quickstart/export --input city.tif --text "the lakes" --out lakes',),
+    ),
     "unigeoseg data build --source synthetic --out stores/absent --set instruct.collective=0.25 --set instruct.absent=0.25": How(
         ("--out", "stores/collective", *_FEW)
     ),

@@ -48,12 +48,16 @@ def make_workspace(folder: Path) -> None:
 
 
 def _rasters(folder: Path) -> None:
-    """A GeoTIFF, two tiles, and points on the first."""
+    """A GeoTIFF, two tiles, points on the first, and what is known to be there."""
     write(folder / "city.tif", scene(150, 200))
+    write(folder / "landcover.tif", (scene(150, 200, bands=1) // 40))
     for name in ("a.tif", "b.tif"):
         write(folder / "tiles" / name, scene(40, 40))
     points = geopandas.points_from_xy([400030, 400060], [5599970, 5599950], crs=UTM)
     geopandas.GeoDataFrame(geometry=points).to_file(folder / "points.gpkg", driver="GPKG")
+    lake, surveyed = points.buffer(12)[:1], points.buffer(60)[1:]
+    geopandas.GeoDataFrame({"kind": ["lake"]}, geometry=lake).to_file(folder / "lakes.gpkg", driver="GPKG")
+    geopandas.GeoDataFrame(geometry=surveyed).to_file(folder / "surveyed.gpkg", driver="GPKG")
 
 
 def _city(folder: Path) -> None:

@@ -99,10 +99,12 @@ def _result(step, counts, rates):
 
 def _drive(shares, start, steps, rates, stop=None):
     """Feeds losses that fall at fixed rates, batch by batch of the growing plan."""
+    plan = shares.plan()
     for step in range(start, stop or steps):
         if shares.end <= step:
             shares.extend(steps - step)
-        counts = np.bincount(shares.plan().batch(step).row_tasks, minlength=3).tolist()
+            plan = shares.plan()
+        counts = np.bincount(plan.batch(step).row_tasks, minlength=3).tolist()
         shares.add(_result(step, counts, rates))
     return shares
 

@@ -1,0 +1,1 @@
+"""A finished map against what is known to be there."""
