@@ -361,7 +361,11 @@ def _assessment_text(result: dict[str, Any]) -> str:
             f"{o['missed']:,} missed, {o['false']:,} false"
         )
     if result["thresholds"]:
-        best = result["thresholds"]["best"]
-        lines.append(f"  threshold  {best['threshold']:.2f} would have the best IoU, {best['IoU']:.3f}")
+        best, rows = result["thresholds"]["best"], result["thresholds"]["curve"]
+        lines.append(
+            f"  threshold  none is better than to mark everything, IoU {best['IoU']:.3f}"
+            if best == rows[-1]
+            else f"  threshold  {best['threshold']:.2f} would have the best IoU, {best['IoU']:.3f}"
+        )
     lines += [f"warning: {text}" for text in result["warnings"]]
     return "\n".join([*lines, *(f"  {path}" for path in result["outputs"].values())])

@@ -248,13 +248,13 @@ def _warnings(
         told.append(f"{truth.ignored} shapes of the truth are no polygons and were left out")
     compared = int(counts.squares.sum())
     if isinstance(truth, PolygonTruth) and area is None:
-        left, top, right, bottom = library("shapely").total_bounds(truth.shapes)
+        left, top, right, bottom = truth.bounds
         across = min(right, ground.width) - max(left, 0)
         share = across * (min(bottom, ground.height) - max(top, 0)) / compared
         if share < _PART:
             told.append(
-                f"the truth lies in {share:.0%} of what was compared, and everything the map found elsewhere "
-                "counts as false: where the truth was drawn for a part alone, give that part as --aoi"
+                f"all polygons of the truth lie in {share:.0%} of what was compared, and everything the map "
+                "found elsewhere counts as false: if they were drawn for a part alone, give it as --aoi"
             )
     if about["prompts"]:
         told.append(

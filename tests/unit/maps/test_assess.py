@@ -325,7 +325,7 @@ def test_maps_and_folders_that_cannot_be_used(tmp_path, finished):
 
 def test_what_a_person_should_know(tmp_path, finished):
     folder, _, _ = finished
-    shapes = [LAKES[0], shapely.LineString([(1, 1), (90, 90)])]
+    shapes = [shapely.box(50, 60, 90, 90), shapely.LineString([(1, 1), (90, 90)])]
     told = assess_map(
         folder,
         Chosen(truth_file(tmp_path / "t.gpkg", shapes=shapes, kinds=["a", "b"])),
@@ -335,3 +335,8 @@ def test_what_a_person_should_know(tmp_path, finished):
     )
     assert "1 shapes of the truth are no polygons" in told["warnings"][0]
     assert "counts as false" in told["warnings"][1] and "--aoi" in told["warnings"][1]
+
+    chosen = Chosen(truth_file(tmp_path / "all.gpkg", shapes=[*SHAPES, shapes[0]], kinds=[*KINDS, "hut"]))
+    chosen = Chosen(chosen.path, where=("kind", ("hut",)))
+    told = assess_map(folder, chosen, tmp_path / "rare", progress=False)
+    assert told["warnings"] == [], "one small hut, and lakes drawn everywhere"
