@@ -109,7 +109,7 @@ class PolygonTruth:
     Attributes:
         shapes: of ``[N]`` polygons that reach into the map, in pixels, valid; each is an object.
         numbers: int64 ``[N]``: their places in the file, from 0.
-        bounds: left, top, right, bottom in pixels of all polygons on the map, also of those that do not count.
+        bounds: left, top, right, bottom, in pixels, of all polygons there, also of those that do not count.
 
     Raises:
         UserError: see :func:`open_truth`.
@@ -121,13 +121,13 @@ class PolygonTruth:
         frame = read_shapes(chosen.path, "--truth", chosen.layer).reset_index(drop=True)
         shapes, polygons = polygons_on(frame, ground, what)
         on_map = polygons & shapely.intersects(shapes, shapely.box(0, 0, ground.width, ground.height))
-        self.bounds = shapely.total_bounds(shapes[on_map])
         counts = np.ones(len(frame), bool)
         if chosen.where is not None:
             counts = _that_are(frame, *chosen.where, what)
         self.ignored, there = int((counts & ~polygons).sum()), counts & on_map
         if not there.any():
             raise UserError(f"{what} has no polygon on {ground.path}: look at its CRS")
+        self.bounds = shapely.total_bounds(shapes[on_map])
         valid = shapely.make_valid(shapes[there], method="structure", keep_collapsed=False)
         self.shapes = valid
         self.numbers = np.asarray(frame.index)[there].astype(np.int64)
