@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,13 +63,12 @@ def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
     Args:
         path: file or URL.
         option: of the command line, for messages.
-        layer: of a file with several; ``None``: the first.
+        layer: of a file with several; ``None``: the only one with geometries.
 
     Raises:
-        UserError: it cannot be read, or is empty.
+        UserError: it cannot be read, is empty, or has several layers.
     """
     geopandas = library("geopandas")
-    library("pyogrio")
     local = local_copy(path)
     if not local.exists():
         raise UserError(
@@ -83,11 +83,11 @@ def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
         parquet = local.suffix.lower() in (".parquet", ".geoparquet")
         if parquet and layer is not None:
             raise UserError(f"{option} {path} is one table: leave the layer out")
-        found = (
-            geopandas.read_parquet(local)
-            if parquet
-            else geopandas.read_file(local, engine="pyogrio", layer=layer)
-        )
+        if parquet:
+            found = geopandas.read_parquet(local)
+        else:
+            layer = layer or _only_layer(local, f"{option} {path}")
+            found = geopandas.read_file(local, engine="pyogrio", layer=layer)
     except UserError:
         raise
     except Exception as error:  # the readers have many kinds
@@ -96,6 +96,15 @@ def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
     if not hasattr(found, "geometry") or found.empty:
         raise UserError(f"{option} {path} holds no shapes")
     return found
+
+
+def _only_layer(local: Path, what: str) -> str | None:
+    """The layer with geometries; tables without, such as QGIS's styles, are none."""
+    names = [str(name) for name, kind in library("pyogrio").list_layers(local) if kind is not None]
+    if len(names) > 1:
+        name = "name one with --layer" if what.startswith("--truth") else "give a file with one"
+        raise UserError(f"{what} has the layers {', '.join(names)}: {name} (ogr2ogr one.gpkg FILE LAYER)")
+    return names[0] if names else None
 
 
 class Place(Protocol):

@@ -274,6 +274,7 @@ def test_a_maps_own_objects_are_all_found(tmp_path, export):
         ),
         ({"path": "t.gpkg", "where": ("sort", ("lake",))}, r"no field 'sort': its fields are kind"),
         ({"path": "t.gpkg", "layer": "x"}, r"t\.gpkg cannot be read"),
+        ({"path": "two.gpkg"}, r"two\.gpkg has the layers a, b: name one with --layer"),
         ({"path": "t.gpkg", "values": (1.0,)}, r"holds shapes: --values is for a raster"),
         ({"path": "away.gpkg"}, r"has no polygon on .*map: look at its CRS"),
         ({"path": "three.tif"}, r"has 3 bands: the truth is one band of values"),
@@ -288,6 +289,8 @@ def test_truth_that_cannot_be_used(tmp_path, finished, monkeypatch, chosen, says
     monkeypatch.chdir(tmp_path)
     truth_file(tmp_path / "t.gpkg")
     truth_file(tmp_path / "away.gpkg", shapes=[AWAY], kinds=["lake"])
+    for layer in "ab":
+        geopandas.read_file(tmp_path / "t.gpkg").to_file(tmp_path / "two.gpkg", layer=layer)
     write(tmp_path / "three.tif", np.zeros((3, H, W), np.uint8))
     write(tmp_path / "small.tif", np.zeros((1, 5, 5), np.uint8), None, None)
     write(tmp_path / "elsewhere.tif", np.ones((1, 5, 5), np.uint8), UTM, AT @ Affine.translation(5000, 0))

@@ -20,7 +20,7 @@ from pipelines.maps.request import Request
 from pipelines.maps.work import Work
 from pipelines.maps.workers import _Mappers
 from pipelines.storage import libraries
-from tests.geotiffs import AT, scene, write
+from tests.geotiffs import AT, UTM, scene, write
 from unigeoseg.errors import UserError
 from unigeoseg.samples.tokens import train_tokenizer
 
@@ -114,6 +114,11 @@ def test_vector_files_that_cannot_be_used(export, raster, tmp_path):
     (tmp_path / "damaged.gpkg").write_text("no database")
     with pytest.raises(UserError, match=r"damaged.gpkg cannot be read"):
         make_map(request(export, raster, tmp_path / "o", aoi=str(tmp_path / "damaged.gpkg")))
+    for layer in ("known", "wanted"):
+        points = geopandas.GeoDataFrame(geometry=[shapely.Point(400003, 5599997)], crs=UTM)
+        points.to_file(tmp_path / "two.gpkg", layer=layer)
+    with pytest.raises(UserError, match=r"two.gpkg has the layers known, wanted: give a file wit"):
+        make_map(request(export, raster, tmp_path / "o", prompts=str(tmp_path / "two.gpkg")))
     bare = tmp_path / "bare.gpkg"
     geopandas.GeoDataFrame(geometry=[shapely.Point(5, 5)]).to_file(bare, driver="GPKG")
     with pytest.raises(UserError, match="has no CRS and"):
