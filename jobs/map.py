@@ -279,7 +279,7 @@ def export(
     metavar="FILE",
     help="Polygons (GeoPackage, GeoJSON, GeoParquet, shapefile), or a raster of values; any CRS.",
 )
-@click.option("--layer", metavar="NAME", help="Of a vector file with several; default: the first.")
+@click.option("--layer", metavar="NAME", help="Of a vector file that has several.")
 @click.option("--where", metavar="FIELD=VALUE[,VALUE]", help="Polygons that count, by a field; default: all.")
 @click.option("--values", metavar="1[,2]", help="Of a raster, those that count; default: all but 0.")
 @click.option("--aoi", metavar="FILE", help="Polygons: compare nothing outside them.")

@@ -121,6 +121,10 @@ def assess_map(
             return told | {"outputs": _write(told, layers, target)}
         except (OSError, RasterioError) as error:
             raise UserError(f"--out {target} cannot be written ({error}): make room") from error
+        finally:
+            if not (target / ASSESSMENT).is_file():  # nothing half done, so that the same command may follow
+                for name in (ERRORS, OBJECTS, PICTURE):
+                    (target / name).unlink(missing_ok=True)
 
 
 def _asked(
@@ -169,6 +173,8 @@ def _compared(
             known = known & (mask < NOT_COMPUTED)
             if area is not None:
                 known &= area.inside(place)
+            if isinstance(truth, PolygonTruth):
+                truth.note(place, known)
             sums.add(mask == 1, there, known, score, _pixel(place, ground))
             sums.left_out += int((~known & (mask != NO_DATA)).sum())
             errors.write(error_codes(mask == 1, there, known), 1, window=window)
@@ -210,6 +216,7 @@ def _objects(
     if area is not None:
         zone = shapely.intersection(zone, area.union)
     own, own_shapes = _cut(truth.shapes, zone)
+    own, own_shapes = own[truth.compared[own]], own_shapes[truth.compared[own]]
     found, found_shapes = _cut(shapely.make_valid(on_pixels(frame, ground.crs, ground.transform)), zone)
     same = match(own_shapes, found_shapes)
     lost, false = same.truth < 0, same.found < 0
@@ -229,7 +236,7 @@ def _objects(
             closest_iou=same.closest_found[false].round(4)
         ),
     }
-    return layers, same.told()
+    return layers, same.told() | {"left_out": int((~truth.compared).sum())}
 
 
 def _cut(shapes: NDArray[np.object_], zone: Any) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
@@ -244,6 +251,8 @@ def _warnings(
     truth: Truth, area: Area | None, ground: Ground, about: dict[str, Any], sums: _Sums, counts: Counts
 ) -> list[str]:
     told = []
+    if isinstance(truth, PolygonTruth) and not (Path(ground.path) / FILES["gpkg"]).is_file():
+        told.append("the map has no objects.gpkg, so objects were not compared: map with --format gpkg")
     if truth.ignored:
         told.append(f"{truth.ignored} shapes of the truth are no polygons and were left out")
     compared = int(counts.squares.sum())

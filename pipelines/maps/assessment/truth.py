@@ -109,6 +109,7 @@ class PolygonTruth:
     Attributes:
         shapes: of ``[N]`` polygons that reach into the map, in pixels, valid; each is an object.
         numbers: int64 ``[N]``: their places in the file, from 0.
+        compared: bool ``[N]``: whether something of them was, as far as :meth:`note` was told.
         bounds: left, top, right, bottom, in pixels, of all polygons there, also of those that do not count.
 
     Raises:
@@ -131,13 +132,26 @@ class PolygonTruth:
         valid = shapely.make_valid(shapes[there], method="structure", keep_collapsed=False)
         self.shapes = valid
         self.numbers = np.asarray(frame.index)[there].astype(np.int64)
+        self.compared = np.zeros(len(valid), bool)
         self._tree = shapely.STRtree(valid)
 
     def read(self, part: Rect) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """See :class:`Truth`."""
-        box = library("shapely").box(part.left, part.top, part.right, part.bottom)
-        there = covered(self.shapes[self._tree.query(box)], part)
+        there = covered(self.shapes[self._near(part)], part)
         return there, np.ones(there.shape, bool)
+
+    def note(self, part: Rect, compared: NDArray[np.bool_]) -> None:
+        """Takes down which polygons have a pixel that was compared, bool ``[h, w]``, in a part of the map."""
+        near = self._near(part)
+        if compared.all():
+            self.compared[near] = True
+        elif compared.any():
+            for at in near[~self.compared[near]]:
+                self.compared[at] = (covered(self.shapes[[at]], part) & compared).any()
+
+    def _near(self, part: Rect) -> NDArray[np.int64]:
+        box = library("shapely").box(part.left, part.top, part.right, part.bottom)
+        return np.asarray(self._tree.query(box, predicate="intersects"), np.int64)
 
 
 def _that_are(frame: Any, field: str, values: Sequence[str], what: str) -> NDArray[np.bool_]:
@@ -207,6 +221,10 @@ class _RasterTruth:
         """See :class:`Truth`."""
         window = rasterio.windows.Window(part.left, part.top, part.width, part.height)
         values = self._file.read(1, window=window)
-        known = self._file.dataset_mask(window=window) > 0
+        # The band that was added to the file's one; rasterio takes it for a mask in some types alone.
+        added = self._file.count > 1
+        known = (self._file.read(2, window=window) if added else self._file.dataset_mask(window=window)) > 0
+        if values.dtype.kind == "f":
+            known &= ~np.isnan(values)
         there = np.isin(values, self._values) if len(self._values) else values != 0
         return there & known, known

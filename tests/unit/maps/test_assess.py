@@ -166,6 +166,19 @@ def test_an_area_and_a_raster_of_another_grid(tmp_path, finished):
         assert told["objects"] is None and not (tmp_path / str(len(counts)) / "errors.gpkg").exists()
 
 
+def test_what_a_raster_does_not_know(tmp_path, finished):
+    """A mask inside the file, and values that are no number."""
+    folder, mask, _ = finished
+    unknown = np.zeros((H, W), bool)
+    unknown[200:300] = True
+    values = (np.arange(H * W).reshape(H, W) % 5 > 2).astype(np.float32)
+    inside = write(tmp_path / "m.tif", values[None], UTM, AT, mask=np.where(unknown, 0, 255).astype(np.uint8))
+    nan = write(tmp_path / "n.tif", np.where(unknown, np.nan, values)[None], UTM, AT)
+    for number, path in enumerate((inside, nan)):
+        told = assess_map(folder, Chosen(path), tmp_path / str(number), progress=False)
+        assert told["pixels"] == counted(mask, values > 0, ~unknown)
+
+
 def test_in_pixels(tmp_path):
     mask = np.zeros((40, 50), np.uint8)
     mask[10:20, 5:25] = 1
@@ -196,6 +209,18 @@ def test_objects_one_to_one(tmp_path):
     assert missed["shape"].tolist() == [2] and missed["closest_iou"].tolist() == [0]
     assert missed.geometry[0].symmetric_difference(on_earth(lost, UTM)).area < 1e-6
     assert false["id"].tolist() == ["1"] and false["closest_iou"].tolist() == [0.4]
+
+
+def test_objects_that_were_not_looked_at(tmp_path):
+    """Where nothing was computed nothing is missed; an object that has one pixel elsewhere is."""
+    mask = np.zeros((30, 60), np.uint8)
+    mask[:, 20:] = 254
+    mask[5:9, 2:8] = 1
+    shapes = [shapely.box(2, 5, 8, 9), shapely.box(30, 5, 40, 20), shapely.box(19.2, 12.2, 33, 20.3)]
+    folder = by_hand(tmp_path / "map", mask, mask, objects=shapes[:1])
+    path = truth_file(tmp_path / "t.gpkg", shapes=shapes, kinds=["a"] * 3)
+    told = assess_map(folder, Chosen(path), tmp_path / "out", progress=False)["objects"]
+    assert (told["truth"], told["matched"], told["missed"], told["left_out"]) == (2, 1, 1, 1)
 
 
 def test_matching_is_that_of_all_pairs():
@@ -297,7 +322,7 @@ def test_truth_that_cannot_be_used(tmp_path, finished, monkeypatch, chosen, says
     (tmp_path / "pointer.tif").write_text('<VRTDataset rasterXSize="5" rasterYSize="5"></VRTDataset>')
     with pytest.raises(UserError, match=says):
         assess_map(folder, Chosen(**chosen), tmp_path / "out", progress=False)
-    assert not list(tmp_path.glob("out/*.draft"))
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_maps_and_folders_that_cannot_be_used(tmp_path, finished):
@@ -336,10 +361,11 @@ def test_what_a_person_should_know(tmp_path, finished):
         None,
         False,
     )
-    assert "1 shapes of the truth are no polygons" in told["warnings"][0]
-    assert "counts as false" in told["warnings"][1] and "--aoi" in told["warnings"][1]
+    assert "no objects.gpkg" in told["warnings"][0] and told["objects"] is None
+    assert "1 shapes of the truth are no polygons" in told["warnings"][1]
+    assert "counts as false" in told["warnings"][2] and "--aoi" in told["warnings"][2]
 
     chosen = Chosen(truth_file(tmp_path / "all.gpkg", shapes=[*SHAPES, shapes[0]], kinds=[*KINDS, "hut"]))
     chosen = Chosen(chosen.path, where=("kind", ("hut",)))
     told = assess_map(folder, chosen, tmp_path / "rare", progress=False)
-    assert told["warnings"] == [], "one small hut, and lakes drawn everywhere"
+    assert len(told["warnings"]) == 1, "one small hut, and lakes drawn everywhere"
