@@ -367,5 +367,8 @@ def _assessment_text(result: dict[str, Any]) -> str:
             if best == rows[-1]
             else f"  threshold  {best['threshold']:.2f} would have the best IoU, {best['IoU']:.3f}"
         )
+    for one in result.get("inputs", [])[:_SHOWN]:
+        told = "-" if one["IoU"] is None else f"{one['IoU']:.3f}"
+        lines.append(f"  IoU {told} of {one['pixels']['compared']:,} pixels: {one['map']}")
     lines += [f"warning: {text}" for text in result["warnings"]]
     return "\n".join([*lines, *(f"  {path}" for path in result["outputs"].values())])

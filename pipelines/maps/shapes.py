@@ -24,6 +24,10 @@ from unigeoseg.samples.prompts import MAX_POINTS
 _ROOM = 1.5
 
 
+class NotThere(UserError):
+    """What was given lies elsewhere than a raster."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A point, some points, or a box, and the window in which it is asked.
@@ -254,7 +258,8 @@ class Area:
         what: option and file, for messages.
 
     Raises:
-        UserError: no polygons, or they lie outside the raster.
+        UserError: not all of it is polygons.
+        NotThere: they lie outside the raster.
     """
 
     def __init__(self, frame: Any, scene: Place, what: str) -> None:
@@ -265,7 +270,7 @@ class Area:
         self._union = shapely.union_all(shapely.make_valid(shapes))
         shapely.prepare(self._union)
         if not self.meets(Rect(0, 0, scene.height, scene.width)):
-            raise UserError(f"{what} lies outside {scene.path}: look at its CRS")
+            raise NotThere(f"{what} lies outside {scene.path}: look at its CRS")
 
     def meets(self, part: Rect) -> bool:
         """Whether the area reaches into a part of the raster."""

@@ -1,6 +1,6 @@
 """Objects of a map and of the truth, one to one."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,45 @@ class Matching:
     closest_truth: NDArray[np.float64]
     closest_found: NDArray[np.float64]
 
-    def told(self) -> dict[str, float | int | None]:
-        """Counts, and measures over objects; ``mean_IoU`` is that of the matched ones."""
+    def counts(self, left_out: int) -> "ObjectCounts":
+        """How many there are of each.
+
+        Args:
+            left_out: true objects that were not among those to be matched.
+        """
         matched = int((self.truth >= 0).sum())
         missed, false = len(self.truth) - matched, len(self.found) - matched
+        return ObjectCounts(matched, missed, false, left_out, float(self.ious.sum()))
+
+
+@dataclass(frozen=True)
+class ObjectCounts:
+    """Objects of one map or several: ``iou`` is the sum of the matched ones' IoU."""
+
+    matched: int
+    missed: int
+    false: int
+    left_out: int
+    iou: float
+
+    def __add__(self, other: "ObjectCounts") -> "ObjectCounts":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return ObjectCounts(*(one + more for one, more in pairs))
+
+    def told(self) -> dict[str, float | int | None]:
+        """Counts, and measures over objects; ``mean_IoU`` is that of the matched ones."""
+        truth, found = self.matched + self.missed, self.matched + self.false
         return {
-            "truth": len(self.truth),
-            "map": len(self.found),
-            "matched": matched,
-            "missed": missed,
-            "false": false,
-            "precision": matched / len(self.found) if len(self.found) else None,
-            "recall": matched / len(self.truth) if len(self.truth) else None,
-            "F1": 2 * matched / (2 * matched + missed + false) if matched + missed + false else None,
-            "mean_IoU": float(self.ious[self.truth >= 0].mean()) if matched else None,
+            "truth": truth,
+            "map": found,
+            "matched": self.matched,
+            "missed": self.missed,
+            "false": self.false,
+            "left_out": self.left_out,
+            "precision": self.matched / found if found else None,
+            "recall": self.matched / truth if truth else None,
+            "F1": 2 * self.matched / (truth + found) if truth + found else None,
+            "mean_IoU": self.iou / self.matched if self.matched else None,
         }
 
 

@@ -45,11 +45,6 @@ class Ground:
     crs: Any
     transform: Affine
 
-    @property
-    def whole(self) -> Rect:
-        """All of it."""
-        return Rect(0, 0, self.height, self.width)
-
 
 @dataclass(frozen=True)
 class Chosen:
@@ -71,69 +66,109 @@ class Chosen:
 class Truth(Protocol):
     """The truth on the pixels of a map."""
 
-    #: Shapes of the file that are no polygons.
-    ignored: int
-
     def read(self, part: Rect) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Where it is there, and where that is known: bool ``[h, w]`` each."""
         ...
 
 
-def open_truth(chosen: Chosen, ground: Ground, stack: ExitStack) -> Truth:
+class TruthFile(Protocol):
+    """A file of truth."""
+
+    #: Shapes that are no polygons.
+    ignored: int
+
+    def on(self, ground: Ground, stack: ExitStack) -> Truth:
+        """Lays it on a map.
+
+        Args:
+            ground: the map's pixels.
+            stack: closes what is opened.
+
+        Raises:
+            UserError: that cannot be done.
+        """
+        ...
+
+
+def open_truth(chosen: Chosen) -> TruthFile:
     """Opens a file of truth.
 
     Args:
         chosen: file, and what of it counts.
-        ground: the map.
-        stack: closes it.
 
     Raises:
-        UserError: it cannot be read or laid on the map, or holds nothing that counts.
+        UserError: it cannot be read, or holds nothing that counts.
     """
     if Path(chosen.path).suffix.lower() in _RASTERS:
         if chosen.where is not None or chosen.layer is not None:
             raise UserError(f"--truth {chosen.path} is a raster: --where and --layer are for shapes")
-        return _RasterTruth(chosen, ground, stack)
+        return _RasterFile(chosen)
     if chosen.values:
         raise UserError(f"--truth {chosen.path} holds shapes: --values is for a raster")
-    return PolygonTruth(chosen, ground)
+    return _PolygonFile(chosen)
+
+
+class _PolygonFile:
+    """A vector file, read once, reprojected once for all maps of a CRS."""
+
+    def __init__(self, chosen: Chosen) -> None:
+        self._what = f"--truth {chosen.path}"
+        frame = read_shapes(chosen.path, "--truth", chosen.layer).reset_index(drop=True)
+        counts = np.ones(len(frame), bool)
+        if chosen.where is not None:
+            counts = _that_are(frame, *chosen.where, self._what)
+        polygons = np.isin(library("shapely").get_type_id(frame.geometry.values), (3, 6))
+        self.ignored = int((counts & ~polygons).sum())
+        #: By CRS: polygons, by their places in the file.
+        self._frames = {None: frame.geometry[polygons]}
+        self._counts = counts
+
+    def on(self, ground: Ground, stack: ExitStack) -> Truth:
+        """See :class:`TruthFile`."""
+        crs = None if ground.crs is None else ground.crs.to_wkt()
+        given = self._frames[None]
+        if (given.crs is None) == (crs is None) and crs not in self._frames:
+            self._frames[crs] = given.to_crs(crs)
+        laid = self._frames.get(crs, given)
+        corners = [ground.transform @ (x, y) for x in (0, ground.width) for y in (0, ground.height)]
+        (left, bottom), (right, top) = np.min(corners, 0), np.max(corners, 0)
+        near = np.sort(laid.sindex.query(library("shapely").box(left, bottom, right, top)))
+        shapes, _ = polygons_on(laid.iloc[near].to_frame("geometry"), ground, self._what)
+        numbers = np.asarray(laid.index)[near].astype(np.int64)
+        return PolygonTruth(shapes, numbers, self._counts[numbers], ground)
 
 
 class PolygonTruth:
     """Polygons: a pixel is there where its centre lies in one.
 
     Args:
-        chosen: the file.
+        shapes: polygons ``[N]`` around the map, in its pixels.
+        numbers: int64 ``[N]``: their places in the file, from 0.
+        counts: bool ``[N]``: which of them count.
         ground: the map.
 
     Attributes:
-        shapes: of ``[N]`` polygons that reach into the map, in pixels, valid; each is an object.
-        numbers: int64 ``[N]``: their places in the file, from 0.
-        compared: bool ``[N]``: whether something of them was, as far as :meth:`note` was told.
-        bounds: left, top, right, bottom, in pixels, of all polygons there, also of those that do not count.
-
-    Raises:
-        UserError: see :func:`open_truth`.
+        shapes: of ``[M]`` polygons that count and reach into the map, valid; each is an object.
+        numbers: int64 ``[M]``.
+        compared: bool ``[M]``: whether something of them was, as far as :meth:`note` was told.
+        bounds: left, top, right, bottom, in pixels, of all polygons there, also of those that do not count;
+            ``None``: there are none.
     """
 
-    def __init__(self, chosen: Chosen, ground: Ground) -> None:
+    def __init__(
+        self,
+        shapes: NDArray[np.object_],
+        numbers: NDArray[np.int64],
+        counts: NDArray[np.bool_],
+        ground: Ground,
+    ) -> None:
         shapely = library("shapely")
-        what = f"--truth {chosen.path}"
-        frame = read_shapes(chosen.path, "--truth", chosen.layer).reset_index(drop=True)
-        shapes, polygons = polygons_on(frame, ground, what)
-        on_map = polygons & shapely.intersects(shapes, shapely.box(0, 0, ground.width, ground.height))
-        counts = np.ones(len(frame), bool)
-        if chosen.where is not None:
-            counts = _that_are(frame, *chosen.where, what)
-        self.ignored, there = int((counts & ~polygons).sum()), counts & on_map
-        if not there.any():
-            raise UserError(f"{what} has no polygon on {ground.path}: look at its CRS")
-        self.bounds = shapely.total_bounds(shapes[on_map])
-        valid = shapely.make_valid(shapes[there], method="structure", keep_collapsed=False)
-        self.shapes = valid
-        self.numbers = np.asarray(frame.index)[there].astype(np.int64)
-        self.compared = np.zeros(len(valid), bool)
-        self._tree = shapely.STRtree(valid)
+        on_map = shapely.intersects(shapes, shapely.box(0, 0, ground.width, ground.height))
+        self.bounds = shapely.total_bounds(shapes[on_map]) if on_map.any() else None
+        there = counts & on_map
+        self.shapes = shapely.make_valid(shapes[there], method="structure", keep_collapsed=False)
+        self.numbers, self.compared = numbers[there], np.zeros(int(there.sum()), bool)
+        self._tree = shapely.STRtree(self.shapes)
 
     def read(self, part: Rect) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """See :class:`Truth`."""
@@ -176,46 +211,50 @@ def _text(value: Any) -> str:
     return str(int(value)) if whole else str(value)
 
 
-class _RasterTruth:
-    """A raster of values, by its nearest pixel; no data is unknown.
-
-    Args:
-        chosen: the file.
-        ground: the map.
-        stack: closes it.
-
-    Raises:
-        UserError: see :func:`open_truth`.
-    """
+class _RasterFile:
+    """A raster of values."""
 
     ignored = 0
 
-    def __init__(self, chosen: Chosen, ground: Ground, stack: ExitStack) -> None:
-        what = f"--truth {chosen.path}"
-        self._values = np.asarray(chosen.values, np.float64)
-        path, driver = local_copy(chosen.path), _RASTERS[Path(chosen.path).suffix.lower()]
-        if not path.exists():
-            raise UserError(f"{what} does not exist: give polygons, or a raster of values")
+    def __init__(self, chosen: Chosen) -> None:
+        self._what, self._values = f"--truth {chosen.path}", np.asarray(chosen.values, np.float64)
+        self._path, self._driver = local_copy(chosen.path), _RASTERS[Path(chosen.path).suffix.lower()]
+        if not self._path.exists():
+            raise UserError(f"{self._what} does not exist: give polygons, or a raster of values")
+
+    def on(self, ground: Ground, stack: ExitStack) -> Truth:
+        """See :class:`TruthFile`."""
+        what = self._what
         try:
-            file = stack.enter_context(rasterio.open(path, driver=driver))
+            file = stack.enter_context(rasterio.open(self._path, driver=self._driver))
         except RasterioError as error:
-            raise UserError(f"{what} cannot be read ({error}): give a {driver}") from error
+            raise UserError(f"{what} cannot be read ({error}): give a {self._driver}") from error
         if file.count != 1:
             raise UserError(
                 f"{what} has {file.count} bands: the truth is one band of values (gdal_translate -b 1 …)"
             )
         if ground.crs is not None and file.crs is not None:
             grid = {"transform": ground.transform, "width": ground.width, "height": ground.height}
-            how = {"resampling": Resampling.nearest, "add_alpha": file.nodata is None, "tolerance": _EXACT}
-            self._file: Any = stack.enter_context(WarpedVRT(file, crs=ground.crs, **grid, **how))
-        elif (file.height, file.width) == (ground.height, ground.width):
-            self._file = file
-        else:
+            how = {
+                "resampling": Resampling.nearest,
+                "add_alpha": file.nodata is None,
+                "tolerance": _EXACT,
+            }
+            file = stack.enter_context(WarpedVRT(file, crs=ground.crs, **grid, **how))
+        elif (file.height, file.width) != (ground.height, ground.width):
             raise UserError(
                 f"{what} has {file.height} x {file.width} pixels, {ground.path} {ground.height} x "
                 f"{ground.width}, and {'the truth' if file.crs is None else 'the map'} names no CRS: give "
                 "one of the same size, or name the CRS (gdal_translate -a_srs EPSG:… -a_ullr …)"
             )
+        return _RasterTruth(file, self._values)
+
+
+class _RasterTruth:
+    """A raster of values on a map's pixels, by its nearest pixel; no data is unknown."""
+
+    def __init__(self, file: Any, values: NDArray[np.float64]) -> None:
+        self._file, self._values = file, values
 
     def read(self, part: Rect) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """See :class:`Truth`."""

@@ -1,6 +1,7 @@
 """A map against the truth: every count by brute force, objects one to one, what cannot be compared."""
 
 import json
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -13,9 +14,7 @@ from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 
 from jobs.cli import cli
-from pipelines.maps.assessment.accuracy import Counts, agreement, thresholds
 from pipelines.maps.assessment.assess import assess_map
-from pipelines.maps.assessment.matching import match
 from pipelines.maps.assessment.truth import Chosen
 from pipelines.maps.make import make_map
 from pipelines.maps.request import Request
@@ -30,6 +29,7 @@ LAKES = [
     shapely.Polygon([(610.11, 500.23), (760.07, 520.13), (740.29, 660.17), (590.31, 640.03)]),  # reaches out
 ]
 WOOD, AWAY = shapely.box(400.2, 400.3, 480.4, 560.2), shapely.box(2000, 2000, 2100, 2100)
+ABOUT = {"instruction": "the lakes", "threshold": 0.5, "prompts": None}
 SHAPES, KINDS = [*LAKES, WOOD, AWAY], ["lake", "lake", "lake", "wood", "lake"]
 
 
@@ -75,8 +75,7 @@ def by_hand(folder, mask, score, crs=UTM, at=AT, objects=()):
     folder.mkdir(parents=True)
     for name, values in (("mask.tif", mask), ("score.tif", score)):
         write(folder / name, values[None], crs, at, nodata=255)
-    about = {"instruction": "the lakes", "threshold": 0.5, "prompts": None, "objects": len(objects)}
-    (folder / "map.json").write_text(json.dumps(about))
+    (folder / "map.json").write_text(json.dumps(ABOUT))
     if len(objects):
         shapes = list(objects) if at is None else [on_earth(s, UTM, at) for s in objects]
         columns = {"id": [str(n) for n in range(len(objects))], "score_mean": 0.5}
@@ -223,47 +222,6 @@ def test_objects_that_were_not_looked_at(tmp_path):
     assert (told["truth"], told["matched"], told["missed"], told["left_out"]) == (2, 1, 1, 1)
 
 
-def test_matching_is_that_of_all_pairs():
-    rng = np.random.default_rng(3)
-    corners = rng.uniform(0, 60, (2, 80, 2))
-    sizes = rng.uniform(3, 12, (2, 80, 2))
-    sides = [
-        [shapely.box(*c, *(c + s)) for c, s in zip(*one, strict=True)]
-        for one in zip(corners, sizes, strict=True)
-    ]
-    left, right = (np.asarray(some, object) for some in sides)
-    ious = np.array([[a.intersection(b).area / a.union(b).area for b in right] for a in left])
-    pairs, taken = {}, set()
-    for at in np.argsort(-ious, axis=None):
-        a, b = divmod(int(at), 80)
-        if ious[a, b] >= 0.5 and a not in pairs and b not in taken:
-            pairs[a] = b
-            taken.add(b)
-    found = match(left, right)
-    assert {a: b for a, b in enumerate(found.truth.tolist()) if b >= 0} == pairs and len(pairs) > 5
-    assert {b: a for b, a in enumerate(found.found.tolist()) if a >= 0} == {b: a for a, b in pairs.items()}
-    np.testing.assert_allclose(found.closest_truth, ious.max(1), atol=1e-12)
-    np.testing.assert_allclose(found.closest_found, ious.max(0), atol=1e-12)
-
-
-def test_the_spread_is_that_of_squares_drawn_again():
-    rng = np.random.default_rng(5)
-    squares = rng.integers(0, 200, (40, 4))
-    told = agreement(Counts(np.concatenate([squares, np.zeros((9, 4), np.int64)]), np.zeros((2, 251))))
-    drawn = np.random.default_rng(9)
-    values = []
-    for _ in range(4000):
-        both, false, missed, _ = squares[drawn.integers(0, 40, 40)].sum(0)
-        values.append(both / (both + false + missed))
-    np.testing.assert_allclose(told["spread"]["IoU"], np.percentile(values, (2.5, 97.5)), atol=0.01)
-    assert told["squares"] == 40
-    alike = agreement(Counts(np.tile([[5, 1, 2, 9]], (10, 1)), np.zeros((2, 251))))
-    assert alike["spread"]["IoU"] == [5 / 8, 5 / 8]
-    none = agreement(Counts(np.array([[0, 0, 0, 7]]), np.zeros((2, 251))))
-    assert none["IoU"] is none["recall"] is none["spread"] is None and none["accuracy"] == 1
-    assert thresholds(Counts(squares, np.eye(2, 251, dtype=np.int64) * [[1], [0]])) is None
-
-
 def test_a_maps_own_objects_are_all_found(tmp_path, export):
     """Through the command, on a map of a model's."""
     path = write(tmp_path / "a.tif", scene(150, 170), transform=AT)
@@ -369,3 +327,43 @@ def test_what_a_person_should_know(tmp_path, finished):
     chosen = Chosen(chosen.path, where=("kind", ("hut",)))
     told = assess_map(folder, chosen, tmp_path / "rare", progress=False)
     assert len(told["warnings"]) == 1, "one small hut, and lakes drawn everywhere"
+
+
+def test_a_map_of_several_rasters(tmp_path):
+    """Together they are the sum of each; one without polygons counts, one outside the area does not."""
+    rng = np.random.default_rng(0)
+    inputs, places = [], {"a": 0, "b": W, "c": 2 * W, "d": 20 * W}
+    for name, across in places.items():
+        score = rng.integers(0, 251, (H, W)).astype(np.uint8)
+        at = AT @ Affine.translation(across, 0)
+        by_hand(tmp_path / "map" / name, (score > 125).astype(np.uint8), score, at=at)
+        inputs.append({"outputs": {"mask": f"elsewhere/{name}/mask.tif"}, **ABOUT})
+    (tmp_path / "map/map.json").write_text(json.dumps({"inputs": inputs}))
+    lakes = [LAKES[0], shapely.box(600.2, 300.3, 900.4, 400.1)]
+    truth = Chosen(truth_file(tmp_path / "t.gpkg", UTM, lakes, ["lake"] * 2))
+    aoi = truth_file(tmp_path / "aoi.gpkg", UTM, [shapely.box(-5, -5, 2.5 * W, H)], ["all"])
+    told = assess_map(tmp_path / "map", truth, tmp_path / "out", aoi, progress=False)
+    assert [Path(row["map"]).name for row in told["inputs"]] == ["a", "b", "c"]
+    for key in ("both", "false", "missed", "neither", "compared", "left_out"):
+        assert told["pixels"][key] == sum(row["pixels"][key] for row in told["inputs"])
+    assert told["pixels"]["compared"] == 2.5 * H * W
+    assert told["area_m2"]["map"] == pytest.approx(sum(row["area_m2"]["map"] for row in told["inputs"]))
+    third = told["inputs"][2]
+    assert third["pixels"]["both"] == third["pixels"]["missed"] == 0 and third["recall"] is None
+    assert told["squares"] == sum(row["squares"] for row in told["inputs"]) == 9 + 9 + 6
+    assert told["thresholds"]["curve"][-1]["recall"] == 1
+    assert "d: nothing of it was compared" in told["warnings"]
+    for row in told["inputs"]:
+        name = Path(row["map"]).name
+        if name != "c":
+            alone = assess_map(tmp_path / "map" / name, truth, tmp_path / f"alone-{name}", aoi, False)
+            assert alone["pixels"] == row["pixels"]
+        with rasterio.open(tmp_path / "out" / name / "errors.tif") as errors:
+            assert errors.transform.c == AT.c + places[name] * 0.5
+    assert not (tmp_path / "out/d").exists()
+    with pytest.raises(UserError, match="has no polygon on"):
+        assess_map(tmp_path / "map/c", truth, tmp_path / "alone", aoi, progress=False)
+    away = Chosen(truth_file(tmp_path / "away.gpkg", UTM, [AWAY], ["lake"]))
+    with pytest.raises(UserError, match=r"nothing that counts in .* lies on its 4 rasters"):
+        assess_map(tmp_path / "map", away, tmp_path / "nothing", progress=False)
+    assert not list((tmp_path / "nothing").iterdir())
