@@ -1,25 +1,23 @@
 """What an assessment leaves to look at: where a map is wrong, as a raster, as layers, as a picture."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from pipelines.evaluate.plots import new_figure, save
 from pipelines.maps.blend import NO_DATA
+from pipelines.maps.cog import TILE, cog
 from pipelines.maps.grid import Rect
 from pipelines.storage.libraries import library
 
 ERRORS, OBJECTS, PICTURE = "errors.tif", "errors.gpkg", "assessment.png"
-#: Side of a tile, as in the map's own rasters.
-TILE = 512
 #: Values of ``errors.tif``, beside 255 for what was not compared, with their colours.
 _KINDS = {
     0: ("neither", "#f2f2f2"),
@@ -57,30 +55,15 @@ def tiles(height: int, width: int) -> list[Rect]:
     ]
 
 
-@contextmanager
-def error_raster(like: Any, folder: Path) -> Iterator[Any]:
-    """The rasterio file that becomes ``errors.tif``, a COG with colours, when all went well.
+def error_raster(like: Any, folder: Path) -> AbstractContextManager[Any]:
+    """The rasterio file that becomes ``errors.tif``, with colours, when all went well.
 
     Args:
         like: the map's mask, opened.
         folder: for it.
     """
-    draft = folder / f"{ERRORS}.draft"
-    profile = {
-        "driver": "GTiff", "height": like.height, "width": like.width, "count": 1, "dtype": "uint8",
-        "nodata": NO_DATA, "crs": like.crs, "transform": like.transform, "tiled": True, "blockxsize": TILE,
-        "blockysize": TILE, "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
-    }  # fmt: skip
-    try:
-        with rasterio.open(draft, "w", **profile) as file:
-            file.write_colormap(1, {value: _bytes(colour) for value, (_, colour) in _KINDS.items()})
-            yield file
-        rasterio.shutil.copy(
-            str(draft), str(folder / ERRORS), driver="COG", COMPRESS="DEFLATE", BLOCKSIZE=TILE,
-            OVERVIEW_RESAMPLING="NEAREST", BIGTIFF="IF_SAFER",
-        )  # fmt: skip
-    finally:
-        draft.unlink(missing_ok=True)
+    colours = {value: _bytes(colour) for value, (_, colour) in _KINDS.items()}
+    return cog(folder / ERRORS, (like.height, like.width), like.crs, like.transform, colours)
 
 
 def _bytes(colour: str) -> tuple[int, ...]:
