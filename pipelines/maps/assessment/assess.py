@@ -84,14 +84,14 @@ class _Assessment:
                 warnings.append(f"{name}: nothing of it was compared")
                 continue
             whole.add(tally)
-            rows.append(told)
+            rows.append(told | {"thresholds": _without_curve(told["thresholds"])})
             warnings += [f"{name}: {text}" for text in told["warnings"]]
-        if not any(row["pixels"]["both"] + row["pixels"]["missed"] for row in rows):
+        if not rows or not self._file.reached:
             for row in rows:
                 shutil.rmtree(target / Path(row["map"]).name)
             raise NotThere(
-                f"{folder}: nothing that counts in {self._chosen.path} lies on its {len(about['inputs'])} "
-                "rasters: look at their CRS"
+                f"{folder}: {self._chosen.path} knows nothing of its {len(about['inputs'])} rasters: look at "
+                "their CRS"
             )
         told = self._asked(folder, about["inputs"][0]) | _measured(whole, warnings)
         told |= {"inputs": rows, "outputs": {"assessment": str(target / ASSESSMENT)}}
@@ -186,6 +186,11 @@ def _share(truth: PolygonTruth, ground: Ground, tally: Tally) -> float:
     left, top, right, bottom = truth.bounds
     across = min(right, ground.width) - max(left, 0)
     return float(across * (min(bottom, ground.height) - max(top, 0)) / tally.compared)
+
+
+def _without_curve(told: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Of a raster among others, whose own file has it."""
+    return None if told is None else {key: value for key, value in told.items() if key != "curve"}
 
 
 def _measured(tally: Tally, warnings: list[str]) -> dict[str, Any]:

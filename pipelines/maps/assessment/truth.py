@@ -76,6 +76,8 @@ class TruthFile(Protocol):
 
     #: Shapes that are no polygons.
     ignored: int
+    #: Whether it reached into a map that it was laid on; of a raster that is seen by its pixels.
+    reached: bool
 
     def on(self, ground: Ground, stack: ExitStack) -> Truth:
         """Lays it on a map.
@@ -121,7 +123,7 @@ class _PolygonFile:
         self.ignored = int((counts & ~polygons).sum())
         #: By CRS: polygons, by their places in the file.
         self._frames = {None: frame.geometry[polygons]}
-        self._counts = counts
+        self._counts, self.reached = counts, False
 
     def on(self, ground: Ground, stack: ExitStack) -> Truth:
         """See :class:`TruthFile`."""
@@ -135,7 +137,9 @@ class _PolygonFile:
         near = np.sort(laid.sindex.query(library("shapely").box(left, bottom, right, top)))
         shapes, _ = polygons_on(laid.iloc[near].to_frame("geometry"), ground, self._what)
         numbers = np.asarray(laid.index)[near].astype(np.int64)
-        return PolygonTruth(shapes, numbers, self._counts[numbers], ground)
+        truth = PolygonTruth(shapes, numbers, self._counts[numbers], ground)
+        self.reached |= truth.bounds is not None
+        return truth
 
 
 class PolygonTruth:
@@ -214,7 +218,7 @@ def _text(value: Any) -> str:
 class _RasterFile:
     """A raster of values."""
 
-    ignored = 0
+    ignored, reached = 0, True
 
     def __init__(self, chosen: Chosen) -> None:
         self._what, self._values = f"--truth {chosen.path}", np.asarray(chosen.values, np.float64)

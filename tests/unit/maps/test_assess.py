@@ -351,7 +351,7 @@ def test_a_map_of_several_rasters(tmp_path):
     third = told["inputs"][2]
     assert third["pixels"]["both"] == third["pixels"]["missed"] == 0 and third["recall"] is None
     assert told["squares"] == sum(row["squares"] for row in told["inputs"]) == 9 + 9 + 6
-    assert told["thresholds"]["curve"][-1]["recall"] == 1
+    assert told["thresholds"]["curve"][-1]["recall"] == 1 and "curve" not in told["inputs"][0]["thresholds"]
     assert "d: nothing of it was compared" in told["warnings"]
     for row in told["inputs"]:
         name = Path(row["map"]).name
@@ -363,7 +363,10 @@ def test_a_map_of_several_rasters(tmp_path):
     assert not (tmp_path / "out/d").exists()
     with pytest.raises(UserError, match="has no polygon on"):
         assess_map(tmp_path / "map/c", truth, tmp_path / "alone", aoi, progress=False)
+    none = write(tmp_path / "none.tif", np.zeros((1, H, W), np.uint8), UTM, AT @ Affine.translation(W, 0))
+    told = assess_map(tmp_path / "map", Chosen(none), tmp_path / "none", progress=False)
+    assert told["recall"] is None and told["precision"] == 0 and len(told["inputs"]) == 1
     away = Chosen(truth_file(tmp_path / "away.gpkg", UTM, [AWAY], ["lake"]))
-    with pytest.raises(UserError, match=r"nothing that counts in .* lies on its 4 rasters"):
+    with pytest.raises(UserError, match=r"away.gpkg knows nothing of its 4 rasters: look"):
         assess_map(tmp_path / "map", away, tmp_path / "nothing", progress=False)
     assert not list((tmp_path / "nothing").iterdir())
