@@ -52,7 +52,7 @@ class Chosen:
 
     Attributes:
         path: file or URL.
-        layer: of a vector file with several; ``None``: the first.
+        layer: of a vector file with several.
         where: field and the values of it that count; ``None``: all shapes.
         values: of a raster, those that count; empty: all but 0.
     """
