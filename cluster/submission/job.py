@@ -76,7 +76,8 @@ def submit(client: Any, address: str, order: Order, token_file: str | None = Non
     with tempfile.TemporaryDirectory(prefix="unigeoseg-tree-") as folder, plain_errors(address):
         working = stage(order.tree, Path(folder))
         job: str = client.submit_job(
-            entrypoint=shlex.join(entry),
+            # No shell in between: of a job that is stopped while it starts Ray would end the shell alone.
+            entrypoint=f"exec {shlex.join(entry)}",
             runtime_env={"working_dir": str(working), **runtime},
             metadata={**order.metadata, **({"commit": order.tree.commit} if order.tree.commit else {})},
         )

@@ -107,7 +107,8 @@ def test_an_ablation_goes_on_after_a_kill_and_a_comparison_finds_its_runs(place)
     found = answer(place, "compare", "--experiment", "ablation", "--best", "val/reasoning/gIoU", "--json")
     assert {run["name"] for run in found["runs"]} == set(runs)
     assert set(found["differing"]) == {"pts.schedule"}
-    assert found["best"]["run"].startswith(max(measured, key=measured.get))
+    best = measured[found["best"]["run"].removesuffix("-seed0")]
+    assert best == max(measured.values())  # schedules that differ by name alone may end alike
     assert found["best"]["checkpoint"] == "step-00000004"
     first = runs["PTS-seed0"].info.run_id
     by_id = answer(place, "compare", first, "runs/nine/average-seed0", "--out", "cmp", "--json")

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -208,6 +210,7 @@ def test_a_job_with_secrets_names_the_hook_and_one_without_does_not(checkout):
     class Client:
         def submit_job(self, **order):
             asked.append(order["runtime_env"])
+            assert order["entrypoint"] == "exec python -m cluster.submission.entry python -V"
             return "job"
 
     with pytest.MonkeyPatch.context() as patch:
@@ -248,3 +251,43 @@ def test_the_token_goes_to_this_machine_or_by_https(address, private, monkeypatc
         connect(address)
     assert bool(asked) is private and ("in the clear" in str(caught.value)) is not private
     assert "t0ken" not in str(caught.value)
+
+
+STARTING = """
+import os, signal, subprocess, sys
+from cluster.submission import entry
+
+class Stopped(subprocess.Popen):
+    def __init__(self, *words, **how):
+        super().__init__(*words, **how)
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)  # as Ray does to a job that is stopped while it starts
+        os.kill(os.getpid(), 0)
+
+entry.subprocess.Popen = Stopped
+sys.exit(entry.main([sys.executable, "-c", "import time; time.sleep(300)"]))
+"""
+
+
+def test_a_command_is_told_of_a_stop_that_comes_while_it_starts():
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert not psutil.pid_exists(int(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends it")
+def test_a_command_ends_with_a_killed_entry():
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.submission.entry", sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    command = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    process.wait()
+    command.wait(timeout=30)  # raises while it runs
+    process.stdout.close()
