@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import rasterio.windows
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 from pipelines.build.progress import Steps
 from pipelines.maps.assessment.accuracy import Counts
@@ -19,6 +20,7 @@ from pipelines.maps.shapes import Area
 from pipelines.maps.vectors import FILES, LAYER, square_metres
 from pipelines.pictures.georeference import on_pixels
 from pipelines.storage.libraries import library
+from unigeoseg.errors import UserError
 
 #: Pixels of a side of the squares that are drawn for the measures' spread; a tile has whole ones.
 _SQUARE = 256
@@ -100,7 +102,8 @@ def compare_pixels(
         progress: tells on stderr.
 
     Raises:
-        OSError, rasterio.errors.RasterioError: it cannot be written.
+        UserError: the map or the truth is damaged.
+        OSError, rasterio.errors.RasterioError: the file cannot be written.
     """
     tally, places = Tally(), tiles(ground.height, ground.width)
     name = f"assess {Path(ground.path).name}"
@@ -110,7 +113,7 @@ def compare_pixels(
     ):
         for place in places:
             window = rasterio.windows.Window(place.left, place.top, place.width, place.height)
-            mask, score = (file.read(1, window=window) for file in files)
+            mask, score = _read(files, window, ground)
             there, known = truth.read(place)
             known = known & (mask < NOT_COMPUTED)
             if area is not None:
@@ -122,6 +125,13 @@ def compare_pixels(
             errors.write(error_codes(mask == 1, there, known), 1, window=window)
             steps.update(1)
     return tally
+
+
+def _read(files: list[Any], window: Any, ground: Ground) -> list[NDArray[np.uint8]]:
+    try:
+        return [file.read(1, window=window) for file in files]
+    except RasterioError as error:
+        raise UserError(f"{ground.path} cannot be read to its end ({error}): map it again") from error
 
 
 def _pixel(place: Rect, ground: Ground) -> float:

@@ -251,22 +251,26 @@ class _RasterFile:
                 f"{ground.width}, and {'the truth' if file.crs is None else 'the map'} names no CRS: give "
                 "one of the same size, or name the CRS (gdal_translate -a_srs EPSG:… -a_ullr …)"
             )
-        return _RasterTruth(file, self._values)
+        return _RasterTruth(file, self._values, what)
 
 
 class _RasterTruth:
     """A raster of values on a map's pixels, by its nearest pixel; no data is unknown."""
 
-    def __init__(self, file: Any, values: NDArray[np.float64]) -> None:
-        self._file, self._values = file, values
+    def __init__(self, file: Any, values: NDArray[np.float64], what: str) -> None:
+        self._file, self._values, self._what = file, values, what
 
     def read(self, part: Rect) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """See :class:`Truth`."""
         window = rasterio.windows.Window(part.left, part.top, part.width, part.height)
-        values = self._file.read(1, window=window)
-        # The band that was added to the file's one; rasterio takes it for a mask in some types alone.
-        added = self._file.count > 1
-        known = (self._file.read(2, window=window) if added else self._file.dataset_mask(window=window)) > 0
+        try:
+            values = self._file.read(1, window=window)
+            # The band that was added to the file's one; rasterio takes it for a mask in some types alone.
+            added = self._file.count > 1
+            known = self._file.read(2, window=window) if added else self._file.dataset_mask(window=window)
+        except RasterioError as error:
+            raise UserError(f"{self._what} cannot be read to its end ({error})") from error
+        known = known > 0
         if values.dtype.kind == "f":
             known &= ~np.isnan(values)
         there = np.isin(values, self._values) if len(self._values) else values != 0

@@ -283,6 +283,16 @@ def test_truth_that_cannot_be_used(tmp_path, finished, monkeypatch, chosen, says
     assert not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.parametrize("damaged", ["map/mask.tif", "t.tif"])
+def test_a_damaged_raster_is_named(tmp_path, finished, damaged):
+    folder, _, _ = finished
+    truth = write(tmp_path / "t.tif", np.ones((1, H, W), np.uint8), UTM, AT, tiled=True, compress="deflate")
+    content = (tmp_path / damaged).read_bytes()
+    (tmp_path / damaged).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=rf"{damaged.split('/')[0]} cannot be read"):
+        assess_map(folder, Chosen(truth), tmp_path / "out", progress=False)
+
+
 def test_maps_and_folders_that_cannot_be_used(tmp_path, finished):
     folder, _, _ = finished
     truth = Chosen(truth_file(tmp_path / "t.gpkg"))
