@@ -6,24 +6,19 @@ from typing import Any
 
 import click
 
+from jobs.map_assess import assess
 from jobs.options import (
     count_range,
     device_option,
     emit,
     json_option,
+    numbers,
     resource_options,
     threshold_option,
     with_options,
 )
 
 _SHOWN = 10
-_MEANINGS = {
-    "IoU": "of what was found and what is there",
-    "precision": "of what was found, how much is there (user's accuracy)",
-    "recall": "of what is there, how much was found (producer's accuracy)",
-    "F1": "of both",
-    "accuracy": "of all pixels, how many are right",
-}
 
 
 class RunByDefault(click.Group):
@@ -49,20 +44,10 @@ def map_group() -> None:
     """
 
 
-def _numbers(text: str | None, option: str) -> Any:
-    """Comma-separated numbers."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.UsageError(f"{option} {text}: give numbers with commas") from error
-
-
 def _stretch(text: str) -> Any:
     if text in ("auto", "none", "percentile"):
         return text
-    limits = _numbers(text, "--stretch")
+    limits = numbers(text, "--stretch")
     if len(limits) != 2:
         raise click.UsageError(f"--stretch {text}: give auto, none, percentile, or two numbers low,high")
     return limits
@@ -176,7 +161,7 @@ def _request(values: dict[str, Any]) -> Any:
     from pipelines.evaluate.predict import parse_none
     from pipelines.maps.request import Request
 
-    bands = _numbers(values.pop("bands"), "--bands")
+    bands = numbers(values.pop("bands"), "--bands")
     return Request(
         **{
             **values,
@@ -271,50 +256,7 @@ def export(
     emit(export_map(folder, out, formats, simplify, crs), as_json, lambda r: "\n".join(r["outputs"].values()))
 
 
-@map_group.command()
-@click.argument("folder", metavar="MAP")
-@click.option(
-    "--truth",
-    required=True,
-    metavar="FILE",
-    help="Polygons (GeoPackage, GeoJSON, GeoParquet, shapefile), or a raster of values; any CRS.",
-)
-@click.option("--layer", metavar="NAME", help="Of a vector file that has several.")
-@click.option("--where", metavar="FIELD=VALUE[,VALUE]", help="Polygons that count, by a field; default: all.")
-@click.option("--values", metavar="1[,2]", help="Of a raster, those that count; default: all but 0.")
-@click.option("--aoi", metavar="FILE", help="Polygons: compare nothing outside them.")
-@click.option("--out", required=True, metavar="DIR", help="New folder.")
-@json_option
-def assess(
-    folder: str, truth: str, layer: str | None, where: str | None, values: str | None, aoi: str | None,
-    out: str, as_json: bool,
-) -> None:  # fmt: skip
-    """Compare a finished map with what is known to be there.
-
-    Tells IoU, precision (user's accuracy), recall (producer's accuracy) and F1 of pixels and of objects, and
-    what other thresholds would give. In --out: assessment.json, assessment.png, errors.tif (1 found and
-    there, 2 found but not there, 3 there but not found, 0 neither, 255 not compared), and errors.gpkg with
-    the objects that were missed and those that are false.
-
-    \b
-    Examples:
-      unigeoseg map assess lakes --truth lakes.gpkg --where kind=lake --aoi surveyed.gpkg --out lakes-accuracy
-      unigeoseg map assess lakes --truth landcover.tif --values 5,6 --out lakes-accuracy
-    """
-    from pipelines.maps.assessment.assess import assess_map
-    from pipelines.maps.assessment.truth import Chosen
-
-    chosen = Chosen(truth, layer, _field_and_values(where), _numbers(values, "--values") or ())
-    emit(assess_map(folder, chosen, out, aoi, not as_json), as_json, _assessment_text)
-
-
-def _field_and_values(where: str | None) -> tuple[str, tuple[str, ...]] | None:
-    if where is None:
-        return None
-    field, equals, values = where.partition("=")
-    if not field or not equals or not values:
-        raise click.UsageError(f"--where {where}: give FIELD=VALUE, or FIELD=VALUE,VALUE")
-    return field, tuple(values.split(","))
+map_group.add_command(assess)
 
 
 def _plan_text(result: dict[str, Any]) -> str:
@@ -338,37 +280,3 @@ def _map_text(result: dict[str, Any]) -> str:
     for one in result.get("inputs", [result])[:_SHOWN]:
         lines += [f"  {path}" for path in one["outputs"].values()]
     return "\n".join(lines)
-
-
-def _assessment_text(result: dict[str, Any]) -> str:
-    pixels, spread = result["pixels"], result["spread"] or {}
-    lines = [
-        f"{result['map']} against {result['truth']['path']}: {pixels['compared']:,} pixels compared, "
-        f"{pixels['left_out']:,} left out"
-    ]
-    for name, meaning in _MEANINGS.items():
-        value, limits = result[name], spread.get(name)
-        told = "-" if value is None else f"{value:.3f}"
-        between = f"  ({limits[0]:.3f} to {limits[1]:.3f})" if limits else ""
-        lines.append(f"  {name:<10} {told}{between:<20}  {meaning}".rstrip())
-    if result["area_m2"]:
-        area = result["area_m2"]
-        lines.append(f"  area       {area['map']:,.0f} m2 mapped, {area['truth']:,.0f} m2 in the truth")
-    if result["objects"]:
-        o = result["objects"]
-        lines.append(
-            f"  objects    {o['matched']:,} of {o['truth']:,} found (IoU from 0.5 on), "
-            f"{o['missed']:,} missed, {o['false']:,} false"
-        )
-    if result["thresholds"]:
-        best, rows = result["thresholds"]["best"], result["thresholds"]["curve"]
-        lines.append(
-            f"  threshold  none is better than to mark everything, IoU {best['IoU']:.3f}"
-            if best == rows[-1]
-            else f"  threshold  {best['threshold']:.2f} would have the best IoU, {best['IoU']:.3f}"
-        )
-    for one in result.get("inputs", [])[:_SHOWN]:
-        told = "-" if one["IoU"] is None else f"{one['IoU']:.3f}"
-        lines.append(f"  IoU {told} of {one['pixels']['compared']:,} pixels: {one['map']}")
-    lines += [f"warning: {text}" for text in result["warnings"]]
-    return "\n".join([*lines, *(f"  {path}" for path in result["outputs"].values())])

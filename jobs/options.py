@@ -200,3 +200,17 @@ def count_range(text: str, option: str) -> tuple[int, int]:
     if fewest > most or (most and not fewest):
         raise click.UsageError(f"{option} {text}: give a number, or two such as 1-8, the smaller first")
     return fewest, most
+
+
+def numbers(text: str | None, option: str) -> Any:
+    """Comma-separated numbers as a tuple, or ``None``.
+
+    Raises:
+        click.UsageError: they are none.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"{option} {text}: give numbers with commas") from error

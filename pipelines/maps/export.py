@@ -6,6 +6,7 @@ from typing import Any
 
 from rasterio.transform import Affine
 
+from pipelines.maps.documents import finished
 from pipelines.maps.vectors import FILES, LAYER, MOST_GEOJSON, write_frames
 from pipelines.storage.libraries import check_libraries, library
 from unigeoseg.errors import UserError
@@ -65,21 +66,6 @@ def export_map(
     date = json.loads((_asked(folder)).read_text(encoding="utf-8"))["date"]
     written = {name: write_frames(frames(), target, name, kind, date) for name in formats}
     return {"objects": about["objects"], "crs": crs or about["crs"], "outputs": written}
-
-
-def finished(folder: Path) -> dict[str, Any]:
-    """``map.json`` of a finished map.
-
-    Args:
-        folder: of one raster's map.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not (folder / "map.json").is_file():
-        raise UserError(f"{folder} holds no finished map: give the folder of one raster's map, with map.json")
-    about: dict[str, Any] = json.loads((folder / "map.json").read_text(encoding="utf-8"))
-    return about
 
 
 def _asked(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.build.progress import Steps
+from pipelines.maps.documents import MAP, write_document
 from pipelines.maps.inputs import model_state, state_of
 from pipelines.maps.objects import join_pieces
 from pipelines.maps.planning import Sheet, Sheets, check_amount, check_instruction, lay_out
@@ -25,7 +26,7 @@ from unigeoseg.segmenter import Segmenter, load
 
 logger = logging.getLogger(__name__)
 
-MAP, ASKED, FAILED = "map.json", "request.json", "failed.jsonl"
+ASKED, FAILED = "request.json", "failed.jsonl"
 
 
 def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
     with _connected(request) if wanted else nullcontext():  # what is refused there leaves no folder
         segmenter = load(sheets.model, request.device)
         sheets.warnings += check_instruction(segmenter, sheets)
-        _write(out / ASKED, asked)
+        write_document(out / ASKED, asked)
         for text in sheets.warnings:
             logger.warning("%s", text)
         if wanted:
@@ -66,7 +67,7 @@ def make_map(request: Request, progress: bool = True) -> dict[str, Any]:
         key: results[0][key] if len({str(r[key]) for r in results}) == 1 else None for key in ("crs", "gsd")
     }
     whole = {**total, **shared, "outputs": {}, "warnings": sheets.warnings, "inputs": results}
-    _write(out / MAP, whole)
+    write_document(out / MAP, whole)
     return whole
 
 
@@ -217,7 +218,7 @@ def _finish(sheets: Sheets, sheet: Sheet, work: Work, asked: dict[str, Any]) -> 
     result = _result(sheets, sheet, work, count, outputs)
     result["warnings"] = [*sheets.warnings, *told]
     write_report(result, sheet.scene, sheet.folder)
-    _write(sheet.folder / MAP, result)
+    write_document(sheet.folder / MAP, result)
     if result["failed"]:
         work.close()
     else:
@@ -284,13 +285,3 @@ def _failure(sheet: Sheet, number: int, reason: str) -> dict[str, Any]:
     block = sheet.grid.block(row, column)
     place = {"rows": [block.top, block.bottom], "columns": [block.left, block.right]}
     return {"block": [row, column], **place, "reason": reason}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.part")
-        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write to --out {path.parent}: {error}; choose another folder") from error

@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 from pipelines.maps.grid import Grid, Rect
 from pipelines.maps.scene import Scene
 from pipelines.pictures.georeference import on_pixels
-from pipelines.pictures.vector_files import points_elsewhere
+from pipelines.pictures.vector_files import PARQUET, layers_of, points_elsewhere
 from pipelines.storage.libraries import library
 from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
@@ -84,7 +84,7 @@ def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
                 f"{option} {path} names other files or commands instead of holding shapes: write what it "
                 "gives into a GeoPackage (ogr2ogr shapes.gpkg …)"
             )
-        parquet = local.suffix.lower() in (".parquet", ".geoparquet")
+        parquet = local.suffix.lower() in PARQUET
         if parquet and layer is not None:
             raise UserError(f"{option} {path} is one table: leave the layer out")
         if parquet:
@@ -103,8 +103,8 @@ def read_shapes(path: str, option: str, layer: str | None = None) -> Any:
 
 
 def _only_layer(local: Path, what: str) -> str | None:
-    """The layer with geometries; tables without, such as QGIS's styles, are none."""
-    names = [str(name) for name, kind in library("pyogrio").list_layers(local) if kind is not None]
+    """The layer with geometries."""
+    names = layers_of(local)
     if len(names) > 1:
         name = "name one with --layer" if what.startswith("--truth") else "give a file with one"
         raise UserError(f"{what} has the layers {', '.join(names)}: {name} (ogr2ogr one.gpkg FILE LAYER)")

@@ -15,6 +15,7 @@ from pipelines.maps.blend import FULL
 from pipelines.maps.pieces import canonical
 from pipelines.maps.scene import Scene
 from pipelines.maps.work import Found, Work
+from pipelines.pictures.georeference import moved
 from pipelines.storage.libraries import library
 from pipelines.storage.parquet import parquet_bytes
 from unigeoseg.errors import UserError
@@ -53,15 +54,7 @@ class Layer:
         outlines = canonical(shapely.from_wkb(np.asarray([found.outline for found in some], object)))
         if self._simplify > 0:
             outlines = shapely.simplify(outlines, self._simplify, preserve_topology=True)
-        at = self._scene.transform
-        shapes = np.asarray(
-            shapely.transform(
-                outlines,
-                lambda x, y: (at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f),
-                interleaved=False,
-            ),
-            object,
-        )
+        shapes = moved(np.asarray(outlines, object), self._scene.transform)
         if self.kind == "MultiPolygon":
             shapes = np.asarray([_multi(shape) for shape in shapes] or shapes, object)
         crs = None if self._scene.crs is None else self._scene.crs.to_wkt()

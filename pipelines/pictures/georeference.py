@@ -48,15 +48,15 @@ def on_pixels(frame: Any, crs: Any, transform: Affine) -> NDArray[np.object_]:
     """
     if crs is not None:
         frame = frame.to_crs(crs.to_wkt())
-    back = ~transform
-    return np.asarray(
-        library("shapely").transform(
-            np.asarray(frame.geometry.values, object),
-            lambda x, y: (back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f),
-            interleaved=False,
-        ),
-        object,
+    return moved(np.asarray(frame.geometry.values, object), ~transform)
+
+
+def moved(shapes: NDArray[np.object_], by: Affine) -> NDArray[np.object_]:
+    """Geometries whose corners (x, y) went through an affine map, such as from pixels to coordinates."""
+    found = library("shapely").transform(
+        shapes, lambda x, y: (by.a * x + by.b * y + by.c, by.d * x + by.e * y + by.f), interleaved=False
     )
+    return np.asarray(found, object)
 
 
 def mask_tiff(mask: NDArray[np.bool_], place: Georeference) -> bytes:

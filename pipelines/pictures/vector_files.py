@@ -4,7 +4,14 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from pipelines.storage.libraries import library
+
+#: Suffixes of GeoParquet, which pyogrio's wheels do not read.
+PARQUET = (".parquet", ".geoparquet")
 #: Written in files that hold no geometries: GDAL would read the files and servers that they name (its VRT),
 #: or run the commands (its pipelines), whatever the file's suffix.
 _POINTERS = (b"<OGRVRTDataSource", b"gdal_streamed_alg")
@@ -29,3 +36,16 @@ def _heads(source: Path | bytes) -> Iterator[bytes]:
                 for name in archive.namelist():
                     with archive.open(name) as member:
                         yield member.read(_HEAD)
+
+
+def layers_of(source: Path | bytes) -> list[str]:
+    """Names of the layers with geometries; tables without, such as QGIS's styles, are none."""
+    return [str(name) for name, kind in library("pyogrio").list_layers(source) if kind is not None]
+
+
+def text_of(value: Any) -> str:
+    """A field's value as a name: whole numbers without a point, nothing as such."""
+    if value is None or value != value:  # None, or no number
+        return "no value"
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)

@@ -13,8 +13,8 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from pipelines.maps.blend import NO_DATA, NOT_COMPUTED
+from pipelines.maps.documents import MAP
 from pipelines.maps.grid import Rect
-from pipelines.maps.make import MAP
 from pipelines.maps.rasters_out import MASK
 from pipelines.maps.vectors import FILES, LAYER
 from pipelines.pictures.errors import damage

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from pipelines.evaluate.records import encode_mask
 from pipelines.maps.grid import Rect
 from pipelines.maps.vectors import epoch_date, square_metres, write_frames
-from pipelines.pictures.georeference import Georeference, mask_tiff
+from pipelines.pictures.georeference import Georeference, mask_tiff, moved
 from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 from unigeoseg.outlines import mask_polygons
@@ -108,12 +108,7 @@ class Answer:
         place = self.on_earth()
         at = self.to_picture() if place is None else place.transform
         shapes = np.asarray([shapely.geometry.shape(one) for one in mask_polygons(self.mask)], object)
-        moved = shapely.transform(
-            shapes,
-            lambda x, y: (at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f),
-            interleaved=False,
-        )
-        return np.asarray(moved, object)
+        return moved(shapes, at)
 
 
 def as_file(answer: Answer, kind: str, model: str, details: bytes) -> bytes:

@@ -19,17 +19,17 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from pipelines.build.sources.base import UnusableImage
-from pipelines.build.sources.vector_parquet import SUFFIXES, about_parquet, read_parquet
+from pipelines.build.sources.vector_parquet import about_parquet, read_parquet
 from pipelines.labels.shapes import Polygons, Shape
 from pipelines.pictures.georeference import Georeference, georeference_of, on_pixels
 from pipelines.pictures.picture import Picture
 from pipelines.pictures.remote import Remote, Where, state_of
-from pipelines.pictures.vector_files import points_elsewhere
+from pipelines.pictures.vector_files import PARQUET, layers_of, points_elsewhere, text_of
 from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 
 #: Forms without a spatial index.
-_WHOLE = (".json", ".geojson", *SUFFIXES)
+_WHOLE = (".json", ".geojson", *PARQUET)
 _FORMS = (".gpkg", ".fgb", ".shp", ".zip", *_WHOLE)
 #: GDAL's names of what these hold.
 _DRIVERS = ("GPKG", "GeoJSON", "FlatGeobuf", "ESRI Shapefile")
@@ -91,7 +91,7 @@ def vector_objects(
     frame = _near(file, layer, attribute, place, (picture.height, picture.width))
     shapes = on_pixels(frame, place.crs, place.transform)
     told = attribute is not None and attribute in frame
-    names = [_class(value) for value in frame[attribute]] if told else [None] * len(frame)
+    names = [text_of(value) for value in frame[attribute]] if told else [None] * len(frame)
     numbers = [str(number) for number in frame.index]
     found = [_object(*one) for one in zip(names, numbers, shapes, strict=True)]
     return [one for one in found if one.fault or _reaches(one, picture)]
@@ -144,10 +144,8 @@ def _about(file: Where, size: int, mark: str, layer: str | None) -> dict[str, An
         return _with_crs(file, {"layer_name": name, **about_parquet(source)})
     if points_elsewhere(source if isinstance(source, bytes) else Path(source)):
         raise ValueError("it names other files or commands instead of holding geometries")
-    pyogrio = library("pyogrio")
-    # Tables without geometries, such as QGIS's styles, are no layers.
-    names = [str(name) for name, kind in pyogrio.list_layers(source) if kind is not None]
-    about: dict[str, Any] = pyogrio.read_info(source, layer=_layer(file, names, layer))
+    name = _layer(file, layers_of(source), layer)
+    about: dict[str, Any] = library("pyogrio").read_info(source, layer=name)
     if about["driver"] not in _DRIVERS:  # in an archive, say
         raise ValueError(f"it is of the kind {about['driver']}, not {', '.join(_DRIVERS)}")
     return _with_crs(file, about)
@@ -161,7 +159,7 @@ def _with_crs(file: Where, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_parquet(file: Where) -> bool:
-    return Path(file.name).suffix.lower() in SUFFIXES
+    return Path(file.name).suffix.lower() in PARQUET
 
 
 def _field(file: Where, attribute: str | None, about: Mapping[str, Any]) -> str | None:
@@ -240,14 +238,6 @@ def _meets(frame: Any, box: tuple[float, float, float, float]) -> NDArray[np.boo
     found = np.array(frame.geometry.isna() | frame.geometry.is_empty)
     found[frame.sindex.query(library("shapely").box(*box))] = True
     return found
-
-
-def _class(value: Any) -> str:
-    """A field's value as a name: whole numbers without a point, nothing as such."""
-    if value is None or value != value:  # None, or no number
-        return "no value"
-    whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    return str(int(value)) if whole else str(value)
 
 
 def _object(name: str | None, number: str, shape: Any) -> VectorObject:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from pipelines.storage.libraries import library
 
-SUFFIXES = (".parquet", ".geoparquet")
 #: What coordinates are in where a file says nothing of it: degrees, longitude first.
 _UNSAID = "OGC:CRS84"
 

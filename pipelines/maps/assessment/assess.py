@@ -1,6 +1,5 @@
 """``unigeoseg map assess``: a finished map, of one raster or several, beside what is known to be there."""
 
-import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from pipelines.maps.assessment.accuracy import agreement, thresholds
 from pipelines.maps.assessment.compare import Tally, compare_objects, compare_pixels, has_objects
 from pipelines.maps.assessment.files import ERRORS, OBJECTS, PICTURE, draw_assessment, write_error_objects
 from pipelines.maps.assessment.truth import Chosen, Ground, PolygonTruth, Truth, TruthFile, open_truth
-from pipelines.maps.export import finished
+from pipelines.maps.documents import finished, write_document
 from pipelines.maps.rasters_out import MASK, SCORE
 from pipelines.maps.shapes import Area, NotThere, read_shapes
 from pipelines.storage.libraries import check_libraries
@@ -95,7 +94,7 @@ class _Assessment:
             )
         told = self._asked(folder, about["inputs"][0]) | _measured(whole, warnings)
         told |= {"inputs": rows, "outputs": {"assessment": str(target / ASSESSMENT)}}
-        _write_json(told, target)
+        write_document(target / ASSESSMENT, told)
         return told
 
     def raster(
@@ -215,10 +214,5 @@ def _write(told: dict[str, Any], layers: dict[str, Any], target: Path) -> dict[s
     draw_assessment(told, target)
     names = {"errors": ERRORS, "picture": PICTURE, **({"objects": OBJECTS} if layers else {})}
     outputs = {name: str(target / file) for name, file in names.items()}
-    _write_json(told | {"outputs": outputs}, target)
+    write_document(target / ASSESSMENT, told | {"outputs": outputs})
     return outputs
-
-
-def _write_json(told: dict[str, Any], target: Path) -> None:
-    text = json.dumps(told, indent=2, ensure_ascii=False)
-    (target / ASSESSMENT).write_text(text + "\n", encoding="utf-8")

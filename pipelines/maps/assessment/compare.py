@@ -18,7 +18,7 @@ from pipelines.maps.blend import FULL, NO_DATA, NOT_COMPUTED
 from pipelines.maps.grid import Rect
 from pipelines.maps.shapes import Area
 from pipelines.maps.vectors import FILES, LAYER, square_metres
-from pipelines.pictures.georeference import on_pixels
+from pipelines.pictures.georeference import moved, on_pixels
 from pipelines.storage.libraries import library
 from unigeoseg.errors import UserError
 
@@ -136,13 +136,10 @@ def _read(files: list[Any], window: Any, ground: Ground) -> list[NDArray[np.uint
 
 def _pixel(place: Rect, ground: Ground) -> float:
     """Square metres of a pixel of a tile, on the ellipsoid; NaN without a CRS."""
-    corners = [(x, y) for x, y in zip(
-        (place.left, place.right, place.right, place.left),
-        (place.top, place.top, place.bottom, place.bottom), strict=True,
-    )]  # fmt: skip
-    shape = library("shapely").Polygon([ground.transform @ corner for corner in corners])
+    box = library("shapely").box(place.left, place.top, place.right, place.bottom)
     crs = None if ground.crs is None else ground.crs.to_wkt()
-    return float(square_metres(np.asarray([shape], object), crs)[0] / (place.height * place.width))
+    area = square_metres(moved(np.asarray([box], object), ground.transform), crs)[0]
+    return float(area / (place.height * place.width))
 
 
 def has_objects(folder: Path) -> bool:
@@ -170,16 +167,11 @@ def compare_objects(
     own, own_shapes = own[truth.compared[own]], own_shapes[truth.compared[own]]
     found, found_shapes = _cut(shapely.make_valid(on_pixels(frame, ground.crs, ground.transform)), zone)
     same = match(own_shapes, found_shapes)
-    lost, false, at = same.truth < 0, same.found < 0, ground.transform
-    missed = shapely.transform(
-        truth.shapes[own[lost]],
-        lambda x, y: (at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f),
-        interleaved=False,
-    )
+    lost, false = same.truth < 0, same.found < 0
     layers = {
         "missed": geopandas.GeoDataFrame(
             {"shape": truth.numbers[own[lost]], "closest_iou": same.closest_truth[lost].round(4)},
-            geometry=missed,
+            geometry=moved(truth.shapes[own[lost]], ground.transform),
             crs=frame.crs,
         ),
         "false": frame.iloc[found[false]][["id", "score_mean", frame.geometry.name]].assign(

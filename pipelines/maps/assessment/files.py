@@ -40,7 +40,7 @@ def error_codes(
         there: where it is.
         known: where both are known.
     """
-    codes = np.choose(found + 2 * there, [0, 2, 3, 1]).astype(np.uint8)
+    codes = np.array([0, 2, 3, 1], np.uint8)[found.astype(np.uint8) + 2 * there.astype(np.uint8)]
     codes[~known] = NO_DATA
     return codes
 

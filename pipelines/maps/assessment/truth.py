@@ -17,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 
 from pipelines.maps.grid import Rect
 from pipelines.maps.shapes import covered, polygons_on, read_shapes
+from pipelines.pictures.vector_files import text_of
 from pipelines.storage.libraries import library
 from pipelines.weights.local_copy import local_copy
 from unigeoseg.errors import UserError
@@ -198,7 +199,7 @@ def _that_are(frame: Any, field: str, values: Sequence[str], what: str) -> NDArr
     fields = [name for name in frame.columns if name != frame.geometry.name]
     if field not in fields:
         raise UserError(f"{what} has no field {field!r}: its fields are {', '.join(fields) or 'none'}")
-    texts = [_text(value) for value in frame[field]]
+    texts = [text_of(value) for value in frame[field]]
     found = np.isin(np.asarray(texts, object), list(values))
     if not found.any():
         known = sorted(set(texts))
@@ -208,11 +209,6 @@ def _that_are(frame: Any, field: str, values: Sequence[str], what: str) -> NDArr
             f"{', '.join(known[:12])}{more}"
         )
     return found
-
-
-def _text(value: Any) -> str:
-    whole = isinstance(value, float | np.floating) and float(value).is_integer()
-    return str(int(value)) if whole else str(value)
 
 
 class _RasterFile:

@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 
 from jobs.cli import cli
+from jobs.map_assess import _assessment_text as printed
 from pipelines.maps.assessment.assess import assess_map
 from pipelines.maps.assessment.truth import Chosen
 from pipelines.maps.make import make_map
@@ -281,6 +282,17 @@ def test_truth_that_cannot_be_used(tmp_path, finished, monkeypatch, chosen, says
     with pytest.raises(UserError, match=says):
         assess_map(folder, Chosen(**chosen), tmp_path / "out", progress=False)
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_what_is_printed_stays_short(tmp_path, finished):
+    folder, _, _ = finished
+    told = assess_map(folder, Chosen(truth_file(tmp_path / "t.gpkg")), tmp_path / "out", progress=False)
+    best = told["thresholds"]["best"]
+    assert f"threshold  {best['threshold']:.3f} would have the best IoU" in printed(told)
+    told["thresholds"]["best"] = told["thresholds"]["curve"][-1]
+    text = printed(told | {"warnings": [f"of {n}" for n in range(13)]})
+    assert "none is better than to mark everything" in text
+    assert text.count("warning: ") == 10 and "3 more warnings in assessment.json" in text
 
 
 @pytest.mark.parametrize("damaged", ["map/mask.tif", "t.tif"])
